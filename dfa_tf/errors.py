@@ -1,0 +1,19 @@
+"""What a user can mend, and being asked to stop."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The message is one line: what, where, and how to mend it.
+
+    A command prints it and exits with status 2.
+    """
+
+
+class Interrupted(Exception):
+    """A run was told to stop (SIGTERM, SIGINT) and has saved where it was.
+
+    signum: the signal's number. A command exits with status 128 + signum.
+    """
+
+    def __init__(self, message, signum):
+        super().__init__(message)
+        self.signum = signum
