@@ -1,0 +1,158 @@
+"""A classifier that shows the features of its groups and can be entered after any of them."""
+
+import dataclasses
+import functools
+import json
+
+import keras
+
+from dfa_tf.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The layers that share one spatial size (DFA §3.1), as tensors of the network's graph.
+
+    features: the pre-ReLU map after each block, [B, H, W, C] each, all of one shape.
+    stream: what the next group takes in, [B, H, W, C]. In a pre-activation network this is the
+        residual stream before normalization; elsewhere it is the last feature itself.
+    """
+
+    name: str
+    features: tuple
+    stream: keras.KerasTensor
+
+    @property
+    def feature_names(self):
+        return [f"{self.name}_block{j}" for j in range(1, len(self.features) + 1)]
+
+    @property
+    def feature_shape(self):
+        """(height, width, channels) of each of the group's features."""
+        return tuple(self.features[-1].shape[1:])
+
+
+@keras.saving.register_keras_serializable("dfa_tf")
+class Network(keras.Model):
+    """A functional Keras model from raw pixels to logits and features.
+
+    network(images, training=False) returns
+        {"logits": [B, classes] float32, "features": {"group1": [T_1, ..., T_N], ...}}
+    for images [B, H, W, C] with values 0..255 (uint8 or float): the normalization by mean and
+    standard deviation is the network's first layer.
+
+    spec: {"builder": registered name of a function, "arguments": {...}}; the function builds the
+        network again, so a `.keras` file holds this spec and the weights and needs no config.
+    """
+
+    def __init__(self, image, groups, logits, spec, precision="float32", **kwargs):
+        features = {group.name: list(group.features) for group in groups}
+        super().__init__(image, {"logits": logits, "features": features}, **kwargs)
+        # JSON keeps Keras from wrapping the nested containers for its own tracking.
+        self._spec = json.dumps(spec)
+        self.precision = precision
+        groups = {group.name: group for group in groups}
+        # In closures, because Keras would save a model held in an attribute a second time.
+        self.group = lambda name: _find_group(groups, name, self.name)
+        self._features_model = functools.cache(
+            # In a dict, because Keras would unpack a list of one.
+            lambda name: keras.Model(image, {"features": list(self.group(name).features)})
+        )
+        self._tail_model = functools.cache(
+            lambda name, entry: keras.Model(_entrance(self.group(name), entry), logits)
+        )
+        self.group_names = tuple(groups)
+
+    @property
+    def spec(self):
+        """What rebuilds this network, weights aside: a fresh dict at each call."""
+        return json.loads(self._spec)
+
+    @property
+    def image_shape(self):
+        """(height, width, channels) of the images it takes."""
+        return tuple(self.input.shape[1:])
+
+    @property
+    def num_classes(self):
+        return self.output["logits"].shape[-1]
+
+    def features(self, group, images, training=False):
+        """The features [T_1, ..., T_N] of one group, running the network only as far as that.
+
+        images: [B, H, W, C], 0..255. Returns N tensors [B, h, w, c], as the full call would.
+        """
+        return self._features_model(group)(images, training=training)["features"]
+
+    def tail(self, group, x, training=False, entry="feature"):
+        """Logits [B, classes] from a map that enters after `group`, through the same layers.
+
+        x: [B, h, w, c], what stands in for the group's last feature (entry="feature") or for
+            the stream that the next group takes in (entry="stream"). The two differ in a
+            pre-activation network only, by the normalization that follows the group.
+        """
+        return self._tail_model(group, entry)(x, training=training)
+
+    def prepare_tail(self, group, entry="feature"):
+        """Builds the graph that `tail` runs: call it before tracing where threads may race."""
+        self._tail_model(group, entry)
+
+    def copy(self, precision=None):
+        """The same network with variables of its own, of equal values.
+
+        precision: Keras dtype policy of the copy, "float32" or "mixed_bfloat16"; the variables
+            are float32 either way.
+        """
+        twin = from_spec(self.spec, precision or self.precision)
+        twin.set_weights(self.get_weights())
+        return twin
+
+    def get_config(self):
+        return {"spec": self.spec, "precision": self.precision}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return from_spec(config["spec"], config["precision"])
+
+
+def from_spec(spec, precision="float32"):
+    """Builds the network that `spec` describes, freshly initialised."""
+    build = keras.saving.get_registered_object(spec["builder"])
+    if build is None:
+        raise UserError(f"no network is registered as {spec['builder']!r}")
+    return build(**spec["arguments"], precision=precision)
+
+
+def load(path):
+    """The network in a `.keras` file.
+
+    Raises UserError where the file is missing, damaged or holds something else.
+    """
+    try:
+        network = keras.saving.load_model(path, compile=False)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{path} cannot be read as a network ({reason}): give a .keras file that this package saved, or remove it"
+        ) from error
+    if not isinstance(network, Network):
+        raise UserError(
+            f"{path} holds a {type(network).__name__}, not a network with groups: give a .keras file that this package saved"
+        )
+    return network
+
+
+def _find_group(groups, name, network):
+    if name not in groups:
+        raise ValueError(f"{network} has no group {name!r}; its groups are {', '.join(groups)}")
+    return groups[name]
+
+
+def _entrance(group, entry):
+    if entry == "feature":
+        return group.features[-1]
+    if entry == "stream":
+        return group.stream
+    raise ValueError(f"entry is 'feature' or 'stream', not {entry!r}")

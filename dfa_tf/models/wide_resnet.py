@@ -1,0 +1,90 @@
+"""Wide residual networks [Zagoruyko and Komodakis, BMVC 2016], with the features DFA takes."""
+
+import keras
+
+from dfa_tf.errors import UserError
+from dfa_tf.models.layers import Layers
+from dfa_tf.models.network import Group, Network
+
+
+@keras.saving.register_keras_serializable("dfa_tf")
+def wide_resnet(
+    depth,
+    width,
+    num_classes,
+    features="normalized",
+    image_shape=(32, 32, 3),
+    mean=(0.4914, 0.4824, 0.4467),
+    std=(0.2471, 0.2435, 0.2616),
+    seed=0,
+    precision="float32",
+):
+    """WRN-depth-width: a stem, three groups of (depth - 4) / 6 pre-activation blocks, a classifier.
+
+    The groups have 16, 32 and 64 times `width` channels and halve the map from the second on.
+    The feature of a block is pre-ReLU (DFA §3.4): its output as the next batch normalization
+    gives it.
+
+    depth: 6n + 4. width: factor of the channels. num_classes: size of the logits.
+    features: "normalized", as above, or "raw", the block's output itself.
+    image_shape: (height, width, channels). mean, std: per channel, as fractions of 255; by
+        default CIFAR's.
+    seed: of the initial weights. precision: Keras dtype policy.
+    Raises UserError for a depth that is not 6n + 4.
+    """
+    if features not in ("normalized", "raw"):
+        raise UserError(f"features of a wide ResNet are 'normalized' or 'raw', not {features!r}")
+    if width < 1:
+        raise UserError(f"a wide ResNet has a width of 1 or more, not {width}")
+    if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
+        raise UserError(f"a wide ResNet has depth 6n+4 (10, 16, 22, 28, 40, ...), not {depth}")
+    blocks_per_group = (depth - 4) // 6
+    layers = Layers(precision, seed)
+    image, x = layers.image(image_shape, mean, std)
+    x = layers.convolution(x, 16, 3, "stem")
+
+    outputs = []  # what each block adds up to, group by group
+    normalized = []  # the same, as the next batch normalization gives it
+    for g, (channels, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
+        for b in range(1, blocks_per_group + 1):
+            name = f"group{g}_block{b}"
+            normalized.append(layers.normalization(x, f"{name}_norm1"))
+            x = _block(layers, x, normalized[-1], channels * width, stride if b == 1 else 1, name)
+            outputs.append(x)
+    normalized.append(layers.normalization(x, "norm"))
+    logits = layers.classifier(layers.relu(normalized[-1], "relu"), num_classes)
+
+    # The first normalization follows the stem, not a block.
+    shown = normalized[1:] if features == "normalized" else outputs
+    groups = []
+    for g in range(3):
+        of_group = slice(g * blocks_per_group, (g + 1) * blocks_per_group)
+        groups.append(Group(f"group{g + 1}", tuple(shown[of_group]), stream=outputs[of_group][-1]))
+    arguments = {
+        "depth": depth,
+        "width": width,
+        "num_classes": num_classes,
+        "features": features,
+        "image_shape": list(image_shape),
+        "mean": list(mean),
+        "std": list(std),
+        "seed": seed,
+    }
+    spec = {"builder": "dfa_tf>wide_resnet", "arguments": arguments}
+    return Network(image, groups, logits, spec, precision, name=f"WRN_{depth}_{width}")
+
+
+def _block(layers, x, normalized, channels, stride, name):
+    """BN-ReLU-conv3x3-BN-ReLU-conv3x3 beside a shortcut; its first BN is given, it is a feature.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
+    """
+    activated = layers.relu(normalized, f"{name}_relu1")
+    y = layers.convolution(activated, channels, 3, f"{name}_conv1", stride)
+    y = layers.relu(layers.normalization(y, f"{name}_norm2"), f"{name}_relu2")
+    y = layers.convolution(y, channels, 3, f"{name}_conv2")
+    if stride == 1 and x.shape[-1] == channels:
+        shortcut = x
+    else:
+        shortcut = layers.convolution(activated, channels, 1, f"{name}_shortcut", stride)
+    return layers.add(shortcut, y, name)

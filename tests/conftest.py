@@ -1,0 +1,97 @@
+"""What several test files share: two logical CPUs, small made data, small networks."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf import data, models
+from dfa_tf.training.loop import Runtime
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+CIFAR100 = ROOT.parent / "shared" / "data" / "tfds"
+SHAPE = (8, 8, 3)
+CLASSES = 4
+
+# Before TensorFlow starts its devices: replicas need devices of their own.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+@pytest.fixture(scope="session")
+def one_replica():
+    return tf.distribute.MirroredStrategy(["CPU:0"])
+
+
+@pytest.fixture
+def quiet():
+    """A runtime that neither prints nor evaluates more than at the end."""
+    return Runtime(quiet=True, evaluate_every=1e9, log_every=3)
+
+
+def small_network(depth=16, width=1, seed=0, precision="float32", **more):
+    """A wide ResNet for the made data; every batch normalization has statistics of its own."""
+    network = models.wide_resnet(
+        depth,
+        width,
+        CLASSES,
+        image_shape=SHAPE,
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        seed=seed,
+        precision=precision,
+        **more,
+    )
+    draws = np.random.default_rng(seed)
+    for layer in network.layers:
+        if isinstance(layer, models.BatchNormalization):
+            shape = layer.gamma.shape
+            layer.gamma.assign(draws.uniform(0.5, 1.5, shape))
+            layer.beta.assign(draws.normal(0, 0.3, shape))
+            layer.moving_mean.assign(draws.normal(0, 0.3, shape))
+            layer.moving_variance.assign(draws.uniform(0.5, 1.5, shape))
+    return network
+
+
+def made_examples(count, seed=0, shape=SHAPE, classes=CLASSES):
+    """Noise whose brightness tells the class; every class equally often."""
+    draws = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    level = 40 + 150 * labels / max(1, classes - 1)
+    images = draws.normal(level[:, None, None, None], 25, (count, *shape))
+    return data.Examples(np.clip(images, 0, 255).astype(np.uint8), labels)
+
+
+@pytest.fixture(scope="session")
+def examples():
+    return made_examples(96)
+
+
+@pytest.fixture(scope="session")
+def batch():
+    """One batch of 8 made images and labels, as tensors."""
+    made = made_examples(8, seed=5)
+    return tf.constant(made.images), tf.constant(made.labels)
+
+
+def values(variables):
+    """Copies of variables' present values."""
+    return [np.array(tf.convert_to_tensor(variable)) for variable in variables]
+
+
+def same(before, after):
+    """Whether two lists of arrays are equal to the bit."""
+    return len(before) == len(after) and all(
+        np.array_equal(a, b) for a, b in zip(before, after, strict=True)
+    )

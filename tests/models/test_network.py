@@ -1,0 +1,81 @@
+"""Networks as files, copies and precisions."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf import models
+from dfa_tf.errors import UserError
+from tests.conftest import ROOT, same, small_network
+
+
+def test_a_file_alone_rebuilds_the_network(tmp_path, batch):
+    images, _ = batch
+    network = small_network(depth=16, width=2)
+    network.save(tmp_path / "model.keras")
+    again = models.load(tmp_path / "model.keras")
+    assert again.spec == network.spec
+    np.testing.assert_array_equal(again(images)["logits"], network(images)["logits"])
+
+
+def test_keras_loads_the_file_after_importing_the_package(tmp_path):
+    small_network(depth=10).save(tmp_path / "model.keras")
+    code = (
+        "import dfa_tf, keras\n"
+        f"network = keras.saving.load_model({str(tmp_path / 'model.keras')!r})\n"
+        "print(network.group_names)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "('group1', 'group2', 'group3')" in done.stdout
+
+
+def test_file_that_is_missing_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.keras cannot be read as a network"):
+        models.load(tmp_path / "gone.keras")
+
+
+def test_file_that_is_cut_short_is_told(tmp_path):
+    path = tmp_path / "model.keras"
+    small_network(depth=10).save(path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UserError, match="cannot be read as a network"):
+        models.load(path)
+
+
+def test_file_of_another_model_is_told(tmp_path):
+    path = tmp_path / "other.keras"
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
+    with pytest.raises(UserError, match="not a network with groups"):
+        models.load(path)
+
+
+def test_a_copy_has_variables_of_its_own_with_equal_values():
+    network = small_network()
+    copy = network.copy()
+    assert same(network.get_weights(), copy.get_weights())
+    copy.trainable_variables[0].assign(copy.trainable_variables[0] * 0)
+    assert not same(network.get_weights(), copy.get_weights())
+
+
+def test_mixed_precision_keeps_logits_and_variables_in_float32(batch):
+    images, _ = batch
+    network = small_network().copy("mixed_bfloat16")
+    outputs = network(images, training=False)
+    assert outputs["logits"].dtype == "float32"
+    assert {f.dtype for fs in outputs["features"].values() for f in fs} == {tf.bfloat16}
+    assert {v.dtype for v in network.variables} == {"float32"}
+    exact = small_network()(images, training=False)["logits"]
+    np.testing.assert_allclose(outputs["logits"], exact, atol=0.05 * np.abs(exact).max())
+
+
+def test_unknown_group_is_told_with_those_there_are():
+    with pytest.raises(
+        ValueError, match="no group 'group4'; its groups are group1, group2, group3"
+    ):
+        small_network().features("group4", np.zeros((1, 8, 8, 3)))
