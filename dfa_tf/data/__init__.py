@@ -1,0 +1,20 @@
+"""Where batches come from."""
+
+from dfa_tf.data.dataset import Dataset
+from dfa_tf.data.digits import digits
+from dfa_tf.data.examples import Examples, StreamedExamples, stratified_split
+from dfa_tf.data.pipeline import Augmentation, check_batches, replica_part, training_batches
+from dfa_tf.data.sources import load
+
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "Examples",
+    "StreamedExamples",
+    "check_batches",
+    "digits",
+    "load",
+    "replica_part",
+    "stratified_split",
+    "training_batches",
+]

@@ -1,0 +1,134 @@
+"""Image classification sets of TensorFlow Datasets, by name."""
+
+import difflib
+import os
+
+import numpy as np
+import requests
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from dfa_tf.data.dataset import Dataset, pixel_statistics
+from dfa_tf.data.examples import read_into_memory, read_labels
+from dfa_tf.errors import UserError
+
+# CIFAR-10's mean and deviation, as fractions of 255: the literature takes them for CIFAR-100 too.
+CIFAR_STATISTICS = (
+    (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    (63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+
+
+def prepared(name, data_dir=None, image_size=None, in_memory=None):
+    """The TFDS set `name`, downloaded and prepared first where it is not.
+
+    data_dir: TFDS's folder; None for TFDS_DATA_DIR, then ~/tensorflow_datasets.
+    image_size: (height, width) to resize to; None keeps the set's own, where it has one size.
+    in_memory: hold decoded images; None for where they fit into half of the free memory.
+    Raises UserError for an unknown name, a set that is no image classification, one that cannot
+    be had, or one whose images differ in size without `image_size`.
+    """
+    builder = _prepared_builder(name, data_dir)
+    image_key, label_key = _supervised_keys(builder)
+    features = builder.info.features
+    height, width, channels = features[image_key].shape
+    height, width = image_size or (height, width)
+    shape = (height, width, channels)
+    if None in shape:
+        raise UserError(
+            f"the images of {name} have no one size: bind dataset.image_size=(height, width)"
+        )
+    splits = builder.info.splits
+    if "train" not in splits or not {"test", "validation"} & set(splits):
+        raise UserError(f"{name} has the splits {', '.join(splits)}: it needs train and test")
+    test = "test" if "test" in splits else "validation"
+    if in_memory is None:
+        count = splits["train"].num_examples + splits[test].num_examples
+        in_memory = count * int(np.prod(shape)) < _free_memory() / 2
+
+    def source(split):
+        def pairs():
+            dataset = builder.as_dataset(
+                split=split,
+                shuffle_files=False,
+                decoders={image_key: tfds.decode.SkipDecoding()},
+            )
+            return dataset.map(lambda example: (example[image_key], example[label_key]))
+
+        return pairs
+
+    def decode(image):
+        image = features[image_key].decode_example(image)
+        if image_size:
+            resized = tf.image.resize(image, image_size, antialias=True)
+            image = tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
+        return image
+
+    def examples(split):
+        read = read_into_memory if in_memory else read_labels
+        return read(source(split), decode, shape)
+
+    train = examples("train")
+    is_cifar = name in ("cifar10", "cifar100")
+    mean, std = CIFAR_STATISTICS if is_cifar else pixel_statistics(train)
+    return Dataset(name, train, examples(test), tuple(features[label_key].names), mean, std)
+
+
+def _prepared_builder(name, data_dir):
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()], n=3)
+        hint = f"did you mean {' or '.join(close)}" if close else "see tfds.list_builders()"
+        raise UserError(f"there is no data set {name!r}: {hint}") from error
+    except Exception as error:
+        raise UserError(f"the data set {name!r} cannot be opened: {_line(error)}") from error
+    if not builder.is_prepared():
+        mend = "name its folder with --data_dir, or prepare it where there is a network"
+        where = f"{name} is not prepared in {builder.data_dir}"
+        _check_network(builder, f"{where} and its source cannot be reached: {mend}")
+        try:
+            builder.download_and_prepare()
+        except Exception as error:
+            raise UserError(f"{where} and preparing it failed ({_line(error)}): {mend}") from error
+    return builder
+
+
+def _check_network(builder, message):
+    """Raises UserError at once where TFDS would try for minutes to reach the set's source."""
+    downloaded = os.path.join(builder.data_dir.split(f"{os.sep}{builder.name}")[0], "downloads")
+    urls = [url for url in builder.url_infos or () if url.startswith("http")]
+    if not urls or os.path.isdir(downloaded):
+        return
+    try:
+        requests.head(urls[0], timeout=15, allow_redirects=True)
+    except requests.exceptions.RequestException as error:
+        raise UserError(message) from error
+
+
+def _supervised_keys(builder):
+    keys = builder.info.supervised_keys
+    features = builder.info.features
+    if (
+        not keys
+        or len(keys) != 2
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UserError(f"{builder.name} is not an image classification set")
+    return keys
+
+
+def _free_memory():
+    """Bytes of memory that are free for use."""
+    try:
+        with open("/proc/meminfo") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def _line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,125 @@
+"""Data sets by name: the embedded digits, sets of TFDS, the real CIFAR-100 where it is at hand."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from dfa_tf import data
+from dfa_tf.errors import UserError
+from tests.conftest import CIFAR100
+
+
+def test_digits_are_real_and_come_with_the_package():
+    digits = data.load("digits")
+    assert (len(digits.train), len(digits.test)) == (1297, 500)
+    assert digits.image_shape == (8, 8, 1)
+    assert digits.class_names == tuple("0123456789")
+    train = {image.tobytes() for image in digits.train.images}
+    assert len(train) > 1290
+    assert min(np.bincount(digits.test.labels)) >= 48
+    assert digits.mean[0] == pytest.approx(digits.train.images.mean() / 255)
+    assert digits.std[0] == pytest.approx(digits.train.images.std() / 255)
+    assert not digits.augmentation.flip
+
+
+def _prepare(folder, sizes, supervised=True):
+    """Prepares a TFDS set "tiny_pictures" with `sizes` of images: 12 train, 5 test examples."""
+    draws = np.random.default_rng(0)
+
+    def split(count):
+        def generate():
+            for k in range(count):
+                size = sizes[k % len(sizes)]
+                image = draws.integers(0, 256, (*size, 3), dtype=np.uint8)
+                yield {"image": image, "label": k % 3}
+
+        signature = {
+            "image": tf.TensorSpec((None, None, 3), tf.uint8),
+            "label": tf.TensorSpec((), tf.int64),
+        }
+        return tf.data.Dataset.from_generator(generate, output_signature=signature)
+
+    one_size = sizes[0] if len(set(sizes)) == 1 else (None, None)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(*one_size, 3)),
+            "label": tfds.features.ClassLabel(names=["ant", "bee", "cow"]),
+        }
+    )
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="tiny_pictures",
+        version="1.0.0",
+        features=features,
+        split_datasets={"train": split(12), "test": split(5)},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    if supervised:
+        info = folder / "tiny_pictures" / "1.0.0" / "dataset_info.json"
+        content = json.loads(info.read_text())
+        items = [{"featureKey": "image"}, {"featureKey": "label"}]
+        content["supervisedKeys"] = {"tuple": {"items": items}}
+        info.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_set_of_tfds_is_read_whole(tmp_path, in_memory):
+    _prepare(tmp_path, [(6, 6)])
+    dataset = data.load("tiny_pictures", data_dir=str(tmp_path), in_memory=in_memory)
+    assert (len(dataset.train), len(dataset.test)) == (12, 5)
+    assert dataset.class_names == ("ant", "bee", "cow")
+    assert dataset.image_shape == (6, 6, 3)
+    assert dataset.train.labels.tolist() == [k % 3 for k in range(12)]
+    images, _ = next(dataset.train.in_order(12).as_numpy_iterator())
+    np.testing.assert_allclose(dataset.mean, images.mean((0, 1, 2)) / 255, rtol=1e-6)
+    np.testing.assert_allclose(dataset.std, images.std((0, 1, 2)) / 255, rtol=1e-6)
+    assert dataset.augmentation == data.Augmentation(pad=4, flip=True)
+
+
+def test_images_of_several_sizes_need_one_to_resize_to(tmp_path):
+    _prepare(tmp_path, [(6, 6), (9, 7)])
+    with pytest.raises(UserError, match=r"bind dataset\.image_size"):
+        data.load("tiny_pictures", data_dir=str(tmp_path))
+    dataset = data.load("tiny_pictures", data_dir=str(tmp_path), image_size=(8, 8))
+    assert dataset.image_shape == (8, 8, 3)
+    assert dataset.train.images.dtype == np.uint8
+
+
+def test_augmentation_can_be_bound():
+    assert data.load("digits", pad=2).augmentation == data.Augmentation(pad=2, flip=False)
+
+
+def test_unknown_name_is_told_with_what_is_close():
+    with pytest.raises(UserError, match="no data set 'cifar1000': did you mean cifar100"):
+        data.load("cifar1000")
+
+
+def test_set_that_is_not_prepared_is_told_at_once_without_a_network(tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(UserError, match=r"cifar10 is not prepared in .* --data_dir"):
+        data.load("cifar10", data_dir=str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_set_that_is_no_image_classification_is_refused(tmp_path):
+    _prepare(tmp_path, [(6, 6)], supervised=False)
+    with pytest.raises(UserError, match="not an image classification set"):
+        data.load("tiny_pictures", data_dir=str(tmp_path))
+
+
+@pytest.mark.skipif(not CIFAR100.is_dir(), reason="the real CIFAR-100 is not at hand")
+def test_real_cifar100():
+    dataset = data.load("cifar100", data_dir=str(CIFAR100))
+    assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (50_000, 10_000, 100)
+    assert np.bincount(dataset.train.labels).tolist() == [500] * 100
+    assert np.bincount(dataset.test.labels).tolist() == [100] * 100
+    train, validation = dataset.search_split(seed=0)
+    assert np.bincount(train.labels).tolist() == [350] * 100
+    assert np.bincount(validation.labels).tolist() == [150] * 100
+    assert dataset.mean == (125.3 / 255, 123.0 / 255, 113.9 / 255)  # as the literature has it
