@@ -1,0 +1,122 @@
+"""alpha: where it starts, the fixed ones, and its file."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dfa_tf.errors import UserError
+from dfa_tf.methods.alpha import Alpha, GroupAlpha, fixed, initial_beta
+from tests.conftest import small_network
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 8])
+def test_last_starts_at_ninety_nine_percent_whatever_the_count(count):
+    odds = np.exp(initial_beta("last", count))
+    alpha = odds / odds.sum()
+    assert alpha[-1] == pytest.approx(0.99)
+    assert alpha[:-1] == pytest.approx([0.01 / (count - 1)] * (count - 1))
+
+
+def test_uniform_and_random_starts():
+    assert initial_beta("uniform", 3).tolist() == [0, 0, 0]
+    draws = initial_beta("random", 5000, seed=1)
+    assert (draws.mean(), draws.std()) == pytest.approx((0, 1), abs=0.05)
+    assert initial_beta("random", 4, seed=1).tolist() == draws[:4].tolist()
+
+
+def test_unknown_start_is_refused():
+    with pytest.raises(UserError, match="'last', 'uniform' or 'random', not 'first'"):
+        initial_beta("first", 3)
+
+
+def test_fixed_aggregations_of_table_5():
+    teacher = small_network(depth=22)
+    np.testing.assert_array_equal(fixed("last", teacher)["group2"], [0, 0, 1])
+    np.testing.assert_allclose(fixed("average", teacher)["group1"], [1 / 3] * 3, rtol=1e-6)
+    first, again, other = (fixed("random", teacher, seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    for group in first.groups:
+        assert sum(group.alpha) == pytest.approx(1)
+    assert first["group1"].tolist() != first["group2"].tolist()
+
+
+@pytest.fixture
+def alpha():
+    def group(g):
+        names = [f"group{g}_block1", f"group{g}_block2"]
+        history = [[0, [0.01, 0.99]], [5, [0.25, 0.75]]]
+        return GroupAlpha(
+            f"group{g}", names, [0.0, 1.1], [0.25, 0.75], history, [1e-3, -1e-3], [0.0, 1e-3]
+        )
+
+    return Alpha("digits", "WRN_16_1", "WRN_10_1", 3, 15, [group(g) for g in (1, 2, 3)])
+
+
+def test_file_has_what_the_contract_says_and_reads_back_equal(alpha, tmp_path):
+    path = tmp_path / "alpha.json"
+    alpha.save(path)
+    content = json.loads(path.read_text())
+    assert set(content) == {"format", "dataset", "teacher", "student", "seed", "steps", "groups"}
+    assert content["format"] == 1
+    assert set(content["groups"][0]) == {
+        "name", "features", "beta", "alpha", "history", "mean_loss_gradient", "mean_decay",
+    }  # fmt: skip
+    assert Alpha.load(path) == alpha
+
+
+def test_alpha_fits_the_teacher_it_has_a_weight_for_each_feature_of(alpha):
+    alpha.check_fits(small_network(depth=16))
+    with pytest.raises(UserError, match="2 weights for group1, where the teacher WRN_22_1 has 3"):
+        alpha.check_fits(small_network(depth=22))
+    alpha.groups.pop()
+    with pytest.raises(UserError, match="has the groups group1, group2, the teacher"):
+        alpha.check_fits(small_network(depth=16))
+
+
+def _break(content, how):
+    if how == "cut":
+        return json.dumps(content)[:-20]
+    if how == "no groups":
+        content.pop("groups")
+    if how == "other format":
+        content["format"] = 7
+    if how == "a list":
+        content = [content]
+    if how == "negative":
+        content["groups"][0]["alpha"] = [1.5, -0.5]
+    if how == "sum":
+        content["groups"][1]["alpha"] = [0.5, 0.6]
+    if how == "words":
+        content["groups"][1]["alpha"] = ["much", "little"]
+    if how == "group without alpha":
+        content["groups"][2].pop("alpha")
+    return json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("cut", "is not JSON"),
+        ("no groups", "lacks 'groups'"),
+        ("other format", "has format 7"),
+        ("a list", "not laid out as an alpha.json"),
+        ("negative", "the alpha of group1 in .* is no list of weights"),
+        ("sum", "the alpha of group2 in .* is no list of weights"),
+        ("words", "the alpha of group2 in .* is no list of weights"),
+        ("group without alpha", "lacks 'alpha'"),
+    ],
+)
+def test_malformed_file_is_told(alpha, tmp_path, how, told):
+    path = tmp_path / "alpha.json"
+    alpha.save(path)
+    path.write_text(_break(json.loads(path.read_text()), how))
+    with pytest.raises(UserError, match=told) as caught:
+        Alpha.load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_told(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        Alpha.load(tmp_path / "gone.json")

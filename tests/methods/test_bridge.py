@@ -1,0 +1,117 @@
+"""The search's equations against hand-worked numbers and plain NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.methods import bridge
+
+DRAWS = np.random.default_rng(0)
+
+
+def _map(*shape):
+    return DRAWS.normal(0, 1, shape).astype(np.float32)
+
+
+def test_alpha_is_the_softmax_of_beta():
+    """exp(0) : exp(ln 3) = 1 : 3 (Eqn 6)."""
+    np.testing.assert_allclose(bridge.weights(tf.constant([0.0, math.log(3)])), [0.25, 0.75])
+
+
+def test_aggregation_is_the_weighted_sum():
+    """0.25 * 4 + 0.75 * (-8) = -5 (Eqn 2)."""
+    features = [tf.fill([1, 2, 2, 1], 4.0), tf.fill([1, 2, 2, 1], -8.0)]
+    aggregation = bridge.aggregate(features, tf.constant([0.25, 0.75]))
+    np.testing.assert_array_equal(aggregation, np.full((1, 2, 2, 1), -5.0))
+
+
+def test_gradient_of_the_aggregation():
+    """d<U, A>/d alpha_j = <U, T_j>, d<U, A>/dT_j = alpha_j U."""
+    first, second, upstream = _map(2, 3, 3, 2), _map(2, 3, 3, 2), _map(2, 3, 3, 2)
+    alpha = tf.constant([0.3, 0.7])
+    features = [tf.constant(first), tf.constant(second)]
+    with tf.GradientTape() as tape:
+        tape.watch([alpha, *features])
+        inner = tf.reduce_sum(upstream * bridge.aggregate(features, alpha))
+    for_alpha, for_first, for_second = tape.gradient(inner, [alpha, *features])
+    np.testing.assert_allclose(
+        for_alpha, [np.sum(upstream * first), np.sum(upstream * second)], rtol=1e-4
+    )
+    np.testing.assert_allclose(for_first, 0.3 * upstream, rtol=1e-5)
+    np.testing.assert_allclose(for_second, 0.7 * upstream, rtol=1e-5)
+
+
+def test_gradient_for_alpha_is_summed_in_float32_from_bfloat16_maps():
+    """32,768 ones: a bfloat16 sum would stop growing at 256."""
+    features = [tf.ones([8, 16, 16, 16], tf.bfloat16)] * 2
+    alpha = tf.constant([0.5, 0.5])
+    with tf.GradientTape() as tape:
+        tape.watch(alpha)
+        aggregation = bridge.aggregate(features, alpha)
+    assert aggregation.dtype == tf.bfloat16
+    ones = tf.ones_like(aggregation)
+    np.testing.assert_allclose(tape.gradient(aggregation, alpha, ones), [32768.0, 32768.0])
+
+
+def test_clip_preserves_values_no_smaller_than_minus_one():
+    np.testing.assert_array_equal(
+        bridge.clip(tf.constant([-3.0, -1.0, -0.5, 0.0, 7.0])), [-1.0, -1.0, -0.5, 0.0, 7.0]
+    )
+
+
+def test_ts_loss_is_the_cross_entropy():
+    """Odds 1 : 3, true class the second: -ln(3/4); then the first: -ln(1/4) (Eqns 5, 10)."""
+    logits = tf.constant([[0.0, math.log(3)], [0.0, math.log(3)]])
+    np.testing.assert_allclose(
+        bridge.ts_loss(logits, tf.constant([1, 0])), [-math.log(0.75), -math.log(0.25)], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("student", "expected"),
+    [
+        ([3.0, 4.0], 0.0),  # the same direction, five times as long
+        ([-0.6, -0.8], 4.0),  # opposite
+        ([-4.0, 3.0], 2.0),  # orthogonal
+        # (1, 0) to (.6, .8): .4^2 + .8^2 = .8
+        ([1.0, 0.0], 0.8),
+    ],
+)
+def test_st_loss_by_hand(student, expected):
+    aggregation = np.array([0.6, 0.8], np.float32).reshape(1, 1, 2, 1)
+    loss = bridge.st_loss(np.array(student, np.float32).reshape(1, 1, 2, 1), aggregation)
+    np.testing.assert_allclose(loss, [expected], atol=1e-6)
+
+
+def test_st_loss_is_the_squared_distance_of_each_samples_normalized_maps():
+    student, aggregation = 3 * _map(5, 4, 3, 2), 0.1 * _map(5, 4, 3, 2)
+    flat = [x.reshape(5, -1) for x in (student, aggregation)]
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in flat]
+    expected = np.sum((unit[0] - unit[1]) ** 2, axis=1)
+    np.testing.assert_allclose(bridge.st_loss(student, aggregation), expected, rtol=1e-5)
+
+
+def test_st_loss_gradient_equals_a_numerical_one():
+    student, aggregation = _map(2, 2, 2, 2), _map(2, 2, 2, 2)
+    analytic, numeric = tf.test.compute_gradient(
+        lambda s, a: tf.reduce_sum(bridge.st_loss(s, a)), [student, aggregation], delta=1e-2
+    )
+    for a, n in zip(analytic, numeric, strict=True):
+        np.testing.assert_allclose(a, n, atol=2e-3)
+
+
+def test_st_loss_of_an_empty_map_is_finite():
+    zeros = tf.zeros([1, 2, 2, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        loss = bridge.st_loss(zeros, tf.ones([1, 2, 2, 1]))
+    assert np.isfinite(loss).all()
+    assert np.isfinite(tape.gradient(loss, zeros)).all()
+
+
+def test_bridge_loss_weighs_both_paths():
+    """1e-3 * 2 + 1 * 0.5 by default (Eqn 12, §3.4)."""
+    assert bridge.bridge_loss(2.0, 0.5) == pytest.approx(0.502)
+    assert bridge.bridge_loss(2.0, 0.5, gamma_st=0.5, gamma_ts=3.0) == pytest.approx(2.5)
