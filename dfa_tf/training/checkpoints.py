@@ -1,0 +1,65 @@
+"""Where a stage stands: variables and records, saved together, atomically."""
+
+import json
+import pathlib
+import tempfile
+
+import tensorflow as tf
+
+
+class Journal(tf.train.experimental.PythonState):
+    """What a stage has recorded so far, a JSON-like dict that is saved with the variables."""
+
+    def __init__(self, **records):
+        self.records = {"step": 0, "seconds": 0.0, **records}
+
+    def __getitem__(self, key):
+        return self.records[key]
+
+    def __setitem__(self, key, value):
+        self.records[key] = value
+
+    def add(self, key, amount):
+        """Adds to a number that starts at 0."""
+        self.records[key] = self.records.get(key, 0) + amount
+
+    def serialize(self):
+        return json.dumps(self.records)
+
+    def deserialize(self, string_value):
+        self.records = json.loads(string_value)
+
+
+class Checkpoints:
+    """The last two states of a stage.
+
+    folder: where they lie. journal: a Journal. variables: tf.Variables by what they are for,
+        {"network": [...], "optimizer": [...]}; all must exist already.
+    chief: whether this process writes there. Every process must call `save`, since averaging
+        variables over the replicas takes all of them; the others write into a passing folder.
+    """
+
+    def __init__(self, folder, journal, variables, chief=True):
+        folder = pathlib.Path(folder)
+        self.journal = journal
+        self._checkpoint = tf.train.Checkpoint(journal=journal, **variables)
+        self._folder = folder
+        self._chief = chief
+        self._manager = tf.train.CheckpointManager(
+            self._checkpoint, folder, max_to_keep=2, checkpoint_name="step"
+        )
+
+    def restore(self):
+        """Goes back to the last state saved, if there is one. Returns whether there was."""
+        if not self._manager.latest_checkpoint:
+            return False
+        self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
+        return True
+
+    def save(self):
+        """Saves the present state. A kill at any moment leaves the one before."""
+        if self._chief:
+            self._manager.save(checkpoint_number=self.journal["step"])
+        else:
+            with tempfile.TemporaryDirectory() as passing:
+                self._checkpoint.write(f"{passing}/step")

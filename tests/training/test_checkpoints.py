@@ -1,0 +1,68 @@
+"""Checkpoints: all or nothing."""
+
+import pathlib
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from dfa_tf.training.checkpoints import Checkpoints, Journal
+from dfa_tf.training.optimizers import SGD, Cosine
+
+
+def _stage(folder, value=0.0):
+    journal, variable = Journal(notes=[]), tf.Variable(value)
+    return journal, variable, Checkpoints(folder, journal, {"weights": [variable]})
+
+
+def test_variables_and_records_come_back_together(tmp_path):
+    journal, _, checkpoints = _stage(tmp_path, 1.5)
+    journal["step"], journal["notes"] = 7, [[1, 0.1 + 0.2]]
+    checkpoints.save()
+    other, found, again = _stage(tmp_path)
+    assert again.restore()
+    assert float(found) == 1.5
+    assert other.records == {"step": 7, "seconds": 0.0, "notes": [[1, 0.1 + 0.2]]}
+
+
+def test_nothing_to_restore_is_no_error(tmp_path):
+    assert not _stage(tmp_path)[2].restore()
+
+
+def test_the_last_two_are_kept(tmp_path):
+    journal, _, checkpoints = _stage(tmp_path)
+    for step in (1, 2, 3):
+        journal["step"] = step
+        checkpoints.save()
+    assert sorted(p.name for p in tmp_path.glob("*.index")) == ["step-2.index", "step-3.index"]
+
+
+def test_files_of_a_save_that_was_killed_are_ignored(tmp_path):
+    journal, _, checkpoints = _stage(tmp_path, 1.0)
+    journal["step"] = 1
+    checkpoints.save()
+    # What is left where a process dies before the new state is announced.
+    for path in tmp_path.glob("step-1.*"):
+        shutil.copy(path, pathlib.Path(str(path).replace("step-1", "step-2")))
+    (tmp_path / "step-2.index").write_bytes(b"half")
+    other, found, again = _stage(tmp_path)
+    assert again.restore()
+    assert (other["step"], float(found)) == (1, 1.0)
+
+
+def test_optimizer_state_comes_back(tmp_path):
+    def make():
+        variable = tf.Variable([1.0])
+        optimizer = SGD(Cosine(0.1)).build([variable], 1, 10)
+        state = {"weights": [variable], "optimizer": optimizer.state}
+        return variable, optimizer, Checkpoints(tmp_path, Journal(), state)
+
+    variable, optimizer, checkpoints = make()
+    for _ in range(3):
+        optimizer.apply([tf.constant([0.5])])
+    checkpoints.save()
+    optimizer.apply([tf.constant([0.5])])
+    again, other, restored = make()
+    restored.restore()
+    other.apply([tf.constant([0.5])])
+    assert again.numpy() == pytest.approx(variable.numpy(), abs=0)
