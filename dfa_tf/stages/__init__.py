@@ -1,0 +1,1 @@
+"""The story: teacher, search, distillation, export."""

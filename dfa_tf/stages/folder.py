@@ -1,0 +1,152 @@
+"""One stage's folder in a workdir: what it was made with, whether it is done, who works in it."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import inspect
+import pathlib
+import shutil
+
+from dfa_tf import files
+from dfa_tf.errors import UserError
+
+CONFIG = "config.gin"
+INPUT = "# input "
+MOST_DIFFERENCES = 6
+
+
+class StageFolder:
+    """WORKDIR/<stage>.
+
+    artifact: name of the file that a finished stage leaves, written last.
+    settings: {name: text} of all that shapes the result, as gin bindings.
+    inputs: {name: text} that identify what earlier stages gave.
+    writes: whether this process writes here (of several workers, the chief alone does).
+    """
+
+    def __init__(self, workdir, stage, artifact, settings, inputs=None, writes=True):
+        self.stage = stage
+        self.path = pathlib.Path(workdir) / stage
+        self.artifact = self.path / artifact
+        self._lines = {f"{INPUT}{k}": v for k, v in (inputs or {}).items()} | settings
+        self._writes = writes
+
+    @property
+    def config_text(self):
+        """The stage's config.gin."""
+        lines = [f"{name} = {value}" for name, value in self._lines.items()]
+        return "\n".join([f"# What {self.stage} was run with.", *lines, ""])
+
+    def is_finished(self):
+        """Whether there is nothing left to do.
+
+        Raises UserError where the folder was begun with other settings or inputs.
+        """
+        self._check_config()
+        return self.artifact.exists()
+
+    @contextlib.contextmanager
+    def work(self, fresh=False):
+        """Holds the folder while the stage runs. fresh: remove what is there first.
+
+        Raises UserError where it cannot be written, or another process works in it.
+        """
+        if not self._writes:
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = open(self.path / ".lock", "w")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}): choose another --workdir"
+            ) from error
+        with lock:
+            self._lock(lock)
+            if fresh:
+                self._clear()
+            else:
+                self._check_config()
+            files.clear_unfinished(self.path)
+            files.write_text(self.path / CONFIG, self.config_text)
+            try:
+                yield
+            finally:
+                (self.path / ".lock").unlink(missing_ok=True)
+
+    def _lock(self, lock):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process works in {self.path}: wait for it, or choose another --workdir"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+
+    def _clear(self):
+        for entry in self.path.iterdir():
+            if entry.name == ".lock":
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+    def _check_config(self):
+        path = self.path / CONFIG
+        if not path.exists():
+            return
+        recorded = dict(
+            line.split(" = ", 1) for line in path.read_text().splitlines() if " = " in line
+        )
+        names = sorted({*recorded, *self._lines}, key=lambda name: (name.startswith("#"), name))
+        differences = [
+            f"{name.removeprefix('# ')} was {_short(recorded.get(name))}, is {_short(self._lines.get(name))}"
+            for name in names
+            if recorded.get(name) != self._lines.get(name)
+        ]
+        if differences:
+            told = "; ".join(differences[:MOST_DIFFERENCES])
+            if len(differences) > MOST_DIFFERENCES:
+                told += f"; and {len(differences) - MOST_DIFFERENCES} more"
+            raise UserError(
+                f"{self.path} was made with another config ({told}): choose another --workdir, go back to its config, or start {self.stage} anew with --fresh"
+            )
+
+
+def _short(text):
+    if text is None:
+        return "unbound"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def described(function, arguments):
+    """{name: text} of a stage function's arguments that are plain values or dataclasses of such.
+
+    What Python callers get as the stage's settings, in the place of gin bindings.
+    """
+    plain = (int, float, str, bool, tuple, list, type(None))
+    return {
+        f"{function.__name__}.{name}": repr(arguments[name])
+        for name in inspect.signature(function).parameters
+        if name not in ("workdir", "runtime", "settings")
+        and (isinstance(arguments[name], plain) or _is_recipe(arguments[name]))
+    }
+
+
+def _is_recipe(value):
+    return (
+        dataclasses.is_dataclass(value)
+        and value.__dataclass_params__.frozen
+        and value.__dataclass_params__.eq
+    )
+
+
+def fingerprint(network):
+    """Name and digest of a network's weights: tells one training from another."""
+    digest = hashlib.sha256()
+    for weight in network.get_weights():
+        digest.update(weight.tobytes())
+    return f"{network.name} {digest.hexdigest()[:12]}"

@@ -1,0 +1,30 @@
+"""Whether a teacher and a student can be distilled into each other."""
+
+from dfa_tf.errors import UserError
+
+
+def check_pair(teacher, student):
+    """Raises UserError unless both take the same images, tell the same classes, and have as many
+    groups, of the same spatial sizes (DFA §3.1)."""
+    pair = f"the teacher {teacher.name} and the student {student.name}"
+    if teacher.image_shape != student.image_shape:
+        raise UserError(
+            f"{pair} take images {teacher.image_shape} and {student.image_shape}: they must agree"
+        )
+    if teacher.num_classes != student.num_classes:
+        raise UserError(
+            f"{pair} tell {teacher.num_classes} and {student.num_classes} classes: they must agree"
+        )
+    if len(teacher.group_names) != len(student.group_names):
+        raise UserError(
+            f"{pair} have {len(teacher.group_names)} and {len(student.group_names)} groups: choose networks with as many"
+        )
+    for name, counterpart in zip(teacher.group_names, student.group_names, strict=True):
+        sizes = [
+            network.group(group).feature_shape[:2]
+            for network, group in ((teacher, name), (student, counterpart))
+        ]
+        if name != counterpart or sizes[0] != sizes[1]:
+            raise UserError(
+                f"{pair} do not correspond in {name}: maps of {sizes[0][0]}x{sizes[0][1]} and {sizes[1][0]}x{sizes[1][1]}"
+            )

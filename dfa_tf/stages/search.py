@@ -1,0 +1,230 @@
+"""Stage 1 of DFA: the aggregation search (Algorithm 1, left; §3.2)."""
+
+import functools
+import json
+
+import tensorflow as tf
+
+from dfa_tf import files
+from dfa_tf.data.pipeline import Augmentation, check_batches, training_batches
+from dfa_tf.errors import UserError
+from dfa_tf.figures import alpha_heatmap
+from dfa_tf.methods import bridge
+from dfa_tf.methods.alpha import Alpha
+from dfa_tf.stages.folder import StageFolder, described, fingerprint
+from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.pair import check_pair
+from dfa_tf.stages.search_record import SearchRecord
+from dfa_tf.stages.supernet import Supernet, beta_step, w_step
+from dfa_tf.training.checkpoints import Checkpoints
+from dfa_tf.training.devices import is_chief
+from dfa_tf.training.fit import images_per_second
+from dfa_tf.training.loop import Loop, Phase, Runtime
+from dfa_tf.training.optimizers import SGD, Adam, Cosine, steps_of
+from dfa_tf.training.seeds import derived_seed
+from dfa_tf.training.summaries import Summaries
+
+
+def search(
+    *,
+    teacher,
+    student,
+    train,
+    validation,
+    workdir,
+    dataset="",
+    augmentation=Augmentation(),
+    epochs=40,
+    batch_size=128,
+    gamma_st=1e-3,
+    gamma_ts=1.0,
+    initial="last",
+    beta_optimizer=Adam(),
+    optimizer=SGD(Cosine(0.1)),
+    clip=True,
+    entry="stream",
+    connector_normalization=False,
+    final="last",
+    precision="float32",
+    seed=0,
+    runtime=Runtime(),
+    settings=None,
+) -> Alpha:
+    """Searches how much each feature of each teacher group counts, group by group.
+
+    For each group i, over `epochs` epochs of `train`, two steps alternate, both of which lower
+    the bridge loss of group i (Eqn 12): one of beta[i] on a batch of `validation`, one of the
+    weights w of student and connectors on a batch of `train`. First order: the beta step takes w
+    as it is. Groups of one feature have nothing to search and are passed over.
+
+    teacher, student: Networks whose groups correspond. The teacher is never changed; the
+        student's weights are the start of w, and it is left as it is.
+    train, validation: examples (see `dfa_tf.data`). dataset: their name, for the record.
+    epochs: for each group. batch_size: of both steps.
+    gamma_st, gamma_ts: weights of the two losses (Eqn 12).
+    initial: beta's start, "last" (alpha_last = 0.99), "uniform" or "random".
+    beta_optimizer: its weight decay is lambda in Eqn 7. A step moves beta by about its learning
+        rate at most, so a short search needs a higher one: learning rate x steps near 11, which
+        is what the paper's 10,937 steps at 1e-3 come to.
+    optimizer: of w; its schedule starts anew with each group.
+    clip: keep values no smaller than -1 of the teacher's features and of S_i (§3.4).
+    entry: where the TS connector's output enters the student: "stream", as what group i + 1
+        takes in, or "feature", as the last feature of group i.
+    connector_normalization: batch normalization in the connectors.
+    final: alpha after the "last" iteration, or the "mean" over the group's iterations.
+    precision: "float32" or "mixed_bfloat16"; logits, losses and beta are float32 in both.
+    settings: {binding: text}, what config.gin records; by default the arguments.
+
+    Writes WORKDIR/search and returns the Alpha of its alpha.json. Goes on where an interrupted
+    run stopped. Raises UserError for what the caller can mend, Interrupted after a signal.
+    """
+    strategy = runtime.strategy or tf.distribute.get_strategy()
+    folder = StageFolder(
+        workdir,
+        "search",
+        "alpha.json",
+        settings or described(search, locals()),
+        {
+            "teacher": fingerprint(teacher),
+            "student": json.dumps(student.spec),
+            "train": train.description,
+            "validation": validation.description,
+        },
+        writes=is_chief(strategy),
+    )
+    check_pair(teacher, student)
+    if final not in ("last", "mean"):
+        raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
+    if not runtime.fresh and folder.is_finished():
+        alpha = Alpha.load(folder.artifact)
+        alpha.check_fits(teacher, folder.artifact)
+        return alpha
+
+    for examples in (train, validation):
+        check_batches(examples, batch_size, augmentation, strategy.num_replicas_in_sync)
+    steps_of(epochs, len(train), batch_size)
+    with folder.work(runtime.fresh):
+        with strategy.scope():
+            supernet = Supernet(
+                teacher.copy(precision),
+                student.copy(precision),
+                initial=initial,
+                normalize=connector_normalization,
+                clip=clip,
+                entry=entry,
+                precision=precision,
+                seed=derived_seed(seed, "search"),
+            )
+        loss = functools.partial(bridge.bridge_loss, gamma_st=gamma_st, gamma_ts=gamma_ts)
+        record, facts = _search_groups(
+            supernet,
+            loss,
+            folder=folder,
+            splits={"train": train, "validation": validation},
+            augmentation=augmentation,
+            epochs=epochs,
+            batch_size=batch_size,
+            beta_optimizer=beta_optimizer,
+            optimizer=optimizer,
+            seed=seed,
+            runtime=runtime,
+        )
+        alpha = record.alpha(
+            final, dataset=dataset, teacher=teacher.name, student=student.name, seed=seed
+        )
+        if is_chief(strategy):
+            write_metrics(folder, seed, student, facts)
+            figure = alpha_heatmap(alpha, len(train) / batch_size)
+            with files.replacing(folder.path / "alpha.png") as part:
+                figure.savefig(part, dpi=120)
+            alpha.save(folder.artifact)
+    return alpha
+
+
+def _search_groups(
+    supernet,
+    loss,
+    *,
+    folder,
+    splits,
+    augmentation,
+    epochs,
+    batch_size,
+    beta_optimizer,
+    optimizer,
+    seed,
+    runtime,
+):
+    """The loops of Algorithm 1 over groups and iterations, from the last checkpoint on."""
+    strategy = runtime.strategy or tf.distribute.get_strategy()
+    steps_per_epoch = len(splits["train"]) / batch_size
+    steps_per_group = steps_of(epochs, len(splits["train"]), batch_size)
+    with strategy.scope():
+        optimizers = {
+            group: (
+                beta_optimizer.build([beta]),
+                optimizer.build(supernet.weights(group), steps_per_epoch, steps_per_group),
+            )
+            for group, beta in supernet.beta.items()
+        }
+    record = SearchRecord(supernet, beta_optimizer.weight_decay, steps_per_group)
+    journal = record.journal
+    checkpoints = Checkpoints(
+        folder.path / "checkpoints",
+        journal,
+        {
+            "weights": [v.value for model in supernet.models for v in model.variables],
+            "beta": list(supernet.beta.values()),
+            "optimizers": [v for pair in optimizers.values() for o in pair for v in o.state],
+        },
+        is_chief(strategy),
+    )
+    checkpoints.restore()
+    summaries = Summaries(folder.path if is_chief(strategy) else None)
+    if journal["step"] == 0:
+        summaries.text("config", folder.config_text)
+
+    def batches(split):
+        data_seed = derived_seed(seed, f"search/{split}")
+        return training_batches(splits[split], batch_size, augmentation, data_seed, journal["step"])
+
+    for i, group in enumerate(supernet.beta, start=1):
+        if journal["step"] >= i * steps_per_group:
+            continue
+        of_beta, of_w = optimizers[group]
+        record.begin(group)
+
+        def on_log(step, means, group=group, of_w=of_w):
+            shown = record.log(group, step, means) | {"learning_rate": of_w.learning_rate}
+            summaries.scalars(shown, step)
+
+        loop = Loop(
+            f"search {group}", runtime, checkpoints, summaries, 2 * batch_size, "train/bridge"
+        )
+        loop.run(
+            [
+                Phase(beta_step(supernet, group, loss, of_beta, batch_size), batches("validation")),
+                Phase(w_step(supernet, group, loss, of_w, batch_size), batches("train")),
+            ],
+            i * steps_per_group,
+            origin=(i - 1) * steps_per_group,
+            shown={"bridge loss": "train/bridge", "TS accuracy": "train/ts_accuracy"},
+            on_step=functools.partial(record.step, group),
+            on_log=on_log,
+            pauses=[i * steps_per_group],
+            on_pause=lambda step, group=group: record.told(group),
+        )
+        loop.save()
+        summaries.figure("alpha", alpha_heatmap(record.alpha(), steps_per_epoch), journal["step"])
+    facts = {
+        "steps": journal["step"],
+        "epochs": epochs * len(supernet.beta),
+        "train_examples": len(splits["train"]),
+        "validation_examples": len(splits["validation"]),
+        "test_examples": 0,
+        "last": {"accuracy": None, "loss": journal["validation"].get("loss")},
+        "best": None,
+        "seconds": round(journal["seconds"], 1),
+        "images_per_second": images_per_second(journal, 2 * batch_size),
+    }
+    return record, facts

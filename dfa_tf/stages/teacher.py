@@ -1,0 +1,135 @@
+"""The teacher: trained, or taken from a file."""
+
+import json
+
+import tensorflow as tf
+
+from dfa_tf import files
+from dfa_tf.data.pipeline import Augmentation, check_batches
+from dfa_tf.errors import UserError
+from dfa_tf.methods.losses import plain_objective
+from dfa_tf.models.network import Network, load
+from dfa_tf.stages.folder import StageFolder, described, fingerprint
+from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.training.devices import is_chief
+from dfa_tf.training.evaluation import Evaluator
+from dfa_tf.training.fit import fit
+from dfa_tf.training.loop import Runtime
+from dfa_tf.training.optimizers import SGD, steps_of
+
+
+def train_teacher(
+    *,
+    network,
+    train,
+    test=None,
+    workdir,
+    augmentation=Augmentation(),
+    epochs=200,
+    batch_size=128,
+    optimizer=SGD(),
+    precision="float32",
+    seed=0,
+    runtime=Runtime(),
+    settings=None,
+) -> Network:
+    """Trains `network` with cross entropy and saves it as WORKDIR/teacher/model.keras.
+
+    The defaults are the wide-ResNet schedule that DFA uses throughout (§4.1).
+    network: a `Network`; its present weights are the start, and it is left as it is.
+    train, test: examples (see `dfa_tf.data`); without `test` nothing is evaluated.
+    precision: "float32" or "mixed_bfloat16". settings: {binding: text}, what config.gin records;
+        by default the arguments. Goes on where an interrupted run stopped.
+    Returns the trained float32 Network. Raises UserError for what the caller can mend,
+    Interrupted after a signal.
+    """
+    strategy = runtime.strategy or tf.distribute.get_strategy()
+    settings = settings or described(train_teacher, locals())
+    inputs = {"network": json.dumps(network.spec), "train": train.description}
+    folder = teacher_folder(workdir, settings, strategy, inputs)
+    if not runtime.fresh and folder.is_finished():
+        return load_teacher(folder.artifact, network)
+    check_batches(train, batch_size, augmentation, strategy.num_replicas_in_sync)
+    steps_of(epochs, len(train), batch_size)
+    with folder.work(runtime.fresh):
+        with strategy.scope():
+            trained = network.copy(precision)
+        saved, facts = fit(
+            label="teacher",
+            folder=folder,
+            network=trained,
+            objective=plain_objective(trained),
+            train=train,
+            test=test,
+            augmentation=augmentation,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            seed=seed,
+            runtime=runtime,
+        )
+        if is_chief(strategy):
+            write_metrics(folder, seed, saved, facts)
+            save_network(saved, folder.artifact)
+    return saved
+
+
+def adopt_teacher(
+    *, network, test=None, workdir, seed=0, runtime=Runtime(), settings=None
+) -> Network:
+    """Takes a network trained elsewhere as the workdir's teacher: evaluates and copies it there."""
+    strategy = runtime.strategy or tf.distribute.get_strategy()
+    inputs = {"network": fingerprint(network)}
+    folder = teacher_folder(workdir, settings or {}, strategy, inputs)
+    if not runtime.fresh and folder.is_finished():
+        return load_teacher(folder.artifact, network)
+    with folder.work(runtime.fresh):
+        evaluator = Evaluator(network, test)
+        result = evaluator(network)
+        facts = {
+            "steps": 0,
+            "epochs": 0,
+            "train_examples": 0,
+            "test_examples": len(test) if test is not None else 0,
+            "last": result,
+            "best": result and {"accuracy": result["accuracy"], "step": 0},
+            "curve": [],
+            "seconds": 0.0,
+            "images_per_second": None,
+        }
+        if is_chief(strategy):
+            write_metrics(folder, seed, network, facts)
+            save_network(evaluator.network(network), folder.artifact)
+    return evaluator.network(network)
+
+
+def teacher_folder(workdir, settings, strategy, inputs=None):
+    """The teacher's folder in a workdir."""
+    return StageFolder(
+        workdir, "teacher", "model.keras", settings, inputs, writes=is_chief(strategy)
+    )
+
+
+def load_teacher(path, expected):
+    """The network in `path`, checked to take the images and tell the classes that `expected` does."""
+    network = load(path)
+    check_task(network, expected.num_classes, expected.image_shape, path)
+    return network
+
+
+def check_task(network, num_classes, image_shape, path):
+    """Raises UserError unless `network` tells `num_classes` classes of images of `image_shape`."""
+    if network.num_classes != num_classes:
+        raise UserError(
+            f"{path} tells {network.num_classes} classes, the data set has {num_classes}: give a network trained on it, or remove the file"
+        )
+    if network.image_shape != tuple(image_shape):
+        raise UserError(
+            f"{path} takes images {network.image_shape}, the data set's are {tuple(image_shape)}: give a network trained on it, or remove the file"
+        )
+
+
+def save_network(network, path):
+    """Saves a network as a `.keras` file, at once."""
+    with files.replacing(path) as part:
+        network.save(part)

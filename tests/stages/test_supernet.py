@@ -1,0 +1,286 @@
+"""The two steps of Algorithm 1: what each lowers, what each leaves alone, what each computes."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.methods import bridge
+from dfa_tf.models import BatchNormalization
+from dfa_tf.stages.supernet import Supernet, beta_step, w_step
+from dfa_tf.training.optimizers import SGD, Adam, Cosine
+from tests.conftest import made_examples, same, small_network, values
+
+GROUPS = ("group1", "group2", "group3")
+
+
+def _supernet(initial="uniform", precision="float32", **more):
+    options = {"normalize": False, "clip": True, "entry": "stream"} | more
+    return Supernet(
+        small_network(depth=22, width=2, seed=1).copy(precision),
+        small_network(depth=16, width=1, seed=2).copy(precision),
+        initial=initial,
+        precision=precision,
+        seed=0,
+        **options,
+    )
+
+
+def _loss(gamma_st=1e-3, gamma_ts=1.0):
+    return functools.partial(bridge.bridge_loss, gamma_st=gamma_st, gamma_ts=gamma_ts)
+
+
+def _sgd(rate=0.1, momentum=0.0, decay=0.0):
+    return SGD(Cosine(rate), momentum, nesterov=momentum > 0, weight_decay=decay)
+
+
+def _beta_step(supernet, group, loss=None, adam=None):
+    optimizer = (adam or Adam()).build([supernet.beta[group]])
+    return beta_step(supernet, group, loss or _loss(), optimizer, 8)
+
+
+def _w_step(supernet, group, loss=None, sgd=None):
+    optimizer = (sgd or _sgd()).build(supernet.weights(group), 10, 100)
+    return w_step(supernet, group, loss or _loss(), optimizer, 8)
+
+
+def _everything(supernet):
+    """All variables by owner, but for beta."""
+    return {
+        "teacher": values(supernet.teacher.variables),
+        "w": values([v for model in supernet.models for v in model.variables]),
+    }
+
+
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("gammas", [(1.0, 0.0), (0.0, 1.0)], ids=["ST", "TS"])
+def test_gradient_for_beta_equals_a_numerical_one(group, gammas):
+    # Many examples, so that the kinks of the ReLUs average out of the difference quotient.
+    made = made_examples(256, seed=5)
+    images, labels = tf.constant(made.images), tf.constant(made.labels)
+    supernet = _supernet(initial="random")
+    loss = _loss(*gammas)
+    beta = supernet.beta[group]
+    still = Adam(learning_rate=0.0).build([beta])
+    measured = beta_step(supernet, group, loss, still, 256)(images, labels)
+    start = beta.numpy()
+
+    def at(values):
+        beta.assign(values)
+        features = supernet.teacher_features(group, images)
+        aggregation = bridge.aggregate(features, bridge.weights(beta))
+        st, ts, _ = supernet.paths(group, images, labels, aggregation)
+        return np.mean(loss(st, ts).numpy().astype(np.float64))
+
+    steps = 0.003 * np.eye(3)
+    numeric = [(at(start + step) - at(start - step)) / 0.006 for step in steps]
+    scale = np.abs(numeric).max()
+    np.testing.assert_allclose(measured["beta_loss_gradient"], numeric, atol=0.02 * scale)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_beta_step_changes_beta_of_its_group_alone(group, batch):
+    supernet = _supernet()
+    before, betas = _everything(supernet), {g: b.numpy() for g, b in supernet.beta.items()}
+    tf.function(_beta_step(supernet, group))(*batch)
+    after = _everything(supernet)
+    assert same(before["teacher"], after["teacher"])
+    assert same(before["w"], after["w"])  # batch normalization's moving statistics among them
+    for other, beta in supernet.beta.items():
+        assert np.array_equal(beta.numpy(), betas[other]) == (other != group)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_w_step_changes_no_beta_and_no_teacher(group, batch):
+    supernet = _supernet()
+    before, betas = _everything(supernet), values(supernet.beta.values())
+    tf.function(_w_step(supernet, group))(*batch)
+    after = _everything(supernet)
+    assert same(betas, values(supernet.beta.values()))
+    assert same(before["teacher"], after["teacher"])  # its moving statistics among them
+    assert not same(before["w"], after["w"])
+
+
+def test_w_step_trains_all_of_w_that_the_groups_loss_depends_on(batch):
+    supernet = _supernet()
+    weights = supernet.weights("group2")
+    before = values(weights)
+    tf.function(_w_step(supernet, "group2"))(*batch)
+    still = [w.path for w, b in zip(weights, before, strict=True) if np.array_equal(w.numpy(), b)]
+    assert still == []
+
+
+def test_ts_path_teaches_only_what_follows_the_group(batch):
+    """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
+    supernet = _supernet()
+    before = dict(
+        zip(
+            [v.path for v in supernet.weights("group2")],
+            values(supernet.weights("group2")),
+            strict=True,
+        )
+    )
+    tf.function(_w_step(supernet, "group2", _loss(0.0, 1.0)))(*batch)
+    changed = {
+        v.path for v in supernet.weights("group2") if not np.array_equal(v.numpy(), before[v.path])
+    }
+    assert changed
+    assert all(
+        path.startswith(("group3", "norm/", "logits", "group2_ts", "convolution"))
+        for path in changed
+    )
+
+
+def test_st_path_teaches_only_what_precedes_it(batch):
+    """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
+    supernet = _supernet()
+    before = dict(
+        zip(
+            [v.path for v in supernet.weights("group2")],
+            values(supernet.weights("group2")),
+            strict=True,
+        )
+    )
+    tf.function(_w_step(supernet, "group2", _loss(1.0, 0.0)))(*batch)
+    changed = {
+        v.path for v in supernet.weights("group2") if not np.array_equal(v.numpy(), before[v.path])
+    }
+    assert "stem/kernel" in changed
+    later = [path for path in changed if path.startswith(("group3", "norm/", "logits"))]
+    # S_2 is normalized by the third group's first normalization: a part of the path.
+    assert all(path.startswith("group3_block1_norm1") for path in later)
+
+
+def _run_ops(function, *arguments):
+    """Types of the operations that a call of a tf.function runs, nested functions included."""
+    graph = function.get_concrete_function(*arguments).graph
+    roots = [t.op for t in graph.outputs] + graph.get_operations()[-1].control_inputs
+    roots += [op for op in graph.get_operations() if "Assign" in op.type]
+    seen, waiting = {}, roots
+    while waiting:
+        op = waiting.pop()
+        if op.name not in seen:
+            seen[op.name] = op
+            waiting += [t.op for t in op.inputs] + list(op.control_inputs)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_beta_step_computes_no_gradient_of_a_weight(group, batch):
+    supernet = _supernet()
+    ops = _run_ops(tf.function(_beta_step(supernet, group)), *batch)
+    types = [op.type for op in ops]
+    assert "Conv2DBackpropInput" in types  # through the student's tail
+    assert "Conv2DBackpropFilter" not in types
+    # Convolutions: the teacher's and the student's up to the group, the tail, two connectors.
+    n = GROUPS.index(group) + 1
+    teacher = 1 + 3 * 2 * n + n  # stem, three blocks of two, a shortcut each (width 2)
+    student = 1 + 2 * 2 * n + (n - 1)
+    tail = 2 * 2 * (3 - n) + (3 - n)
+    assert types.count("Conv2D") == teacher + student + tail + 2
+
+
+def test_w_step_sends_no_gradient_through_the_aggregation(batch):
+    supernet = _supernet()
+    ops = _run_ops(tf.function(_w_step(supernet, "group1")), *batch)
+    types = [op.type for op in ops]
+    # Weights with a gradient: the student's 14 convolutions, and two connectors.
+    student_convolutions = 1 + 2 * 6 + 2
+    assert types.count("Conv2DBackpropFilter") == student_convolutions + 2
+
+
+def test_groups_of_one_feature_are_passed_over():
+    supernet = Supernet(
+        small_network(depth=10),
+        small_network(depth=10),
+        initial="last",
+        normalize=False,
+        clip=True,
+        entry="stream",
+        precision="float32",
+        seed=0,
+    )
+    assert supernet.beta == {}
+    assert supernet.models == [supernet.student]
+
+
+def _without_batch_statistics(supernet):
+    for model in (supernet.student,):
+        for layer in model.layers:
+            if isinstance(layer, BatchNormalization):
+                layer.trainable = False
+    return supernet
+
+
+def _run_replicated(strategy, images, labels, freeze, steps=3):
+    """Losses, beta and w after a few iterations of group 2, the batch shared out."""
+    with strategy.scope():
+        supernet = _supernet()
+        if freeze:
+            _without_batch_statistics(supernet)
+        of_beta = Adam(learning_rate=0.05).build([supernet.beta["group2"]])
+        of_w = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
+    phases = [
+        beta_step(supernet, "group2", _loss(), of_beta, 8),
+        w_step(supernet, "group2", _loss(), of_w, 8),
+    ]
+    replicas = strategy.num_replicas_in_sync
+
+    def part(context):
+        place = context.replica_id_in_sync_group
+        size = 8 // replicas
+        return images[place * size : (place + 1) * size], labels[place * size : (place + 1) * size]
+
+    parts = (
+        strategy.experimental_distribute_values_from_function(lambda context: part(context)[0]),
+        strategy.experimental_distribute_values_from_function(lambda context: part(context)[1]),
+    )
+
+    @tf.function
+    def iterate(parts):
+        measured = [strategy.run(phase, args=parts) for phase in phases]
+        return [
+            {k: strategy.reduce("SUM", v, axis=None) for k, v in each.items()} for each in measured
+        ]
+
+    measured = [iterate(parts) for _ in range(steps)]
+    losses = [[float(m[0]["validation/bridge"]), float(m[1]["train/bridge"])] for m in measured]
+    return losses, supernet.beta["group2"].numpy(), values(supernet.weights("group2"))
+
+
+def test_two_replicas_equal_one_without_batch_statistics(one_replica, two_replicas, batch):
+    one = _run_replicated(one_replica, *batch, freeze=True)
+    two = _run_replicated(two_replicas, *batch, freeze=True)
+    np.testing.assert_allclose(one[0], two[0], rtol=1e-4)
+    np.testing.assert_allclose(one[1], two[1], atol=2e-3)
+    for a, b in zip(one[2], two[2], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_two_replicas_report_the_mean_over_the_global_batch(one_replica, two_replicas, batch):
+    """With batch statistics each half is normalized alone: the loss is the mean of the halves'."""
+    images, labels = batch
+    two = _run_replicated(two_replicas, images, labels, freeze=False, steps=1)[0][0][0]
+    halves = []
+    for part in (slice(0, 4), slice(4, 8)):
+        supernet = _supernet()
+        features = supernet.teacher_features("group2", images[part])
+        aggregation = bridge.aggregate(features, bridge.weights(supernet.beta["group2"]))
+        st, ts, _ = supernet.paths("group2", images[part], labels[part], aggregation)
+        halves.append(float(tf.reduce_mean(1e-3 * st + ts)))
+    assert two == pytest.approx(np.mean(halves), rel=1e-4)
+
+
+def test_bfloat16_steps_come_close_to_float32_ones(batch):
+    found = {}
+    for precision in ("float32", "mixed_bfloat16"):
+        supernet = _supernet(precision=precision)
+        measured = tf.function(_beta_step(supernet, "group2"))(*batch)
+        assert supernet.beta["group2"].dtype == tf.float32
+        assert {v.dtype for v in measured.values()} == {tf.float32}
+        found[precision] = measured
+    for name in ("validation/st", "validation/ts"):
+        assert float(found["mixed_bfloat16"][name]) == pytest.approx(
+            float(found["float32"][name]), rel=0.02
+        )

@@ -1,0 +1,51 @@
+"""A teacher from a file: taken as it is, or told why not."""
+
+import json
+
+import pytest
+
+from dfa_tf import models
+from dfa_tf.errors import UserError
+from dfa_tf.stages.teacher import adopt_teacher, check_task
+from tests.conftest import CLASSES, SHAPE, same, small_network
+
+
+def test_adopted_teacher_is_copied_and_evaluated(run):
+    network = small_network(depth=16, seed=4)
+    adopted = adopt_teacher(network=network, test=run.test, workdir=run.workdir)
+    assert same(adopted.get_weights(), network.get_weights())
+    saved = models.load(run.workdir / "teacher" / "model.keras")
+    assert same(saved.get_weights(), network.get_weights())
+    metrics = json.loads((run.workdir / "teacher" / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["test_examples"]) == (0, 37)
+    with pytest.raises(UserError, match="was made with another config"):
+        adopt_teacher(network=small_network(seed=5), test=run.test, workdir=run.workdir)
+
+
+def test_damaged_teacher_in_the_workdir_is_told_and_left_alone(run):
+    run.train_teacher()
+    path = run.workdir / "teacher" / "model.keras"
+    cut = path.read_bytes()[:-5000]
+    path.write_bytes(cut)
+    with pytest.raises(UserError, match=r"model\.keras cannot be read as a network"):
+        run.train_teacher()
+    assert path.read_bytes() == cut
+
+
+def test_own_file_put_into_the_workdir_is_taken(run):
+    network = small_network(depth=22, seed=6)
+    (run.workdir / "teacher").mkdir()
+    network.save(run.workdir / "teacher" / "model.keras")
+    assert same(run.train_teacher().get_weights(), network.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("classes", "shape", "told"),
+    [
+        (CLASSES + 1, SHAPE, "tells 4 classes, the data set has 5"),
+        (CLASSES, (16, 16, 3), r"takes images \(8, 8, 3\), the data set's are \(16, 16, 3\)"),
+    ],
+)
+def test_teacher_of_another_task_is_told(classes, shape, told):
+    with pytest.raises(UserError, match=told):
+        check_task(small_network(), classes, shape, "model.keras")
