@@ -1,0 +1,101 @@
+"""Runs a command: its flags, its exit status, and what it says when it stops."""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+
+from absl import flags
+
+from dfa_tf.commands import options
+from dfa_tf.errors import Interrupted, UserError
+
+MENDABLE, FAILED = 2, 1
+
+
+def launch(command):
+    """Runs `command` with the arguments of this process, and ends the process."""
+    sys.exit(run(command, sys.argv))
+
+
+def run(command, argv):
+    """Runs `command`, argv[0] being its name. Returns the exit status.
+
+    0: done. 2: something the user can mend, told in one line. 128 + n: stopped by signal n.
+    1: anything else, told in one line or by its traceback.
+    """
+    debug = "--debug" in argv
+    try:
+        values = options.define(command)
+        rest = _parse(values, argv)
+        if values.help:
+            print(options.usage(command, values))
+            return 0
+        if rest and command != "evaluate":
+            raise UserError(f"there is no argument {rest[0]!r}: see --help")
+        _stop_on_signals(command)
+        with contextlib.nullcontext() if debug else _quiet_start():
+            import tensorflow as tf
+
+            from dfa_tf.commands import pipeline
+
+            tf.config.list_physical_devices()
+
+        pipeline.run(command, values, rest)
+        return 0
+    except UserError as error:
+        if debug:
+            raise
+        print(f"{command}: {error}", file=sys.stderr)
+        return MENDABLE
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signum
+    except Exception as error:
+        if debug or not getattr(error, "told", False):
+            raise
+        print(f"{command}: {error}", file=sys.stderr)
+        return FAILED
+
+
+def _parse(values, argv):
+    try:
+        return values(argv)[1:]
+    except flags.Error as error:
+        raise UserError(f"{str(error).splitlines()[0]}: see --help") from error
+
+
+def _stop_on_signals(command):
+    """Ends at once on SIGTERM and SIGINT; the training loop, where it runs, saves first."""
+
+    def stop(signum, frame):
+        print(f"{command}: stopped; the same command goes on from here", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(128 + signum)
+
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, stop)
+
+
+@contextlib.contextmanager
+def _quiet_start():
+    """Keeps back what TensorFlow's libraries log as they start, which no setting of theirs can.
+
+    Should the start fail, all of it is shown.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(stderr, log.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

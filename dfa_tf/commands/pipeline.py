@@ -1,0 +1,225 @@
+"""From flags and config to the stages, each with those before it made first where missing."""
+
+import functools
+import os
+import pathlib
+import sys
+
+import tensorflow as tf
+
+from dfa_tf import config
+from dfa_tf.commands.options import DEFAULT_CONFIG
+from dfa_tf.commands.summary import export_table, summary
+from dfa_tf.data.pipeline import check_batches
+from dfa_tf.errors import UserError
+from dfa_tf.stages.distill import derived_alpha
+from dfa_tf.stages.evaluate import evaluate
+from dfa_tf.stages.export import export
+from dfa_tf.stages.pair import check_pair
+from dfa_tf.stages.teacher import adopt_teacher, check_task
+from dfa_tf.training.devices import is_chief, strategy_named
+from dfa_tf.training.optimizers import steps_of
+from dfa_tf.training.seeds import derived_seed
+
+
+def run(command, flags, arguments):
+    """Runs a command. flags: as `options.define` gives them. arguments: the rest of the line."""
+    pipeline = Pipeline(command, flags)
+    if command == "evaluate":
+        pipeline.evaluate(arguments)
+    else:
+        getattr(pipeline, command)()
+
+
+class Pipeline:
+    """The stages of one config, on one data set, in one workdir."""
+
+    def __init__(self, command, flags):
+        files = flags.gin_file or [DEFAULT_CONFIG]
+        config.parse(files, flags.gin_bindings or [])
+        self._command, self._flags = command, flags
+        self._strategy = strategy_named(flags.strategy)
+        self._is_chief = is_chief(self._strategy)
+        self._workdir = pathlib.Path(flags.workdir or f"runs/{pathlib.Path(files[0]).stem}")
+        self._warn_of_slow_precision()
+        self._dataset = config.call("dataset", data_dir=flags.data_dir)
+
+    def train_teacher(self):
+        """WORKDIR/teacher."""
+        self._check_ahead("train_teacher")
+        return self._teacher
+
+    def search(self):
+        """WORKDIR/search, and what it needs."""
+        self._check_ahead("train_teacher", "search")
+        return self._alpha
+
+    def distill(self):
+        """WORKDIR/distill, what it needs, the export and the summary."""
+        self._check_ahead(*self._stages_of_distill())
+        student = self._student
+        if self._is_chief:
+            print(summary(self._workdir, self._flags.export and self._export(student)))
+
+    def export(self):
+        """WORKDIR/export, and what it needs."""
+        self._check_ahead(*self._stages_of_distill())
+        student = self._student
+        if self._is_chief:
+            print(export_table(self._export(student), self._workdir / "export"))
+
+    def evaluate(self, paths):
+        """Accuracy of saved models on the test split; without paths, of all in the workdir."""
+        paths = [pathlib.Path(path) for path in paths] or self._saved_models()
+        for path in paths:
+            result = evaluate(path, self._dataset)
+            print(
+                f"{path}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f} on {len(self._dataset.test)} test images"
+            )
+
+    def _stages_of_distill(self):
+        aggregation = config.value("distill", "aggregation")
+        before = {"none": [], "search": ["train_teacher", "search"]}
+        return [*before.get(aggregation, ["train_teacher"]), "distill"]
+
+    def _check_ahead(self, *stages):
+        """Raises UserError now for what a later stage would only find after hours."""
+        dataset = self._dataset
+        teacher = student = None
+        if "train_teacher" in stages:
+            teacher, _ = config.network("teacher", dataset.task, seed=0)
+            check_task(teacher, dataset.num_classes, dataset.image_shape, "the config's teacher")
+        if "search" in stages or "distill" in stages:
+            student, _ = config.network("student", dataset.task, seed=0)
+            check_task(student, dataset.num_classes, dataset.image_shape, "the config's student")
+        if teacher and student:
+            check_pair(teacher, student)
+        aggregation = config.value("distill", "aggregation")
+        if "distill" in stages and aggregation not in ("search", "none"):
+            derived_alpha(aggregation, teacher)
+        for stage in stages:
+            parts = self._dataset.search_split(0) if stage == "search" else [dataset.train]
+            batch_size, epochs = (config.value(stage, name) for name in ("batch_size", "epochs"))
+            for part in parts:
+                check_batches(
+                    part, batch_size, dataset.augmentation, self._strategy.num_replicas_in_sync
+                )
+            steps_of(epochs, len(parts[0]), batch_size)
+
+    @functools.cached_property
+    def _teacher(self):
+        network, is_trained = config.network("teacher", self._dataset.task, self._seed("teacher"))
+        common = {
+            "network": network,
+            "test": self._dataset.test,
+            "workdir": self._workdir,
+            "seed": self._flags.seed,
+            "runtime": self._runtime("train_teacher", "teacher/model.keras"),
+        }
+        if is_trained:
+            task = self._dataset.num_classes, self._dataset.image_shape
+            check_task(network, *task, "the teacher's file")
+            return adopt_teacher(**common, settings=config.settings("dataset", "teacher"))
+        return config.call(
+            "train_teacher",
+            **common,
+            train=self._dataset.train,
+            augmentation=self._dataset.augmentation,
+            settings=self._settings("dataset", "teacher", "train_teacher"),
+        )
+
+    @functools.cached_property
+    def _alpha(self):
+        teacher = self._teacher
+        student, _ = config.network("student", self._dataset.task, self._seed("search"))
+        train, validation = self._dataset.search_split(self._seed("split"))
+        return config.call(
+            "search",
+            teacher=teacher,
+            student=student,
+            train=train,
+            validation=validation,
+            workdir=self._workdir,
+            dataset=self._dataset.name,
+            augmentation=self._dataset.augmentation,
+            seed=self._flags.seed,
+            runtime=self._runtime("search", "search/alpha.json"),
+            settings=self._settings("dataset", "teacher", "student", "search"),
+        )
+
+    @functools.cached_property
+    def _student(self):
+        aggregation = config.value("distill", "aggregation")
+        alpha = self._alpha if aggregation == "search" else None
+        teacher = self._teacher if aggregation != "none" else None
+        student, _ = config.network("student", self._dataset.task, self._seed("student"))
+        of_teacher = ["teacher"] if teacher is not None else []
+        return config.call(
+            "distill",
+            teacher=teacher,
+            student=student,
+            alpha=alpha,
+            train=self._dataset.train,
+            test=self._dataset.test,
+            workdir=self._workdir,
+            dataset=self._dataset.name,
+            augmentation=self._dataset.augmentation,
+            seed=self._flags.seed,
+            runtime=self._runtime("distill", "distill/student.keras"),
+            settings=self._settings("dataset", *of_teacher, "student", "distill"),
+        )
+
+    def _export(self, student):
+        fresh = self._command == "export" and self._flags.fresh
+        self._say(f"export: {self._workdir / 'export'}")
+        return export(network=student, test=self._dataset.test, workdir=self._workdir, fresh=fresh)
+
+    def _runtime(self, stage, artifact):
+        """The runtime of a stage; tells whether it is done already."""
+        path = self._workdir / artifact
+        fresh = self._flags.fresh and stage == self._command
+        if path.exists() and not fresh:
+            hint = "; --fresh makes it anew" if stage == self._command else ""
+            self._say(f"{stage}: done already, {path}{hint}")
+        else:
+            self._say(f"{stage}: {path.parent}")
+        return config.call(
+            "runtime", strategy=self._strategy, fresh=fresh, quiet=not self._is_chief
+        )
+
+    def _settings(self, *roots):
+        split = () if "search" in roots else ("dataset.validation_fraction",)
+        return config.settings(*roots, without=split) | {"# flag --seed": str(self._flags.seed)}
+
+    def _seed(self, purpose):
+        return derived_seed(self._flags.seed, purpose)
+
+    def _saved_models(self):
+        candidates = ["teacher/model.keras", "distill/student.keras", "export/saved_model"]
+        paths = [self._workdir / candidate for candidate in candidates]
+        paths += sorted((self._workdir / "export").glob("*.tflite"))
+        found = [path for path in paths if path.exists()]
+        if not found:
+            raise UserError(f"{self._workdir} holds no saved model: name one, or run distill first")
+        return found
+
+    def _warn_of_slow_precision(self):
+        stages = ("train_teacher", "search", "distill")
+        wanted = any(config.value(s, "precision") == "mixed_bfloat16" for s in stages)
+        if wanted and not tf.config.list_physical_devices("GPU") and not _cpu_has_bfloat16():
+            self._say(
+                "this CPU computes bfloat16 in software: --gin_bindings='precision=\"float32\"' is faster here"
+            )
+
+    def _say(self, line):
+        if self._is_chief:
+            print(line, file=sys.stderr)
+
+
+def _cpu_has_bfloat16():
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = file.read()
+    except OSError:
+        return True  # not known: say nothing
+    return "avx512_bf16" in flags or "amx_bf16" in flags or os.uname().machine != "x86_64"

@@ -1,0 +1,244 @@
+"""The commands as a user calls them: results, exit status, one line for what can be mended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dfa_tf import models
+from dfa_tf.commands import main, options
+from tests.conftest import CIFAR100, ROOT, small_network
+
+SHORT = [
+    "--strategy=default",
+    *(f"--gin_bindings={stage}.epochs={epochs}" for stage, epochs in
+      (("train_teacher", 0.2), ("search", 0.3), ("distill", 0.2))),
+    "--gin_bindings=teacher/wide_resnet.depth=16",
+    "--gin_bindings=teacher/wide_resnet.width=1",
+]  # fmt: skip
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a command within this process, in an empty folder: (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+
+    def run(name, *arguments):
+        status = main.run(name, [name, *arguments])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    yield run
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+
+
+def _last_line(text):
+    return text.strip().splitlines()[-1]
+
+
+def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
+    status, out, err = command("distill", *SHORT)
+    assert status == 0, err
+    workdir = tmp_path / "runs" / "digits"
+    for path in (
+        "teacher/model.keras",
+        "search/alpha.json",
+        "search/alpha.png",
+        "distill/student.keras",
+        "export/saved_model/saved_model.pb",
+        "export/student_float32.tflite",
+        "export/export.json",
+    ):
+        assert (workdir / path).exists()
+    table = out.strip().splitlines()
+    assert [line.split("  ")[0] for line in table[2:]] == [
+        "teacher WRN_16_1",
+        "student WRN_10_1, DFA",
+        "",
+    ]
+    accuracy = json.loads((workdir / "distill/metrics.json").read_text())["last"]["accuracy"]
+    assert f"{accuracy:.4f}" in table[3]
+    assert "runs/digits/distill/student.keras" in table[3]
+
+    status, out, err = command("distill", *SHORT)  # again: nothing is left to do
+    assert status == 0
+    assert "distill: done already, runs/digits/distill/student.keras; --fresh" in err
+    assert out.strip().splitlines() == table
+
+    status, out, err = command("evaluate", "--strategy=default")
+    assert status == 0
+    told = [line for line in out.splitlines() if "student" in line or "saved_model" in line]
+    assert len(told) == 3
+    assert all(f"accuracy {accuracy:.4f}" in line for line in told)
+
+    status, _, err = command("search", *SHORT, "--gin_bindings=search.gamma_st=0.5")
+    assert status == 2
+    assert "search.gamma_st was 0.001, is 0.5" in _last_line(err)
+
+    status, out, err = command("export", *SHORT)
+    assert status == 0
+    assert "student_float32" in out
+
+    # DFA-T: the same alpha elsewhere, without a search there.
+    binding = f"distill.aggregation='{workdir}/search/alpha.json'"
+    status, out, err = command(
+        "distill", *SHORT, f"--gin_bindings={binding}", "--workdir=elsewhere", "--noexport"
+    )
+    assert status == 0, err
+    assert not (tmp_path / "elsewhere" / "search").exists()
+    assert not (tmp_path / "elsewhere" / "export").exists()
+
+
+def test_plain_student_needs_no_teacher_and_stands_in_its_neighbours_table(command, tmp_path):
+    plain = [*SHORT, "--gin_bindings=distill.aggregation='none'", "--workdir=runs/plain"]
+    status, out, err = command("distill", *plain, "--noexport")
+    assert status == 0, err
+    assert not (tmp_path / "runs/plain/teacher").exists()
+    assert "student WRN_10_1, plain" in out
+    last = [*SHORT, "--gin_bindings=distill.aggregation='last'", "--workdir=runs/last"]
+    status, out, err = command("distill", *last, "--noexport")
+    assert status == 0, err
+    assert "student WRN_10_1, plain" in out
+    assert "student WRN_10_1, last" in out
+
+
+def test_teacher_from_a_file(command, tmp_path):
+    network = models.wide_resnet(16, 1, 10, image_shape=(8, 8, 1), mean=(0.3,), std=(0.4,))
+    network.save(tmp_path / "mine.keras")
+    bindings = [
+        "--gin_bindings=teacher=@keras_file",
+        "--gin_bindings=keras_file.path='mine.keras'",
+    ]
+    status, _, err = command("train_teacher", "--strategy=default", *bindings)
+    assert status == 0, err
+    assert models.load(tmp_path / "runs/digits/teacher/model.keras").spec == network.spec
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("search", ["--gin_fil=gin/wrn.gin"], "Unknown command line flag 'gin_fil'"),
+        ("search", ["--seed=first"], "--seed"),
+        ("search", ["--strategy=fast"], "--strategy"),
+        ("search", ["gin/wrn.gin"], "no argument 'gin/wrn.gin'"),
+        ("search", ["--gin_file=gin/nothing.gin"], "no gin file gin/nothing.gin"),
+        ("search", ["--gin_bindings=search.speed=9"], "parameter named 'speed'"),
+        ("search", ["--gin_bindings=dataset.name='cifar1000'"], "no data set 'cifar1000'"),
+        ("search", ["--gin_bindings=teacher/wide_resnet.depth=27"], "depth 6n+4"),
+        ("train_teacher", ["--gin_bindings=train_teacher.batch_size=5000"], "larger than the split"),
+        ("search", [*SHORT, "--gin_bindings=search.batch_size=500"], "larger than the split"),
+        ("distill", ["--gin_bindings=distill.aggregation='best'"], "not 'best'"),
+        ("distill", ["--gin_bindings=distill.aggregation='x.json'"], "x.json cannot be read"),
+        ("train_teacher", ["--workdir=/proc/nowhere"], "cannot be written"),
+        ("evaluate", ["gone.keras"], "no model at gone.keras"),
+        ("evaluate", [], "holds no saved model"),
+    ],
+)  # fmt: skip
+def test_what_can_be_mended_is_told_in_one_line(command, tmp_path, name, arguments, told):
+    status, _, err = command(name, "--strategy=default", *SHORT[1:3], *arguments)
+    assert status == 2
+    assert told in _last_line(err)
+    assert _last_line(err).startswith(f"{name}: ")
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("alpha.json"))
+
+
+def test_wrong_teacher_files_are_told_and_left_alone(command, tmp_path):
+    path = tmp_path / "runs/digits/teacher/model.keras"
+    path.parent.mkdir(parents=True)
+    cases = {
+        "tells 4 classes, the data set has 10": lambda: small_network().save(path),
+        "takes images (32, 32, 3), the data set's are (8, 8, 1)": lambda: models.wide_resnet(
+            10, 1, 10
+        ).save(path),
+        "cannot be read as a network": lambda: path.write_bytes(b"PK\x03\x04 cut short"),
+    }
+    for told, write in cases.items():
+        write()
+        before = path.read_bytes()
+        status, _, err = command("search", *SHORT)
+        assert status == 2
+        assert told in _last_line(err)
+        assert path.read_bytes() == before
+
+
+def test_debug_shows_the_traceback(command):
+    from dfa_tf.errors import UserError
+
+    with pytest.raises(UserError):
+        command("search", "--debug", "--gin_file=gin/nothing.gin")
+
+
+@pytest.mark.parametrize("name", options.DESCRIPTIONS)
+def test_help_comes_without_tensorflow(name):
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['{name}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path('{ROOT}/bin/{name}', run_name='__main__')\n"
+        "finally:\n"
+        "    assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "bin")},
+    )
+    assert done.returncode == 0, done.stderr
+    for flag in ("gin_file", "gin_bindings", "workdir", "data_dir", "seed", "strategy"):
+        assert f"--{flag}" in done.stdout
+    assert done.stderr == ""
+
+
+def _bin(name, *arguments, cwd, **more):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "bin" / name), *arguments],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **more,
+    )
+
+
+def test_error_is_one_line_on_stderr_and_status_2(tmp_path):
+    process = _bin("search", "--gin_bindings=teacher/wide_resnet.depth=27", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert out == ""
+    lines = [line for line in err.splitlines() if line]
+    assert lines[-1].startswith("search: a wide ResNet has depth 6n+4")
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_saves_and_tells_how_to_go_on(tmp_path, signum, status):
+    arguments = ["--gin_bindings=train_teacher.epochs=500"]
+    process = _bin("train_teacher", *arguments, cwd=tmp_path)
+    for line in process.stderr:
+        if "epoch 1.0" in line:
+            break
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == status
+    assert "stopped and saved at step" in err
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    assert list((tmp_path / "runs/digits/teacher/checkpoints").glob("*.index"))
+
+
+@pytest.mark.skipif(not CIFAR100.is_dir(), reason="the real CIFAR-100 is not at hand")
+def test_set_that_is_not_prepared_is_told_without_a_network(command, tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    status, _, err = command(
+        "search", "--strategy=default", "--gin_file=gin/wrn.gin", f"--data_dir={tmp_path}/empty"
+    )
+    assert status == 2
+    assert "cifar100 is not prepared in" in _last_line(err)

@@ -1,0 +1,193 @@
+"""Gin: every shipped config works, and what is bound wrongly is told in a line."""
+
+import numpy as np
+import pytest
+
+from dfa_tf import config
+from dfa_tf.errors import UserError
+from dfa_tf.stages.distill import distill
+from dfa_tf.stages.search import search
+from dfa_tf.stages.teacher import train_teacher
+from dfa_tf.training.loop import Runtime
+from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
+from tests.conftest import ROOT, made_examples
+
+SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").rglob("*.gin"))
+
+PAIR = ["teacher = @teacher/wide_resnet", "student = @student/wide_resnet"]
+
+
+def _made():
+    """Stands in for the config's real set: (its task, a few made images)."""
+    name = config.value("dataset", "name")
+    shape, classes = {"digits": ((8, 8, 1), 10), "cifar100": ((32, 32, 3), 100)}[name]
+    statistics = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1]}
+    task = {"num_classes": classes, "image_shape": shape, **statistics}
+    return task, made_examples(2 * classes, shape=shape, classes=classes)
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_shipped_config_is_parsed_built_and_driven_for_two_steps(path, tmp_path):
+    config.parse([path], [])
+    task, made = _made()
+    networks = {role: config.network(role, task, seed=1)[0] for role in config.NETWORKS}
+    common = {"workdir": tmp_path, "runtime": Runtime(quiet=True, evaluate_every=1e9)}
+    short = {"epochs": 2 * 4 / len(made), "batch_size": 4}
+
+    def driven(function, **given):
+        name = function.__name__
+        assert config.value(name, "batch_size") in (64, 96, 128)
+        bound = config.arguments(name) | short
+        return function(**bound, **common, **given)
+
+    teacher = driven(train_teacher, network=networks["teacher"], train=made)
+    alpha = driven(
+        search,
+        teacher=teacher,
+        student=networks["student"],
+        train=made,
+        validation=made,
+    )
+    groups = sum(len(group.features) > 1 for group in alpha.groups)
+    assert alpha.steps == 2 * groups
+    student = driven(distill, teacher=teacher, student=networks["student"], alpha=alpha, train=made)
+    assert student.name == networks["student"].name
+    assert np.isfinite(student.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_shipped_config_begins_with_its_command_and_what_to_expect(path):
+    comments = []
+    for line in (ROOT / path).read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        comments.append(line)
+    header = "\n".join(comments)
+    assert f"--gin_file={path}" in header
+    assert "Cost:" in header
+    assert "Expected" in header or "Result" in header
+
+
+def test_papers_settings_are_what_wrn_gin_binds():
+    """DFA §3.4 and §4.1."""
+    config.parse(["gin/wrn.gin"], [])
+    found = config.arguments("search")
+    assert (found["gamma_st"], found["gamma_ts"]) == (1e-3, 1.0)
+    assert (found["epochs"], found["batch_size"], found["initial"]) == (40, 128, "last")
+    assert found["beta_optimizer"] == Adam(1e-3, 0.5, 0.999, 1e-3)
+    assert found["optimizer"] == SGD(Cosine(0.1, 0.0), 0.9, True, 5e-4)
+    schedule = SGD(StepDecay(0.1, 0.2, (60, 120, 160)), 0.9, True, 5e-4)
+    for stage in ("train_teacher", "distill"):
+        found = config.arguments(stage)
+        assert (found["epochs"], found["batch_size"]) == (200, 128)
+        assert found["optimizer"] == schedule
+    assert found["gamma_fd"] == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("path", "teacher", "student"),
+    [
+        ("gin/wrn.gin", "WRN_28_4", "WRN_16_2"),
+        ("gin/wrn_pair1.gin", "WRN_28_4", "WRN_16_4"),
+        ("gin/wrn_pair2.gin", "WRN_28_4", "WRN_28_2"),
+        ("gin/cifar100_cpu.gin", "WRN_28_2", "WRN_16_1"),
+    ],
+)
+def test_pairs_are_the_tables(path, teacher, student):
+    config.parse([path], [])
+    task, _ = _made()
+    names = [config.network(role, task, seed=0)[0].name for role in config.NETWORKS]
+    assert names == [teacher, student]
+
+
+def test_short_searches_let_beta_travel_as_far_as_the_papers():
+    """Learning rate times steps per group near 11."""
+    for path, examples in (("gin/cifar100_cpu.gin", 35_000), ("gin/digits.gin", 908)):
+        config.parse([path], [])
+        found = config.arguments("search")
+        steps = int(found["epochs"] * examples / found["batch_size"])
+        assert found["beta_optimizer"].learning_rate * steps == pytest.approx(11, rel=0.05)
+
+
+def test_settings_are_all_bindings_with_defaults_and_read_back(tmp_path):
+    config.parse(["gin/cifar100_cpu.gin"], ["search.gamma_st = 0.5"])
+    roots = ("dataset", "teacher", "student", "search")
+    found = config.settings(*roots)
+    assert found["search.gamma_st"] == "0.5"
+    assert found["search.clip"] == "True"  # a default
+    assert found["search.precision"] == "'mixed_bfloat16'"  # a macro
+    assert found["search/cosine.initial"] == "0.1"  # behind two references
+    assert found["teacher/wide_resnet.depth"] == "28"
+    assert not any("distill" in name for name in found)
+    text = "\n".join(f"{name} = {value}" for name, value in found.items())
+    (tmp_path / "config.gin").write_text(text)
+    config.parse([tmp_path / "config.gin"], [])
+    assert config.settings(*roots) == found
+
+
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ("serch.epochs = 3", "No configurable matching 'serch'"),
+        ("search.epoch = 3", "doesn't have a parameter named 'epoch'"),
+        ("search.epochs = = 3", "is not right"),
+        ("search.workdir = 'x'", "denylisted"),
+        ("teacher = @wide_resnett", "No configurable matching reference '@wide_resnett'"),
+        ("precison = 'float32'", "nothing uses the macro precison: did you mean precision"),
+    ],
+)
+def test_binding_that_is_not_right_is_told(binding, told):
+    with pytest.raises(UserError, match=told) as caught:
+        config.parse(["gin/wrn.gin"], [binding])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ("search.epochs = 'three'", "search.epochs is set to 'three', but is like 40"),
+        ("search.clip = 1", "search.clip is set to 1, but is like True"),
+        ("search.initial = 0", "search.initial is set to 0, but is like 'last'"),
+    ],
+)
+def test_value_of_another_kind_is_told(binding, told):
+    config.parse(["gin/wrn.gin"], [binding])
+    with pytest.raises(UserError, match=told):
+        config.settings("search")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "told"),
+    [
+        (["teacher = 3"], "teacher is a reference to a network"),
+        (["teacher/wide_resnet.depth = 27"], r"depth 6n\+4"),
+        (["teacher = @keras_file"], r"does not say keras_file\.path"),
+        (
+            ["teacher = @keras_file", "keras_file.path = 'gone.keras'"],
+            r"gone\.keras cannot be read",
+        ),
+    ],
+)
+def test_network_that_cannot_be_made_is_told(bindings, told):
+    config.parse(["gin/wrn.gin"], bindings)
+    with pytest.raises(UserError, match=told):
+        config.network("teacher", _made()[0], seed=0)
+
+
+def test_config_without_networks_is_told():
+    config.parse([], ["search.epochs = 3"])
+    with pytest.raises(UserError, match="the config names no teacher"):
+        config.settings("teacher")
+
+
+def test_unknown_file_is_told_with_what_is_close():
+    with pytest.raises(UserError, match=r"no gin file gin/wnr\.gin: shipped are gin/wrn\.gin"):
+        config.parse(["gin/wnr.gin"], [])
+
+
+def test_shipped_files_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.find_gin_file("gin/wrn.gin") == ROOT / "gin" / "wrn.gin"
+    assert config.find_gin_file("wrn.gin") == ROOT / "gin" / "wrn.gin"
+    (tmp_path / "wrn.gin").write_text("")
+    assert config.find_gin_file("wrn.gin").resolve() == tmp_path / "wrn.gin"  # one's own first
