@@ -12,7 +12,8 @@ import tempfile
 def replacing(path):
     """Yields a path beside `path` to write a file or folder at; it takes `path`'s place at the end.
 
-    An exception, or the end of the process, leaves `path` as it was.
+    An exception, or the end of the process, leaves `path` as it was (a folder that is replaced may
+    be missing after a kill, but never half there).
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,8 +21,8 @@ def replacing(path):
     try:
         # The same name, since some writers go by the suffix.
         yield folder / path.name
-        if path.is_dir():
-            shutil.rmtree(path)
+        if path.is_dir():  # which no rename replaces: it moves out of the way first
+            os.rename(path, folder / "before")
         os.replace(folder / path.name, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

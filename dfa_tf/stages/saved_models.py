@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dfa_tf.errors import UserError
+from dfa_tf.errors import UserError, first_line
 
 
 def classifier(path):
@@ -33,8 +33,7 @@ def classifier(path):
     except UserError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as a model ({reason[:200]})") from error
+        raise UserError(f"{path} cannot be read as a model ({first_line(error)})") from error
 
 
 def logits_of(outputs):
@@ -73,10 +72,30 @@ def _tflite(path):
     (name, details), *_ = runner.get_input_details().items()
     batch = int(details["shape"][0])
     fixed = details["shape_signature"][0] != -1
+    outputs = runner.get_output_details()
 
     def run(images):
-        images = np.asarray(images, details["dtype"])
+        images = _quantized(images, details)
         chunks = np.split(images, range(batch, len(images), batch)) if fixed else [images]
-        return np.concatenate([logits_of(runner(**{name: chunk})) for chunk in chunks])
+        answers = [runner(**{name: chunk}) for chunk in chunks]
+        whole = {key: np.concatenate([answer[key] for answer in answers]) for key in outputs}
+        return logits_of({key: _dequantized(whole[key], outputs[key]) for key in outputs})
 
     return run, tuple(int(size) if size != -1 else None for size in details["shape_signature"][1:])
+
+
+def _quantized(images, details):
+    """Pixels in the numbers that a TF Lite tensor holds: value / scale + zero point, or themselves."""
+    images, dtype = np.asarray(images), details["dtype"]
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return images.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantized(values, details):
+    """What `_quantized` did to pixels, undone: float32."""
+    scale, zero_point = details["quantization"]
+    values = values.astype(np.float32)
+    return (values - zero_point) * np.float32(scale) if scale else values
