@@ -43,6 +43,7 @@ class Checkpoints:
         folder = pathlib.Path(folder)
         self.journal = journal
         self._checkpoint = tf.train.Checkpoint(journal=journal, **variables)
+        self._variables = [v for some in variables.values() for v in some if v.dtype.is_floating]
         self._folder = folder
         self._chief = chief
         self._manager = tf.train.CheckpointManager(
@@ -55,6 +56,10 @@ class Checkpoints:
             return False
         self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
         return True
+
+    def is_finite(self):
+        """Whether no variable holds NaN or infinity."""
+        return all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in self._variables)
 
     def save(self):
         """Saves the present state. A kill at any moment leaves the one before."""

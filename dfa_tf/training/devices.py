@@ -23,7 +23,10 @@ def strategy_named(name):
 def is_chief(strategy):
     """Whether this process is the one that writes files."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or resolver.task_id == 0
+    if resolver is None or not resolver.task_type:
+        return True
+    chief = "chief" if "chief" in resolver.cluster_spec().jobs else "worker"
+    return resolver.task_type == chief and resolver.task_id == 0
 
 
 def workers(strategy):
@@ -31,9 +34,8 @@ def workers(strategy):
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 1
-    return len(resolver.cluster_spec().as_dict().get("worker", [])) + len(
-        resolver.cluster_spec().as_dict().get("chief", [])
-    )
+    cluster = resolver.cluster_spec()
+    return sum(cluster.num_tasks(job) for job in ("chief", "worker") if job in cluster.jobs)
 
 
 def global_mean(values, batch_size):

@@ -36,7 +36,7 @@ def fit(
     optimizer: a recipe, such as `SGD`. Returns (network, facts): the trained network in float32,
     and what metrics.json says of the run.
     """
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    strategy = runtime.devices
     steps_per_epoch = len(train) / batch_size
     steps = steps_of(epochs, len(train), batch_size)
     with strategy.scope():
@@ -92,7 +92,6 @@ def fit(
             pauses=pauses,
             on_pause=on_pause,
         )
-        loop.save()
     return evaluator.network(network), _facts(journal, epochs, train, test, batch_size)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
-from dfa_tf.errors import Interrupted
+from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.training.devices import Agreement, is_chief, replica_sum
 from dfa_tf.training.progress import Progress
 
@@ -33,10 +33,11 @@ class Diverged(Exception):
 class Runtime:
     """How a run behaves; nothing here changes what it computes.
 
-    strategy: tf.distribute strategy; None for the one in scope.
+    strategy: tf.distribute strategy; None for the one in scope, see `devices`.
     log_every: steps between entries in TensorBoard and in alpha.json's history.
     evaluate_every: epochs between evaluations. checkpoint_seconds: seconds between checkpoints.
     fresh: begin anew, whatever the folder holds. quiet: tell nothing.
+    Raises UserError for intervals that are none.
     """
 
     strategy: tf.distribute.Strategy | None = None
@@ -45,6 +46,18 @@ class Runtime:
     checkpoint_seconds: float = 120.0
     fresh: bool = False
     quiet: bool = False
+
+    def __post_init__(self):
+        if self.log_every < 1 or self.log_every != int(self.log_every):
+            raise UserError(f"runtime.log_every is 1 or more whole steps, not {self.log_every}")
+        for name in ("evaluate_every", "checkpoint_seconds"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"runtime.{name} is 0 or more, not {getattr(self, name)}")
+
+    @property
+    def devices(self):
+        """The strategy to run under."""
+        return self.strategy or tf.distribute.get_strategy()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +81,7 @@ class Loop:
     def __init__(self, label, runtime, checkpoints, summaries, images_per_step, watched):
         self._label = label
         self._runtime = runtime
-        self._strategy = runtime.strategy or tf.distribute.get_strategy()
+        self._strategy = runtime.devices
         self._agreement = Agreement(self._strategy)
         self._checkpoints = checkpoints
         self._summaries = summaries
@@ -82,7 +95,11 @@ class Loop:
         return self._checkpoints.journal
 
     def save(self):
-        """Saves a checkpoint now."""
+        """Saves a checkpoint now. Raises Diverged, saving nothing, where a weight is no finite number."""
+        if not self._checkpoints.is_finite():
+            raise Diverged(
+                f"{self._label}: a weight is NaN or infinite at step {self.journal['step']}; the last checkpoint is kept, a lower learning rate may help"
+            )
         self.journal["seconds"] = time.monotonic() - self._began
         self._checkpoints.save()
         self._saved_at = time.monotonic()
@@ -90,7 +107,7 @@ class Loop:
     def run(
         self, phases, last, shown, origin=0, on_step=None, on_log=None, pauses=(), on_pause=None
     ):
-        """Runs the phases, in turn within each step, from the journal's step up to `last`.
+        """Runs the phases, in turn within each step, from the journal's step to `last`, and saves.
 
         shown: {title: measurement} for the progress bar.
         on_step(measured): after each step, in order. on_log(step, means): every `log_every`
@@ -113,9 +130,10 @@ class Loop:
             while True:
                 size, save, stop = self._decide(size, asked)
                 if stop:
+                    self.save()
                     self._stop(stop)
                 if self.journal["step"] >= last:
-                    return
+                    break
                 if save:
                     self.save()
                 step = self.journal["step"]
@@ -134,6 +152,10 @@ class Loop:
                     line = on_pause(step)
                     if line:
                         progress.say(f"{self._label}: {line}")
+            self.save()
+            *_, stop = self._decide(size, asked)
+            if stop:
+                self._stop(stop)
 
     def _decide(self, size, asked):
         """(steps of the next block, whether to save, signal to stop for or 0), for all workers.
@@ -144,12 +166,12 @@ class Loop:
         save = time.monotonic() - self._saved_at > self._runtime.checkpoint_seconds
         stop = bool(asked.signum)
         size, save, stop = self._agreement([size * chief, save * chief, stop])
-        return int(size), save > 0, (asked.signum or signal.SIGTERM) if stop else 0
+        return round(size), save > 0, (asked.signum or signal.SIGTERM) if stop else 0
 
     def _stop(self, signum):
-        self.save()
+        how = "the same command, without --fresh," if self._runtime.fresh else "the same command"
         raise Interrupted(
-            f"{self._label}: stopped and saved at step {self.journal['step']}; the same command goes on from there",
+            f"{self._label}: stopped and saved at step {self.journal['step']}; {how} goes on from there",
             signum,
         )
 

@@ -104,9 +104,19 @@ def test_signals_have_their_usual_effect_after_the_loop(tmp_path):
 def test_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(tmp_path):
     stage = _Counting(tmp_path, bad_at=13)
     stage.run(6)
-    stage.loop.save()
     with pytest.raises(Diverged, match="loss is nan at step 13"):
         stage.run(100)
+    again = _Counting(tmp_path)
+    assert again.journal["step"] == 6
+    assert float(again.total) == 6 * 7 / 2
+
+
+def test_weight_that_is_no_number_is_not_saved(tmp_path):
+    """The loss is measured before the update: at the last step it says nothing of the weights."""
+    stage = _Counting(tmp_path)
+    stage.run(6)
+    with pytest.raises(Diverged, match="a weight is NaN or infinite at step 9"):
+        stage.run(9, pauses=[9], on_pause=lambda step: stage.total.assign(np.inf) and None)
     again = _Counting(tmp_path)
     assert again.journal["step"] == 6
     assert float(again.total) == 6 * 7 / 2
@@ -120,8 +130,9 @@ def test_checkpoints_are_written_at_the_interval(tmp_path, monkeypatch):
     assert saved == sorted(saved)
 
 
-def test_blocks_are_about_a_second_long(tmp_path, monkeypatch):
-    """Never so long that a signal waits, whatever log_every says."""
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, [1] * 8), (1e9, [1, 1, 2, 4])])
+def test_blocks_grow_until_they_take_their_time(tmp_path, monkeypatch, seconds, expected):
+    """Never so long that a signal waits, whatever log_every says. The first one is for tracing."""
     lengths = []
     call = loops._Block.__call__
 
@@ -130,9 +141,9 @@ def test_blocks_are_about_a_second_long(tmp_path, monkeypatch):
         return call(self, steps)
 
     monkeypatch.setattr(loops._Block, "__call__", noted)
-    monkeypatch.setattr(loops, "SECONDS_PER_BLOCK", 0.0)
+    monkeypatch.setattr(loops, "SECONDS_PER_BLOCK", seconds)
     _Counting(tmp_path, Runtime(quiet=True, log_every=10**6)).run(8)
-    assert lengths == [1] * 8
+    assert lengths == expected
 
 
 def test_nothing_is_measured_twice_over_replicas(two_replicas, tmp_path):
