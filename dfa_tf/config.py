@@ -10,6 +10,7 @@ The only file that imports gin. Configurables (defaults in the functions' own si
     runtime                                logging and saving; changes no result
 """
 
+import dataclasses
 import difflib
 import inspect
 import pathlib
@@ -113,13 +114,13 @@ def network(role, task, seed):
     """The network that the macro `role` ("teacher" or "student") names.
 
     task: the data set's, as `Dataset.task`. seed: of the initial weights.
-    Returns (network, whether it came trained from a file).
+    Returns (network, path of the file it came trained from, or None).
     """
     reference = _macro(role)
     name = reference.configurable.name
     if name == "keras_file":
-        return _call(reference.scopes, name, {}), True
-    return _call(reference.scopes, name, task | {"seed": seed}), False
+        return _call(reference.scopes, name, {}), _bindings(reference.scopes, name)["path"]
+    return _call(reference.scopes, name, task | {"seed": seed}), None
 
 
 def arguments(name):
@@ -232,8 +233,14 @@ def _macros_in(value):
 
 def _check_type(name, value, default):
     """Raises UserError where a plain value is not of the kind of its default."""
-    if isinstance(value, gin.config.ConfigurableReference) or value is None:
+    if isinstance(value, gin.config.ConfigurableReference):
+        if not value.evaluate:
+            raise UserError(f"{name} is set to {value!r}: write {value!r}(), with its brackets")
         return
+    if dataclasses.is_dataclass(default):
+        raise UserError(f"{name} is set to {value!r}, but is a reference, like @sgd()")
+    if value is None and default not in (None, inspect.Parameter.empty):
+        raise UserError(f"{name} is set to None, but is like {default!r}")
     kinds = ((bool, bool), (int | float, int | float), (str, str), (tuple, tuple | list))
     for kind, accepted in kinds:
         if isinstance(default, kind):

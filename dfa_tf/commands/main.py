@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 
 from absl import flags
 
@@ -25,9 +26,8 @@ def run(command, argv):
     0: done. 2: something the user can mend, told in one line. 128 + n: stopped by signal n.
     1: anything else, told in one line or by its traceback.
     """
-    debug = "--debug" in argv
+    values = options.define(command)
     try:
-        values = options.define(command)
         rest = _parse(values, argv)
         if values.help:
             print(options.usage(command, values))
@@ -35,7 +35,7 @@ def run(command, argv):
         if rest and command != "evaluate":
             raise UserError(f"there is no argument {rest[0]!r}: see --help")
         _stop_on_signals(command)
-        with contextlib.nullcontext() if debug else _quiet_start():
+        with contextlib.nullcontext() if values.debug else _quiet_start():
             import tensorflow as tf
 
             from dfa_tf.commands import pipeline
@@ -45,18 +45,22 @@ def run(command, argv):
         pipeline.run(command, values, rest)
         return 0
     except UserError as error:
-        if debug:
-            raise
-        print(f"{command}: {error}", file=sys.stderr)
+        _tell(command, error, values)
         return MENDABLE
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 128 + error.signum
     except Exception as error:
-        if debug or not getattr(error, "told", False):
+        if not getattr(error, "told", False):
             raise
-        print(f"{command}: {error}", file=sys.stderr)
+        _tell(command, error, values)
         return FAILED
+
+
+def _tell(command, error, values):
+    if values.is_parsed() and values.debug:
+        traceback.print_exception(error)
+    print(f"{command}: {error}", file=sys.stderr)
 
 
 def _parse(values, argv):

@@ -12,11 +12,12 @@ from dfa_tf.commands.options import DEFAULT_CONFIG
 from dfa_tf.commands.summary import export_table, summary
 from dfa_tf.data.pipeline import check_batches
 from dfa_tf.errors import UserError
+from dfa_tf.models.network import check_precision
+from dfa_tf.stages.checks import check_pair, check_task
 from dfa_tf.stages.distill import derived_alpha
 from dfa_tf.stages.evaluate import evaluate
 from dfa_tf.stages.export import export
-from dfa_tf.stages.pair import check_pair
-from dfa_tf.stages.teacher import adopt_teacher, check_task
+from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.training.devices import is_chief, strategy_named
 from dfa_tf.training.optimizers import steps_of
 from dfa_tf.training.seeds import derived_seed
@@ -85,13 +86,18 @@ class Pipeline:
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""
         dataset = self._dataset
+        task = dataset.num_classes, dataset.image_shape
+        config.settings("dataset", "runtime", *stages)  # which checks what is bound
+        config.call("runtime")
+        for stage in stages:
+            check_precision(config.value(stage, "precision"))
         teacher = student = None
         if "train_teacher" in stages:
-            teacher, _ = config.network("teacher", dataset.task, seed=0)
-            check_task(teacher, dataset.num_classes, dataset.image_shape, "the config's teacher")
+            teacher, path = config.network("teacher", dataset.task, seed=0)
+            check_task(teacher, *task, path or "the config's teacher")
         if "search" in stages or "distill" in stages:
-            student, _ = config.network("student", dataset.task, seed=0)
-            check_task(student, dataset.num_classes, dataset.image_shape, "the config's student")
+            student, path = config.network("student", dataset.task, seed=0)
+            check_task(student, *task, path or "the config's student")
         if teacher and student:
             check_pair(teacher, student)
         aggregation = config.value("distill", "aggregation")
@@ -108,7 +114,7 @@ class Pipeline:
 
     @functools.cached_property
     def _teacher(self):
-        network, is_trained = config.network("teacher", self._dataset.task, self._seed("teacher"))
+        network, path = config.network("teacher", self._dataset.task, self._seed("teacher"))
         common = {
             "network": network,
             "test": self._dataset.test,
@@ -116,10 +122,8 @@ class Pipeline:
             "seed": self._flags.seed,
             "runtime": self._runtime("train_teacher", "teacher/model.keras"),
         }
-        if is_trained:
-            task = self._dataset.num_classes, self._dataset.image_shape
-            check_task(network, *task, "the teacher's file")
-            return adopt_teacher(**common, settings=config.settings("dataset", "teacher"))
+        if path:
+            return adopt_teacher(**common, settings=self._settings("dataset", "teacher"))
         return config.call(
             "train_teacher",
             **common,
@@ -178,7 +182,7 @@ class Pipeline:
         """The runtime of a stage; tells whether it is done already."""
         path = self._workdir / artifact
         fresh = self._flags.fresh and stage == self._command
-        if path.exists() and not fresh:
+        if os.path.exists(path) and not fresh:
             hint = "; --fresh makes it anew" if stage == self._command else ""
             self._say(f"{stage}: done already, {path}{hint}")
         else:
@@ -188,8 +192,11 @@ class Pipeline:
         )
 
     def _settings(self, *roots):
-        split = () if "search" in roots else ("dataset.validation_fraction",)
-        return config.settings(*roots, without=split) | {"# flag --seed": str(self._flags.seed)}
+        # Whether images are held in memory is seen in the examples; unbound, the machine decides.
+        without = ["dataset.in_memory"]
+        if "search" not in roots:
+            without.append("dataset.validation_fraction")
+        return config.settings(*roots, without=without) | {"# flag --seed": str(self._flags.seed)}
 
     def _seed(self, purpose):
         return derived_seed(self._flags.seed, purpose)
@@ -198,7 +205,7 @@ class Pipeline:
         candidates = ["teacher/model.keras", "distill/student.keras", "export/saved_model"]
         paths = [self._workdir / candidate for candidate in candidates]
         paths += sorted((self._workdir / "export").glob("*.tflite"))
-        found = [path for path in paths if path.exists()]
+        found = [path for path in paths if os.path.exists(path)]
         if not found:
             raise UserError(f"{self._workdir} holds no saved model: name one, or run distill first")
         return found

@@ -55,12 +55,15 @@ class Layers:
         )(x)
 
     def normalization(self, x, name):
+        """Batch normalization over all but the channels."""
         return BatchNormalization(name=name, dtype=self.precision)(x)
 
     def relu(self, x, name):
+        """max(x, 0)."""
         return keras.layers.ReLU(name=name, dtype=self.precision)(x)
 
     def add(self, x, y, name):
+        """x + y, of one shape."""
         return keras.layers.Add(name=name, dtype=self.precision)([x, y])
 
     def classifier(self, x, num_classes):

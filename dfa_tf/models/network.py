@@ -6,7 +6,11 @@ import json
 
 import keras
 
-from dfa_tf.errors import UserError
+from dfa_tf import files
+from dfa_tf.errors import UserError, first_line
+
+# Keras dtype policies. Not float16: its range would need the loss to be scaled.
+PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +104,10 @@ class Network(keras.Model):
     def copy(self, precision=None):
         """The same network with variables of its own, of equal values.
 
-        precision: Keras dtype policy of the copy, "float32" or "mixed_bfloat16"; the variables
-            are float32 either way.
+        precision: of the copy, one of PRECISIONS; the variables are float32 either way.
+        Raises UserError for another precision.
         """
+        check_precision(precision or self.precision)
         twin = from_spec(self.spec, precision or self.precision)
         twin.set_weights(self.get_weights())
         return twin
@@ -123,6 +128,12 @@ def from_spec(spec, precision="float32"):
     return build(**spec["arguments"], precision=precision)
 
 
+def check_precision(precision):
+    """Raises UserError unless `precision` is one of PRECISIONS."""
+    if precision not in PRECISIONS:
+        raise UserError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")
+
+
 def load(path):
     """The network in a `.keras` file.
 
@@ -133,15 +144,20 @@ def load(path):
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{path} cannot be read as a network ({reason}): give a .keras file that this package saved, or remove it"
+            f"{path} cannot be read as a network ({first_line(error)}): give a .keras file that this package saved, or remove it"
         ) from error
     if not isinstance(network, Network):
         raise UserError(
             f"{path} holds a {type(network).__name__}, not a network with groups: give a .keras file that this package saved"
         )
     return network
+
+
+def save(network, path):
+    """Saves a network as a `.keras` file, at once."""
+    with files.replacing(path) as part:
+        network.save(part)
 
 
 def _find_group(groups, name, network):

@@ -34,10 +34,10 @@ def wide_resnet(
     """
     if features not in ("normalized", "raw"):
         raise UserError(f"features of a wide ResNet are 'normalized' or 'raw', not {features!r}")
-    if width < 1:
-        raise UserError(f"a wide ResNet has a width of 1 or more, not {width}")
+    if not isinstance(width, int) or width < 1:
+        raise UserError(f"a wide ResNet has a whole width, 1 or more, not {width!r}")
     if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
-        raise UserError(f"a wide ResNet has depth 6n+4 (10, 16, 22, 28, 40, ...), not {depth}")
+        raise UserError(f"a wide ResNet has depth 6n+4 (10, 16, 22, 28, 40, ...), not {depth!r}")
     blocks_per_group = (depth - 4) // 6
     layers = Layers(precision, seed)
     image, x = layers.image(image_shape, mean, std)

@@ -10,7 +10,7 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.commands import main, options
-from tests.conftest import CIFAR100, ROOT, small_network
+from tests.conftest import ROOT, small_network
 
 SHORT = [
     "--strategy=default",
@@ -134,6 +134,15 @@ def test_teacher_from_a_file(command, tmp_path):
         ("search", [*SHORT, "--gin_bindings=search.batch_size=500"], "larger than the split"),
         ("distill", ["--gin_bindings=distill.aggregation='best'"], "not 'best'"),
         ("distill", ["--gin_bindings=distill.aggregation='x.json'"], "x.json cannot be read"),
+        ("search", ["--gin_bindings=search.epochs='three'"], "search.epochs is set to 'three'"),
+        ("distill", ["--gin_bindings=distill.aggregation=3"], "distill.aggregation is set to 3"),
+        ("distill", ["--gin_bindings=distill.gamma_fd='x'"], "distill.gamma_fd is set to 'x'"),
+        ("distill", ["--gin_bindings=distill.optimizer=@sgd"], "write @sgd()"),
+        ("distill", ["--gin_bindings=distill.optimizer=0.1"], "is a reference, like @sgd()"),
+        ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "a whole width"),
+        ("search", ["--gin_bindings=search.precision='mixed_float16'"], "not 'mixed_float16'"),
+        ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every is 1 or more"),
+        ("search", ["--gin_bindings=search.batch_size=64.5"], "batch_size is a whole multiple"),
         ("train_teacher", ["--workdir=/proc/nowhere"], "cannot be written"),
         ("evaluate", ["gone.keras"], "no model at gone.keras"),
         ("evaluate", [], "holds no saved model"),
@@ -233,7 +242,6 @@ def test_signal_saves_and_tells_how_to_go_on(tmp_path, signum, status):
     assert list((tmp_path / "runs/digits/teacher/checkpoints").glob("*.index"))
 
 
-@pytest.mark.skipif(not CIFAR100.is_dir(), reason="the real CIFAR-100 is not at hand")
 def test_set_that_is_not_prepared_is_told_without_a_network(command, tmp_path, monkeypatch):
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -242,3 +250,10 @@ def test_set_that_is_not_prepared_is_told_without_a_network(command, tmp_path, m
     )
     assert status == 2
     assert "cifar100 is not prepared in" in _last_line(err)
+
+
+def test_debug_shows_where_an_error_comes_from_and_changes_no_status(command):
+    status, _, err = command("search", "--debug", "--gin_file=gin/nothing.gin")
+    assert status == 2
+    assert "Traceback" in err
+    assert "no gin file gin/nothing.gin" in _last_line(err)
