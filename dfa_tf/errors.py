@@ -17,3 +17,9 @@ class Interrupted(Exception):
     def __init__(self, message, signum):
         super().__init__(message)
         self.signum = signum
+
+
+def first_line(error):
+    """The first line of what an exception says, at most 200 characters; its type where it is mute."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,10 +1,15 @@
 """Files appear whole or not at all."""
 
+import contextlib
 import json
+import pathlib
+import shutil
 
 import pytest
 
 from dfa_tf import files
+from dfa_tf.errors import UserError
+from dfa_tf.stages.folder import StageFolder
 
 
 def test_file_replaces_the_old_one_only_when_done(tmp_path):
@@ -32,6 +37,46 @@ def test_folder_is_replaced_whole(tmp_path):
             part.mkdir()
             (part / content).write_text(content)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["b"]
+
+
+def test_fresh_start_killed_anywhere_leaves_no_work_of_another_config(tmp_path, monkeypatch):
+    """Whatever is left, a stage with other settings neither takes its result nor goes on with it."""
+
+    class Killed(Exception):
+        pass
+
+    def made(epochs):
+        settings = {"search.epochs": epochs}
+        return StageFolder(tmp_path, "search", "alpha.json", settings)
+
+    entries = ("alpha.json", "metrics.json", "checkpoints/step.index", "alpha.png")
+    for moment in range(len(entries) + 2):
+        with made("1").work(fresh=True):
+            for entry in entries:
+                files.write_text(made("1").path / entry, "old")
+        left = [moment]
+
+        def kill_in_time(function, left=left):
+            def removing(path, *args, **kwargs):
+                if left[0] == 0 and ".lock" not in str(path):
+                    raise Killed
+                left[0] -= 1
+                return function(path, *args, **kwargs)
+
+            return removing
+
+        with monkeypatch.context() as patched:
+            patched.setattr(pathlib.Path, "unlink", kill_in_time(pathlib.Path.unlink))
+            patched.setattr(shutil, "rmtree", kill_in_time(shutil.rmtree))
+            with contextlib.suppress(Killed), made("2").work(fresh=True):
+                pass
+        try:
+            finished = made("2").is_finished()
+        except UserError:
+            continue  # still known as the other config's
+        assert not finished
+        left_over = {p.name for p in made("2").path.iterdir() if not p.name.startswith(".")}
+        assert left_over <= {"config.gin"}
 
 
 def test_what_a_kill_left_is_cleared(tmp_path):

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable
 
@@ -34,8 +35,8 @@ class Examples:
 
     @property
     def description(self):
-        """How many, and how they are kept: it decides about their order."""
-        return f"{len(self)} examples held in memory"
+        """Which ones, and how they are kept, which decides about their order."""
+        return f"{_identified(self.labels)}, dataset.in_memory=True"
 
     @property
     def images(self):
@@ -96,7 +97,7 @@ class StreamedExamples:
     @property
     def description(self):
         """As `Examples.description`."""
-        return f"{len(self)} examples streamed, shuffled within {self.shuffle_buffer}"
+        return f"{_identified(self.labels)}, dataset.in_memory=False"
 
     def select(self, indices):
         """The examples at `indices`, kept in the order of the source."""
@@ -135,6 +136,12 @@ class StreamedExamples:
         return _decoded(self._undecoded(), self.decode, self.image_shape).batch(batch_size)
 
 
+def _identified(labels):
+    """How many examples, and a digest of their labels in order: tells one set from another."""
+    digest = hashlib.sha256(np.ascontiguousarray(labels, "<i4").tobytes()).hexdigest()
+    return f"{len(labels)} examples {digest[:8]}"
+
+
 def without_autotuning(dataset):
     """The dataset with its parallelism as it is written.
 
@@ -153,10 +160,14 @@ def read_labels(source, decode, image_shape):
     return StreamedExamples(source, decode, image_shape, labels, np.arange(len(labels)))
 
 
-def read_into_memory(source, decode, image_shape):
-    """All examples of `source`, decoded."""
-    batches = list(_decoded(source(), decode, image_shape).batch(1024).as_numpy_iterator())
-    return Examples(*(np.concatenate(column) for column in zip(*batches, strict=True)))
+def read_into_memory(source, decode, image_shape, count):
+    """All `count` examples of `source`, decoded."""
+    images, labels = np.empty((count, *image_shape), np.uint8), np.empty(count, np.int32)
+    place = 0
+    for some, their in _decoded(source(), decode, image_shape).batch(1024).as_numpy_iterator():
+        images[place : place + len(some)], labels[place : place + len(some)] = some, their
+        place += len(some)
+    return Examples(images[:place], labels[:place])
 
 
 def _decoded(dataset, decode, image_shape):

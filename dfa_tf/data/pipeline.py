@@ -64,8 +64,10 @@ def training_batches(examples, batch_size, augmentation, seed, first_step=0):
 
 def check_batches(examples, batch_size, augmentation, replicas=1):
     """Raises UserError unless such batches can be drawn from `examples` and split over replicas."""
-    if batch_size < 1 or batch_size % replicas:
-        raise UserError(f"batch_size is a multiple of the {replicas} replicas, not {batch_size}")
+    if not isinstance(batch_size, int) or batch_size < 1 or batch_size % replicas:
+        raise UserError(
+            f"batch_size is a whole multiple of the {replicas} replicas, not {batch_size}"
+        )
     if batch_size > len(examples):
         raise UserError(
             f"a batch of {batch_size} is larger than the split of {len(examples)} examples it is drawn from: bind a smaller batch_size"

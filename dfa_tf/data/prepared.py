@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import pathlib
 
 import numpy as np
 import requests
@@ -10,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from dfa_tf.data.dataset import Dataset, pixel_statistics
 from dfa_tf.data.examples import read_into_memory, read_labels
-from dfa_tf.errors import UserError
+from dfa_tf.errors import UserError, first_line
 
 # CIFAR-10's mean and deviation, as fractions of 255: the literature takes them for CIFAR-100 too.
 CIFAR_STATISTICS = (
@@ -65,8 +66,9 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
         return image
 
     def examples(split):
-        read = read_into_memory if in_memory else read_labels
-        return read(source(split), decode, shape)
+        if in_memory:
+            return read_into_memory(source(split), decode, shape, splits[split].num_examples)
+        return read_labels(source(split), decode, shape)
 
     train = examples("train")
     is_cifar = name in ("cifar10", "cifar100")
@@ -82,7 +84,7 @@ def _prepared_builder(name, data_dir):
         hint = f"did you mean {' or '.join(close)}" if close else "see tfds.list_builders()"
         raise UserError(f"there is no data set {name!r}: {hint}") from error
     except Exception as error:
-        raise UserError(f"the data set {name!r} cannot be opened: {_line(error)}") from error
+        raise UserError(f"the data set {name!r} cannot be opened: {first_line(error)}") from error
     if not builder.is_prepared():
         mend = "name its folder with --data_dir, or prepare it where there is a network"
         where = f"{name} is not prepared in {builder.data_dir}"
@@ -90,13 +92,15 @@ def _prepared_builder(name, data_dir):
         try:
             builder.download_and_prepare()
         except Exception as error:
-            raise UserError(f"{where} and preparing it failed ({_line(error)}): {mend}") from error
+            raise UserError(
+                f"{where} and preparing it failed ({first_line(error)}): {mend}"
+            ) from error
     return builder
 
 
 def _check_network(builder, message):
     """Raises UserError at once where TFDS would try for minutes to reach the set's source."""
-    downloaded = os.path.join(builder.data_dir.split(f"{os.sep}{builder.name}")[0], "downloads")
+    downloaded = os.path.join(builder.data_dir_root, "downloads")
     urls = [url for url in builder.url_infos or () if url.startswith("http")]
     if not urls or os.path.isdir(downloaded):
         return
@@ -120,15 +124,16 @@ def _supervised_keys(builder):
 
 
 def _free_memory():
-    """Bytes of memory that are free for use."""
+    """Bytes of memory that are free for use, on the machine and within its container."""
     try:
         with open("/proc/meminfo") as file:
             lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
+        free = int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
-def _line(error):
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    try:
+        group = pathlib.Path("/sys/fs/cgroup")
+        limit, used = ((group / f"memory.{what}").read_text() for what in ("max", "current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no such group, or its limit is "max"
+        return free

@@ -5,13 +5,16 @@ import dataclasses
 import fcntl
 import hashlib
 import inspect
+import os
 import pathlib
 import shutil
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
+from dfa_tf.models.network import Network
 
 CONFIG = "config.gin"
+LOCK = ".lock"
 INPUT = "# input "
 MOST_DIFFERENCES = 6
 
@@ -44,7 +47,7 @@ class StageFolder:
         Raises UserError where the folder was begun with other settings or inputs.
         """
         self._check_config()
-        return self.artifact.exists()
+        return os.path.exists(self.artifact)
 
     @contextlib.contextmanager
     def work(self, fresh=False):
@@ -55,39 +58,20 @@ class StageFolder:
         if not self._writes:
             yield
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = open(self.path / ".lock", "w")
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): choose another --workdir"
-            ) from error
-        with lock:
-            self._lock(lock)
+        with held(self.path):
             if fresh:
                 self._clear()
             else:
                 self._check_config()
-            files.clear_unfinished(self.path)
             files.write_text(self.path / CONFIG, self.config_text)
-            try:
-                yield
-            finally:
-                (self.path / ".lock").unlink(missing_ok=True)
-
-    def _lock(self, lock):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another process works in {self.path}: wait for it, or choose another --workdir"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+            yield
 
     def _clear(self):
-        for entry in self.path.iterdir():
-            if entry.name == ".lock":
+        """Empties the folder in an order that a kill may cut short anywhere: what is left is then
+        never taken for a result, nor for the work of another config."""
+        order = {self.artifact.name: 0, CONFIG: 2}
+        for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
+            if entry.name == LOCK:
                 continue
             if entry.is_dir():
                 shutil.rmtree(entry)
@@ -96,7 +80,7 @@ class StageFolder:
 
     def _check_config(self):
         path = self.path / CONFIG
-        if not path.exists():
+        if not os.path.exists(path):
             return
         recorded = dict(
             line.split(" = ", 1) for line in path.read_text().splitlines() if " = " in line
@@ -116,6 +100,47 @@ class StageFolder:
             )
 
 
+@contextlib.contextmanager
+def held(path):
+    """Makes the folder `path`, without halves of files, and keeps other processes out of it.
+
+    Raises UserError where it cannot be written, or another process holds it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _locked(path / LOCK)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process works in {path}: wait for it, or choose another --workdir"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}): choose another --workdir"
+        ) from error
+    with lock:
+        files.clear_unfinished(path)
+        try:
+            yield
+        finally:
+            (path / LOCK).unlink(missing_ok=True)
+
+
+def _locked(path):
+    while True:
+        lock = open(path, "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise
+        except OSError:
+            return lock  # a file system without locks
+        # Between the two calls its holder may have ended, and removed it.
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+        lock.close()
+
+
 def _short(text):
     if text is None:
         return "unbound"
@@ -123,17 +148,24 @@ def _short(text):
 
 
 def described(function, arguments):
-    """{name: text} of a stage function's arguments that are plain values or dataclasses of such.
+    """{name: text} of a stage function's arguments: plain values, dataclasses of such, networks.
 
     What Python callers get as the stage's settings, in the place of gin bindings.
     """
-    plain = (int, float, str, bool, tuple, list, type(None))
-    return {
-        f"{function.__name__}.{name}": repr(arguments[name])
+    texts = {
+        name: _text(arguments[name])
         for name in inspect.signature(function).parameters
         if name not in ("workdir", "runtime", "settings")
-        and (isinstance(arguments[name], plain) or _is_recipe(arguments[name]))
     }
+    return {f"{function.__name__}.{name}": text for name, text in texts.items() if text}
+
+
+def _text(value):
+    """What tells an argument's value from another, None for what a stage's inputs say."""
+    if isinstance(value, Network):
+        return fingerprint(value)
+    plain = isinstance(value, int | float | str | bool | tuple | list | type(None))
+    return repr(value) if plain or _is_recipe(value) else None
 
 
 def _is_recipe(value):
