@@ -114,7 +114,8 @@ def initial_beta(kind, count, seed=0):
     """Architecture parameters to start a group's search from: [count] float32.
 
     kind: "last": beta 0 but for the last, so that alpha_last = 0.99 whatever the count (under
-    softmax the paper's 1 is out of reach, §3.4); "uniform": all 0; "random": N(0, 1) draws.
+    softmax the paper's 1 is out of reach, §3.4); "uniform": all 0; "random": N(0, 1) draws that
+    follow from `seed`. Raises UserError for another kind.
     """
     beta = np.zeros(count, np.float32)
     if kind == "last" and count > 1:
@@ -130,7 +131,7 @@ def fixed(kind, teacher, seed=0):
     """An alpha that needs no search (Table 5): "last", "average" or "random".
 
     "last" is one-hot, as in the methods it stands for. "random" is the softmax of N(0, 1) draws,
-    one for each feature, that follow from `seed`.
+    one for each feature, that follow from `seed`. Raises UserError for another kind.
     """
     draws = np.random.default_rng(seed)
     groups = []

@@ -10,7 +10,8 @@ def connector(shape, channels, name, normalize=False, seed=0, precision="float32
     """A 1x1 convolution without bias from maps of `shape` to `channels` channels.
 
     shape: (height, width, channels) of the input. normalize: whether batch normalization follows
-    (stage 2) or not (search). Returns a Keras model of that name.
+    (stage 2) or not (search). seed: of the initial weights. precision: Keras dtype policy; maps
+    go in and come out in its compute dtype. Returns a Keras model of that name.
     """
     x = inputs = keras.Input(shape, dtype=keras.DTypePolicy(precision).compute_dtype)
     x = keras.layers.Conv2D(

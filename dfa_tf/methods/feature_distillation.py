@@ -13,7 +13,7 @@ def partial_l2(student, target, margin=MARGIN):
     """Squared distance to the target where it matters, one term of Eqn 3.
 
     student: [B, H, W, C], after its connector. target: [B, H, W, C], the aggregation of unclipped
-    pre-ReLU maps. Returns [B] float32: the sum over elements of
+    pre-ReLU maps. margin: m, negative. Returns [B] float32: the sum over elements of
         (s - m)^2  where t <= m and s > m
         (s - t)^2  where m < t <= 0 and s > t, or t > 0
         0          elsewhere: both are negative and the student is below already.

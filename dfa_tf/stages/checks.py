@@ -1,4 +1,4 @@
-"""Whether a teacher and a student can be distilled into each other."""
+"""Whether a network fits the data set, and a teacher and a student each other."""
 
 from dfa_tf.errors import UserError
 
@@ -28,3 +28,15 @@ def check_pair(teacher, student):
             raise UserError(
                 f"{pair} do not correspond in {name}: maps of {sizes[0][0]}x{sizes[0][1]} and {sizes[1][0]}x{sizes[1][1]}"
             )
+
+
+def check_task(network, num_classes, image_shape, path):
+    """Raises UserError unless `network` tells `num_classes` classes of images of `image_shape`."""
+    if network.num_classes != num_classes:
+        raise UserError(
+            f"{path} tells {network.num_classes} classes, the data set has {num_classes}: give a network trained on it, or remove the file"
+        )
+    if network.image_shape != tuple(image_shape):
+        raise UserError(
+            f"{path} takes images {network.image_shape}, the data set's are {tuple(image_shape)}: give a network trained on it, or remove the file"
+        )

@@ -16,11 +16,10 @@ from dfa_tf.methods.feature_distillation import (
     student_loss,
 )
 from dfa_tf.methods.losses import cross_entropy, plain_objective
-from dfa_tf.models.network import Network, load
+from dfa_tf.models.network import Network, load, save
+from dfa_tf.stages.checks import check_pair
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
-from dfa_tf.stages.pair import check_pair
-from dfa_tf.stages.teacher import save_network
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.fit import fit
 from dfa_tf.training.loop import Runtime
@@ -61,13 +60,15 @@ def distill(
     gamma_fd: weight of L_fd in Eqn 4. distance: "partial" (the overhaul's partial L2) or
         "clipped" (L2 of maps clipped at -1). epochs, batch_size, optimizer: the schedule.
     precision: "float32" or "mixed_bfloat16"; logits and losses are float32 in both.
+    augmentation: of the training batches. seed: what batches and connectors follow from.
+    runtime: devices, logging and saving.
     settings: {binding: text}, what config.gin records; by default the arguments.
 
     Writes WORKDIR/distill and returns the float32 Network of its student.keras. Goes on where an
     interrupted run stopped. Raises UserError for what the caller can mend, Interrupted after a
     signal.
     """
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    strategy = runtime.devices
     recorded = settings or described(distill, locals())
     if distance not in DISTANCES:
         raise UserError(f"distill.distance is {' or '.join(DISTANCES)}, not {distance!r}")
@@ -128,12 +129,16 @@ def distill(
                 student=student.name,
                 aggregation=aggregation,
             )
-            save_network(saved, folder.artifact)
+            save(saved, folder.artifact)
     return saved
 
 
 def derived_alpha(aggregation, teacher, seed=0):
-    """The Alpha that `distill.aggregation` names without a search of this workdir."""
+    """The Alpha that `distill.aggregation` names without a search of this workdir.
+
+    seed: of the random one. Raises UserError for another name, or a file that is no alpha.json or
+    does not fit the teacher.
+    """
     if aggregation == "search":
         raise UserError("distill.aggregation='search' needs the alpha of a search: give alpha=")
     if aggregation.endswith(".json") or pathlib.Path(aggregation).is_file():

@@ -3,17 +3,15 @@
 import functools
 import json
 
-import tensorflow as tf
-
 from dfa_tf import files
 from dfa_tf.data.pipeline import Augmentation, check_batches, training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.figures import alpha_heatmap
 from dfa_tf.methods import bridge
 from dfa_tf.methods.alpha import Alpha
+from dfa_tf.stages.checks import check_pair
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
-from dfa_tf.stages.pair import check_pair
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.stages.supernet import Supernet, beta_step, w_step
 from dfa_tf.training.checkpoints import Checkpoints
@@ -73,12 +71,14 @@ def search(
     connector_normalization: batch normalization in the connectors.
     final: alpha after the "last" iteration, or the "mean" over the group's iterations.
     precision: "float32" or "mixed_bfloat16"; logits, losses and beta are float32 in both.
+    augmentation: of the batches of both steps. seed: what batches, connectors and a random start
+        follow from. runtime: devices, logging and saving.
     settings: {binding: text}, what config.gin records; by default the arguments.
 
     Writes WORKDIR/search and returns the Alpha of its alpha.json. Goes on where an interrupted
     run stopped. Raises UserError for what the caller can mend, Interrupted after a signal.
     """
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    strategy = runtime.devices
     folder = StageFolder(
         workdir,
         "search",
@@ -156,7 +156,7 @@ def _search_groups(
     runtime,
 ):
     """The loops of Algorithm 1 over groups and iterations, from the last checkpoint on."""
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    strategy = runtime.devices
     steps_per_epoch = len(splits["train"]) / batch_size
     steps_per_group = steps_of(epochs, len(splits["train"]), batch_size)
     with strategy.scope():
@@ -194,9 +194,12 @@ def _search_groups(
         of_beta, of_w = optimizers[group]
         record.begin(group)
 
-        def on_log(step, means, group=group, of_w=of_w):
-            shown = record.log(group, step, means) | {"learning_rate": of_w.learning_rate}
-            summaries.scalars(shown, step)
+        def on_log(step, means, group=group, of_beta=of_beta, of_w=of_w):
+            rates = {
+                "learning_rate/w": of_w.learning_rate,
+                "learning_rate/beta": of_beta.learning_rate,
+            }
+            summaries.scalars(record.log(group, step, means) | rates, step)
 
         loop = Loop(
             f"search {group}", runtime, checkpoints, summaries, 2 * batch_size, "train/bridge"
@@ -214,7 +217,6 @@ def _search_groups(
             pauses=[i * steps_per_group],
             on_pause=lambda step, group=group: record.told(group),
         )
-        loop.save()
         summaries.figure("alpha", alpha_heatmap(record.alpha(), steps_per_epoch), journal["step"])
     facts = {
         "steps": journal["step"],

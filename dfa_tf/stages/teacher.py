@@ -2,13 +2,10 @@
 
 import json
 
-import tensorflow as tf
-
-from dfa_tf import files
 from dfa_tf.data.pipeline import Augmentation, check_batches
-from dfa_tf.errors import UserError
 from dfa_tf.methods.losses import plain_objective
-from dfa_tf.models.network import Network, load
+from dfa_tf.models.network import Network, load, save
+from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
@@ -38,12 +35,15 @@ def train_teacher(
     The defaults are the wide-ResNet schedule that DFA uses throughout (§4.1).
     network: a `Network`; its present weights are the start, and it is left as it is.
     train, test: examples (see `dfa_tf.data`); without `test` nothing is evaluated.
-    precision: "float32" or "mixed_bfloat16". settings: {binding: text}, what config.gin records;
-        by default the arguments. Goes on where an interrupted run stopped.
-    Returns the trained float32 Network. Raises UserError for what the caller can mend,
-    Interrupted after a signal.
+    augmentation: of the training batches. epochs, batch_size, optimizer: the schedule.
+    precision: "float32" or "mixed_bfloat16"; logits and losses are float32 in both.
+    seed: what the batches follow from. runtime: devices, logging and saving.
+    settings: {binding: text}, what config.gin records; by default the arguments.
+
+    Goes on where an interrupted run stopped. Returns the trained float32 Network. Raises
+    UserError for what the caller can mend, Interrupted after a signal.
     """
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    strategy = runtime.devices
     settings = settings or described(train_teacher, locals())
     inputs = {"network": json.dumps(network.spec), "train": train.description}
     folder = teacher_folder(workdir, settings, strategy, inputs)
@@ -70,15 +70,19 @@ def train_teacher(
         )
         if is_chief(strategy):
             write_metrics(folder, seed, saved, facts)
-            save_network(saved, folder.artifact)
+            save(saved, folder.artifact)
     return saved
 
 
 def adopt_teacher(
     *, network, test=None, workdir, seed=0, runtime=Runtime(), settings=None
 ) -> Network:
-    """Takes a network trained elsewhere as the workdir's teacher: evaluates and copies it there."""
-    strategy = runtime.strategy or tf.distribute.get_strategy()
+    """Takes a network trained elsewhere as the workdir's teacher: evaluates and copies it there.
+
+    network: a trained Network. The other arguments, and what is raised, are as in
+    `train_teacher`. Returns the Network that WORKDIR/teacher/model.keras holds.
+    """
+    strategy = runtime.devices
     inputs = {"network": fingerprint(network)}
     folder = teacher_folder(workdir, settings or {}, strategy, inputs)
     if not runtime.fresh and folder.is_finished():
@@ -99,7 +103,7 @@ def adopt_teacher(
         }
         if is_chief(strategy):
             write_metrics(folder, seed, network, facts)
-            save_network(evaluator.network(network), folder.artifact)
+            save(evaluator.network(network), folder.artifact)
     return evaluator.network(network)
 
 
@@ -115,21 +119,3 @@ def load_teacher(path, expected):
     network = load(path)
     check_task(network, expected.num_classes, expected.image_shape, path)
     return network
-
-
-def check_task(network, num_classes, image_shape, path):
-    """Raises UserError unless `network` tells `num_classes` classes of images of `image_shape`."""
-    if network.num_classes != num_classes:
-        raise UserError(
-            f"{path} tells {network.num_classes} classes, the data set has {num_classes}: give a network trained on it, or remove the file"
-        )
-    if network.image_shape != tuple(image_shape):
-        raise UserError(
-            f"{path} takes images {network.image_shape}, the data set's are {tuple(image_shape)}: give a network trained on it, or remove the file"
-        )
-
-
-def save_network(network, path):
-    """Saves a network as a `.keras` file, at once."""
-    with files.replacing(path) as part:
-        network.save(part)

@@ -11,7 +11,7 @@ from dfa_tf import models
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.methods.alpha import Alpha
 from dfa_tf.stages import folder as folders
-from dfa_tf.stages.pair import check_pair
+from dfa_tf.stages.checks import check_pair
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training import fit as fitting
 from dfa_tf.training.loop import Diverged, Runtime
@@ -286,7 +286,7 @@ def test_mixed_precision_runs_through_all_stages(run):
         assert np.isfinite(group.beta).all()
 
 
-def test_two_replicas_search_and_distil_as_one_does_but_for_batch_statistics(run, two_replicas):
+def test_two_replicas_go_through_search_and_distillation(run, two_replicas):
     runtime = Runtime(strategy=two_replicas, quiet=True, log_every=4, evaluate_every=1e9)
     alpha = run.search(runtime=runtime)
     student = run.distill(runtime=runtime, alpha=alpha)

@@ -284,3 +284,54 @@ def test_bfloat16_steps_come_close_to_float32_ones(batch):
         assert float(found["mixed_bfloat16"][name]) == pytest.approx(
             float(found["float32"][name]), rel=0.02
         )
+
+
+def test_teacher_features_keep_what_is_no_smaller_than_minus_one(batch):
+    """§3.4: the features that the search aggregates, with the resolution switched on and off."""
+    images, _ = batch
+    clipped = _supernet(clip=True).teacher_features("group2", images)
+    whole = _supernet(clip=False).teacher_features("group2", images)
+    for some, every in zip(clipped, whole, strict=True):
+        every = every.numpy()
+        assert every.min() < -1
+        np.testing.assert_array_equal(some.numpy(), np.where(every < -1, -1, every))
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_st_path_takes_the_clipped_last_feature_of_the_student(batch, clip):
+    images, labels = batch
+    supernet = _supernet(clip=clip)
+    connector = {model.name: model for model in supernet.models}["group2_st"]
+    draws = np.random.default_rng(0)
+    aggregation = draws.normal(size=(8, *connector.output_shape[1:])).astype(np.float32)
+    st, _, _ = supernet.paths("group2", images, labels, tf.constant(aggregation))
+    feature = supernet.student(images, training=True)["features"]["group2"][-1].numpy()
+    assert feature.min() < -1
+    if clip:
+        feature = np.where(feature < -1, -1, feature)
+    mapped = connector(feature).numpy()
+
+    def unit(maps):
+        flat = maps.reshape(8, -1).astype(np.float64)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    np.testing.assert_allclose(st, ((unit(mapped) - unit(aggregation)) ** 2).sum(1), rtol=1e-4)
+
+
+def test_ts_path_enters_the_student_where_it_is_told_to(batch):
+    images, labels = batch
+    logits = {}
+    for entry in ("stream", "feature"):
+        supernet = _supernet(entry=entry)
+        connector = {model.name: model for model in supernet.models}["group2_ts"]
+        aggregation = supernet.teacher_features("group2", images)[0]
+        _, _, logits[entry] = supernet.paths("group2", images, labels, aggregation)
+        entering = connector(aggregation, training=True)
+        if entry == "stream":
+            # A feature is the stream as the next normalization gives it, and the third group's
+            # first block, which changes the shape, sees nothing else.
+            norm = supernet.student.get_layer("group3_block1_norm1")
+            entering = norm(entering, training=True)
+        expected = supernet.student.tail("group2", entering, training=True, entry="feature")
+        np.testing.assert_allclose(logits[entry], expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(logits["stream"], logits["feature"], atol=1e-2)

@@ -1,0 +1,67 @@
+"""What stage 2 minimises, against the paper's formulas worked out in NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.methods.alpha import fixed
+from dfa_tf.methods.feature_distillation import partial_l2
+from dfa_tf.stages import distill as distilling
+from tests.conftest import same, small_network, values
+
+GROUPS = ("group1", "group2", "group3")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """(teacher, student, alpha, connectors, objective) with gamma_fd = 0.01."""
+    teacher, student = small_network(22, 2, seed=1), small_network(16, 1, seed=2)
+    alpha = fixed("random", teacher, seed=5)
+    connectors = distilling._connectors(teacher, student, 0, "float32")
+    objective = distilling._objective(teacher, student, alpha, connectors, 0.01, partial_l2)
+    return teacher, student, alpha, connectors, objective
+
+
+def _partial_l2(s, t, m=-1.0):
+    """The three cases of the partial L2, as they are printed; summed over all but the examples."""
+    cases = np.where(
+        t <= m,
+        np.where(s > m, (s - m) ** 2, 0),
+        np.where((t <= 0) & (s <= t), 0, (s - t) ** 2),
+    )
+    return cases.reshape(len(s), -1).sum(1)
+
+
+def test_loss_is_cross_entropy_and_the_weighted_distances_to_the_aggregations(parts, batch):
+    teacher, student, alpha, connectors, objective = parts
+    images, labels = batch
+    features = teacher(images, training=False)["features"]
+    outputs = student(images, training=True)
+    distillation = 0
+    for connector, name, weight in zip(connectors, GROUPS, (1 / 4, 1 / 2, 1), strict=True):
+        maps = [t.numpy().astype(np.float64) for t in features[name]]
+        assert min(t.min() for t in maps) < -1  # nothing is clipped before it is mixed
+        target = sum(a * t for a, t in zip(alpha[name], maps, strict=True))
+        mapped = connector(outputs["features"][name][-1], training=True).numpy()
+        distillation = distillation + weight * _partial_l2(mapped.astype(np.float64), target)
+    logits = outputs["logits"].numpy().astype(np.float64)
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    entropy = -np.log((odds / odds.sum(1, keepdims=True))[np.arange(8), labels.numpy()])
+
+    loss, _, told = objective(images, labels)
+    np.testing.assert_allclose(told["cross_entropy"], entropy, rtol=1e-4)
+    np.testing.assert_allclose(told["feature_distillation"], distillation, rtol=1e-4)
+    np.testing.assert_allclose(loss, entropy + 0.01 * distillation, rtol=1e-4)
+
+
+def test_teacher_is_never_changed_and_gets_no_gradient(parts, batch):
+    teacher, student, _, connectors, objective = parts
+    before = values(teacher.variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(objective(*batch)[0])
+    of_teacher = [v.value for v in teacher.trainable_variables]
+    of_student = [v.value for m in (student, *connectors) for v in m.trainable_variables]
+    gradients = tape.gradient(loss, of_teacher + of_student)
+    assert all(gradient is None for gradient in gradients[: len(of_teacher)])
+    assert all(gradient is not None for gradient in gradients[len(of_teacher) :])
+    assert same(before, values(teacher.variables))  # its moving statistics among them
