@@ -6,6 +6,7 @@ is used as it is; else a virtual environment, .venv beside this folder, is made 
 
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -16,6 +17,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 10), (3, 13)  # of Python, that TensorFlow is built for
+OLDEST_PACKAGES = {"tensorflow": (2, 20), "keras": (3, 12)}
 MODULES = [
     "absl",
     "ai_edge_litert",
@@ -39,16 +41,27 @@ def ensure(extra_modules=()):
     if all(_is_installed(module) for module in (*MODULES, *extra_modules)):
         return
     python = VENV / "bin" / "python"
-    if pathlib.Path(sys.prefix) == VENV and _is_complete():
+    if not _is_complete():
+        _make()
+    elif pathlib.Path(sys.prefix) == VENV:
         _fail(f"{VENV} lacks packages: remove it, it is made again")
-    _make()
     os.execv(python, [str(python), *sys.argv])
 
 
 def _is_installed(module):
     spec = importlib.util.find_spec(module)
     # A folder of that name, such as this repository's gin/, is no package: it has no origin.
-    return spec is not None and spec.origin is not None
+    return spec is not None and spec.origin is not None and _is_new_enough(module)
+
+
+def _is_new_enough(module):
+    if module not in OLDEST_PACKAGES:
+        return True
+    try:
+        version = importlib.metadata.version(module).split(".")
+    except importlib.metadata.PackageNotFoundError:  # it comes in a package of another name
+        return True
+    return tuple(map(int, version[:2])) >= OLDEST_PACKAGES[module]
 
 
 def _make():
@@ -88,7 +101,7 @@ def _recipe():
 def _suitable_python():
     """This Python, or another one that TensorFlow is built for."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
-        return sys.executable
+        return getattr(sys, "_base_executable", sys.executable)  # .venv's own may be removed
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
         if found:
