@@ -176,13 +176,6 @@ def test_wrong_teacher_files_are_told_and_left_alone(command, tmp_path):
         assert path.read_bytes() == before
 
 
-def test_debug_shows_the_traceback(command):
-    from dfa_tf.errors import UserError
-
-    with pytest.raises(UserError):
-        command("search", "--debug", "--gin_file=gin/nothing.gin")
-
-
 @pytest.mark.parametrize("name", options.DESCRIPTIONS)
 def test_help_comes_without_tensorflow(name):
     code = (
