@@ -2,6 +2,7 @@
 
 import matplotlib.figure
 import numpy as np
+from matplotlib.colors import PowerNorm
 
 
 def alpha_heatmap(alpha, steps_per_epoch=None):
@@ -9,7 +10,8 @@ def alpha_heatmap(alpha, steps_per_epoch=None):
 
     alpha: an `Alpha` whose groups have histories. steps_per_epoch: to label epochs, not steps.
     Returns a matplotlib figure: one panel a group, a row a feature, the last block on top,
-    darker for more weight; the final weight stands at the right of its row.
+    darker for more weight, by its square root, so that small ones can be told apart; the final
+    weight stands at the right of its row.
     """
     count = len(alpha.groups)
     rows = max(len(group.features) for group in alpha.groups)
@@ -24,7 +26,11 @@ def alpha_heatmap(alpha, steps_per_epoch=None):
         weights = np.array([weights for _, weights in history]).T
         edges = _edges(at)
         mesh = axis.pcolormesh(
-            edges, np.arange(len(weights) + 1) + 0.5, weights, cmap="Greys", vmin=0, vmax=1
+            edges,
+            np.arange(len(weights) + 1) + 0.5,
+            weights,
+            cmap="Greys",
+            norm=PowerNorm(0.5, 0, 1),
         )
         axis.set_title(f"{group.name}" if len(history) > 1 else f"{group.name} (not searched)")
         axis.set_xlabel(f"{unit} of the group's search")
