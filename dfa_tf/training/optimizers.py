@@ -111,7 +111,7 @@ class Optimizer:
     @property
     def learning_rate(self):
         """What the next step will use: a float."""
-        return float(self._optimizer.learning_rate)
+        return float(tf.convert_to_tensor(self._optimizer.learning_rate))  # of any replica
 
     def apply(self, gradients):
         """One step. Call it on every replica, with the replica's share of the gradients.

@@ -109,3 +109,12 @@ def test_steps_carry_remainders_over():
 def test_no_whole_batch_is_refused():
     with pytest.raises(UserError, match="make no batch of 128"):
         steps_of(0, 1000, 128)
+
+
+@pytest.mark.parametrize("recipe", [Adam(0.02), SGD(Cosine(0.02))])
+def test_learning_rate_can_be_read_under_replicas(recipe, two_replicas):
+    with two_replicas.scope():
+        variables = [tf.Variable([1.0])]
+        schedule = () if isinstance(recipe, Adam) else (10, 100)
+        optimizer = recipe.build(variables, *schedule)
+    assert optimizer.learning_rate == pytest.approx(0.02)
