@@ -1,6 +1,7 @@
 """Exported files do what the network does, or are not there."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -85,12 +86,17 @@ def test_export_that_does_not_match_fails_and_leaves_no_such_file(
     assert not list((tmp_path / "export").iterdir())
 
 
-def test_finished_export_is_kept_until_the_student_changes(exported, test_images, monkeypatch):
+def test_finished_export_is_kept_until_the_student_changes(
+    exported, test_images, monkeypatch, tmp_path
+):
     workdir, network, report = exported
+    shutil.copytree(workdir / "export", tmp_path / "export")
     monkeypatch.setattr(exporting, "_compared", None)  # would fail if it were called
-    assert exporting.export(network=network, test=test_images, workdir=workdir) == report
+    assert exporting.export(network=network, test=test_images, workdir=tmp_path) == report
     with pytest.raises(TypeError):
-        exporting.export(network=small_network(depth=10), test=test_images, workdir=workdir)
+        exporting.export(network=small_network(depth=10), test=test_images, workdir=tmp_path)
+    # Nothing of the former student is left to be taken for this one's.
+    assert not list((tmp_path / "export").iterdir())
 
 
 @pytest.fixture(scope="module")
