@@ -14,6 +14,7 @@ import dataclasses
 import difflib
 import inspect
 import pathlib
+import re
 
 import gin
 from dfa_tf import data, models
@@ -94,7 +95,7 @@ def parse(gin_files, bindings):
             where = f"--gin_bindings={binding!r}"
             gin.parse_config(binding)
         where = "the config"
-        _check_macros()
+        _check_macros("\n".join([*map(_text_with_includes, gin_files), *bindings]))
         gin.finalize()
     except UserError:
         raise
@@ -206,29 +207,23 @@ def _macro(name):
     return value
 
 
-def _check_macros():
-    """Raises UserError for a macro that nothing uses: most likely a misspelt one."""
-    config = gin.config._CONFIG
-    used = {
-        scope
-        for (scope, _), bindings in config.items()
-        for value in bindings.values()
-        for scope in _macros_in(value)
-    }
-    for scope, selector in config:
+def _check_macros(text):
+    """Raises UserError for a macro that nothing in the config's text uses: likely a misspelt one.
+
+    In the text, since a use that a later binding replaced is one all the same.
+    """
+    used = set(re.findall(r"%([\w./]+)", text))
+    for scope, selector in gin.config._CONFIG:
         if selector == "gin.macro" and scope not in used and scope not in NETWORKS:
             close = difflib.get_close_matches(scope, [*NETWORKS, *used], n=1)
             hint = f"did you mean {close[0]}" if close else "remove it"
             raise UserError(f"nothing uses the macro {scope}: {hint}")
 
 
-def _macros_in(value):
-    if isinstance(value, gin.config.ConfigurableReference):
-        if repr(value).startswith("%"):
-            yield repr(value)[1:]
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _macros_in(item)
+def _text_with_includes(path):
+    text = find_gin_file(path).read_text()
+    included = re.findall(r"""^\s*include\s+["'](.+?)["']""", text, re.MULTILINE)
+    return "\n".join([text, *map(_text_with_includes, included)])
 
 
 def _check_type(name, value, default):

@@ -142,6 +142,12 @@ def test_binding_that_is_not_right_is_told(binding, told):
     assert "\n" not in str(caught.value)
 
 
+def test_macro_whose_uses_are_all_replaced_is_no_mistake():
+    stages = ("train_teacher", "search", "distill")
+    config.parse(["gin/cifar100_cpu.gin"], [f"{s}.precision = 'float32'" for s in stages])
+    assert config.value("search", "precision") == "float32"
+
+
 @pytest.mark.parametrize(
     ("binding", "told"),
     [
