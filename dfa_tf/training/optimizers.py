@@ -7,6 +7,31 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 
+# First, because the classes below make instances for their defaults.
+
+
+def _schedule(rate, steps_per_epoch, steps):
+    return rate.schedule(steps_per_epoch, steps) if hasattr(rate, "schedule") else rate
+
+
+def _check_rate(name, rate):
+    if not hasattr(rate, "schedule"):
+        if not isinstance(rate, int | float):
+            raise UserError(f"{name}.learning_rate is a number or a schedule, not {rate!r}")
+        _check_no_negative(name, learning_rate=rate)
+
+
+def _check_positive(name, **values):
+    for parameter, value in values.items():
+        if not value > 0:
+            raise UserError(f"{name}.{parameter} lies above 0, not at {value}")
+
+
+def _check_no_negative(name, **values):
+    for parameter, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{name}.{parameter} is 0 or more, not {value}")
+
 
 @dataclasses.dataclass(frozen=True)
 class StepDecay:
@@ -18,6 +43,11 @@ class StepDecay:
     initial: float = 0.1
     factor: float = 0.2
     epochs: tuple = (60, 120, 160)
+
+    def __post_init__(self):
+        _check_positive("step_decay", initial=self.initial, factor=self.factor)
+        if list(self.epochs) != sorted(set(self.epochs)) or min(self.epochs, default=1) <= 0:
+            raise UserError(f"step_decay.epochs ascend from above 0, unlike {self.epochs}")
 
     def schedule(self, steps_per_epoch, steps):
         """The Keras schedule over steps; `steps` of them in all."""
@@ -37,6 +67,10 @@ class Cosine:
     initial: float = 0.1
     warmup_epochs: float = 0.0
 
+    def __post_init__(self):
+        _check_positive("cosine", initial=self.initial)
+        _check_no_negative("cosine", warmup_epochs=self.warmup_epochs)
+
     def schedule(self, steps_per_epoch, steps):
         """As `StepDecay.schedule`."""
         warmup = min(round(self.warmup_epochs * steps_per_epoch), steps - 1)
@@ -52,23 +86,24 @@ class Cosine:
 class SGD:
     """Stochastic gradient descent with momentum, as DFA trains weights (§4.1).
 
+    learning_rate: a schedule, or a number for a constant one.
     weight_decay: of the coupled kind, `gradient += weight_decay * weight`, for all variables.
     """
 
-    learning_rate: StepDecay | Cosine = StepDecay()
+    learning_rate: StepDecay | Cosine | float = StepDecay()
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 5e-4
 
+    def __post_init__(self):
+        _check_rate("sgd", self.learning_rate)
+        _check_no_negative("sgd", momentum=self.momentum, weight_decay=self.weight_decay)
+
     def build(self, variables, steps_per_epoch, steps):
-        """An `Optimizer` of these variables."""
-        return Optimizer(
-            keras.optimizers.SGD(
-                self.learning_rate.schedule(steps_per_epoch, steps), self.momentum, self.nesterov
-            ),
-            variables,
-            self.weight_decay,
-        )
+        """An `Optimizer` of these variables for a run of `steps` steps."""
+        rate = _schedule(self.learning_rate, steps_per_epoch, steps)
+        sgd = keras.optimizers.SGD(rate, self.momentum, self.nesterov)
+        return Optimizer(sgd, variables, self.weight_decay)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,18 +112,30 @@ class Adam:
 
     Each step moves a parameter by about `learning_rate` at most, so learning_rate times steps is
     how far one can travel.
+    learning_rate: as in `SGD`.
     weight_decay: coupled, as in `SGD`: it is lambda in Eqn 7, for R(beta) = |beta|^2 / 2.
     """
 
-    learning_rate: float = 1e-3
+    learning_rate: StepDecay | Cosine | float = 1e-3
     beta_1: float = 0.5
     beta_2: float = 0.999
     weight_decay: float = 1e-3
 
-    def build(self, variables):
-        """An `Optimizer` of these variables."""
-        adam = keras.optimizers.Adam(self.learning_rate, self.beta_1, self.beta_2, epsilon=1e-8)
+    def __post_init__(self):
+        _check_rate("adam", self.learning_rate)
+        _check_no_negative("adam", weight_decay=self.weight_decay)
+
+    def build(self, variables, steps_per_epoch, steps):
+        """As `SGD.build`."""
+        rate = _schedule(self.learning_rate, steps_per_epoch, steps)
+        adam = keras.optimizers.Adam(rate, self.beta_1, self.beta_2, epsilon=1e-8)
         return Optimizer(adam, variables, self.weight_decay)
+
+
+def check_recipe(optimizer):
+    """Raises UserError unless `optimizer` is one of the above."""
+    if not isinstance(optimizer, SGD | Adam):
+        raise UserError(f"an optimizer is an SGD or an Adam of dfa_tf.training, not {optimizer!r}")
 
 
 class Optimizer:

@@ -36,7 +36,7 @@ def _sgd(rate=0.1, momentum=0.0, decay=0.0):
 
 
 def _beta_step(supernet, group, loss=None, adam=None):
-    optimizer = (adam or Adam()).build([supernet.beta[group]])
+    optimizer = (adam or Adam()).build([supernet.beta[group]], 10, 100)
     return beta_step(supernet, group, loss or _loss(), optimizer, 8)
 
 
@@ -62,7 +62,7 @@ def test_gradient_for_beta_equals_a_numerical_one(group, gammas):
     supernet = _supernet(initial="random")
     loss = _loss(*gammas)
     beta = supernet.beta[group]
-    still = Adam(learning_rate=0.0).build([beta])
+    still = Adam(learning_rate=0.0).build([beta], 10, 100)
     measured = beta_step(supernet, group, loss, still, 256)(images, labels)
     start = beta.numpy()
 
@@ -219,7 +219,7 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         supernet = _supernet()
         if freeze:
             _without_batch_statistics(supernet)
-        of_beta = Adam(learning_rate=0.05).build([supernet.beta["group2"]])
+        of_beta = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
         of_w = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
     phases = [
         beta_step(supernet, "group2", _loss(), of_beta, 8),

@@ -1,11 +1,12 @@
 """Update rules against plain NumPy; schedules in epochs."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
-from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay, steps_of
+from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay, check_recipe, steps_of
 
 
 class _Constant:
@@ -42,7 +43,7 @@ def test_adam_with_coupled_decay():
     gradients = 0.01 * np.random.default_rng(1).normal(0, 1, (6, 3)).astype(np.float32)
     start, rate, b1, b2, decay = np.array([1.0, -2.0, 0.5]), 1e-3, 0.5, 0.999, 0.1
     variable = tf.Variable(start, dtype=tf.float32)
-    found = _run(Adam(rate, b1, b2, decay).build([variable]), variable, gradients)
+    found = _run(Adam(rate, b1, b2, decay).build([variable], 1, 5), variable, gradients)
     weight, m, v = start.copy(), 0, 0
     for t, gradient in enumerate(gradients, start=1):
         gradient = gradient + decay * weight
@@ -53,7 +54,7 @@ def test_adam_with_coupled_decay():
 
 def test_adam_moves_a_parameter_by_its_learning_rate_at_most_to_begin_with():
     variable = tf.Variable([0.0])
-    _run(Adam(0.01, weight_decay=0.0).build([variable]), variable, [[1e-3]])
+    _run(Adam(0.01, weight_decay=0.0).build([variable], 1, 1), variable, [[1e-3]])
     np.testing.assert_allclose(variable, [-0.01], rtol=0.02)
 
 
@@ -115,6 +116,33 @@ def test_no_whole_batch_is_refused():
 def test_learning_rate_can_be_read_under_replicas(recipe, two_replicas):
     with two_replicas.scope():
         variables = [tf.Variable([1.0])]
-        schedule = () if isinstance(recipe, Adam) else (10, 100)
-        optimizer = recipe.build(variables, *schedule)
+        optimizer = recipe.build(variables, 10, 100)
     assert optimizer.learning_rate == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Cosine(-1.0), "cosine.initial lies above 0"),
+        (lambda: Cosine(0.1, -1.0), "cosine.warmup_epochs is 0 or more"),
+        (lambda: StepDecay(epochs=(60, 40)), "step_decay.epochs ascend"),
+        (lambda: SGD(weight_decay=-1.0), "sgd.weight_decay is 0 or more"),
+        (lambda: Adam(weight_decay=-1.0), "adam.weight_decay is 0 or more"),
+        (lambda: Adam("fast"), "adam.learning_rate is a number or a schedule"),
+        (lambda: check_recipe(keras.optimizers.SGD()), "an optimizer is an SGD or an Adam"),
+    ],
+)
+def test_what_no_schedule_can_be_is_told(make, told):
+    with pytest.raises(UserError, match=told):
+        make()
+
+
+def test_adam_takes_a_schedule_as_sgd_does():
+    variable = tf.Variable([0.0])
+    optimizer = Adam(Cosine(0.1), weight_decay=0.0).build([variable], 1, 10)
+    rates = []
+    for _ in range(10):
+        rates.append(optimizer.learning_rate)
+        optimizer.apply([tf.constant([1.0])])
+    expected = [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(10)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
