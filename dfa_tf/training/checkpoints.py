@@ -6,6 +6,8 @@ import tempfile
 
 import tensorflow as tf
 
+from dfa_tf.errors import UserError, first_line
+
 
 class Journal(tf.train.experimental.PythonState):
     """What a stage has recorded so far, a JSON-like dict that is saved with the variables."""
@@ -51,11 +53,28 @@ class Checkpoints:
         )
 
     def restore(self):
-        """Goes back to the last state saved, if there is one. Returns whether there was."""
-        if not self._manager.latest_checkpoint:
-            return False
-        self._checkpoint.restore(self._manager.latest_checkpoint).assert_consumed()
-        return True
+        """Goes back to the last state saved that can be read. Returns whether there was one.
+
+        Raises UserError where there are some, and none can be read.
+        """
+        for path in reversed(self._manager.checkpoints):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+                return True
+            except Exception as error:  # of many kinds, by what is damaged and how
+                reason = error
+        if self._manager.checkpoints:
+            raise UserError(
+                f"no checkpoint in {self._folder} can be read ({first_line(reason)}): --fresh begins the stage anew"
+            ) from reason
+        return False
+
+    @property
+    def kept(self):
+        """What is there to go on from, in words."""
+        path = self._manager.latest_checkpoint
+        step = path and path.rsplit("-", 1)[1]
+        return f"the checkpoint of step {step} is kept" if path else "there is no checkpoint yet"
 
     def is_finite(self):
         """Whether no variable holds NaN or infinity."""

@@ -1,8 +1,10 @@
 """The devices a run is spread over."""
 
+import os
+
 import tensorflow as tf
 
-from dfa_tf.errors import UserError
+from dfa_tf.errors import UserError, first_line
 
 
 def strategy_named(name):
@@ -14,7 +16,14 @@ def strategy_named(name):
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        if not os.environ.get("TF_CONFIG"):
+            raise UserError("--strategy=multi_worker needs TF_CONFIG, which names the machines")
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except Exception as error:  # of many kinds, by what is wrong with the cluster
+            raise UserError(
+                f"--strategy=multi_worker: TF_CONFIG does not make a cluster ({first_line(error)})"
+            ) from error
     if name == "default":
         return tf.distribute.get_strategy()
     raise UserError(f"--strategy is mirrored, multi_worker or default, not {name}")

@@ -98,7 +98,7 @@ class Loop:
         """Saves a checkpoint now. Raises Diverged, saving nothing, where a weight is no finite number."""
         if not self._checkpoints.is_finite():
             raise Diverged(
-                f"{self._label}: a weight is NaN or infinite at step {self.journal['step']}; the last checkpoint is kept, a lower learning rate may help"
+                f"{self._label}: a weight is NaN or infinite at step {self.journal['step']}; {self._checkpoints.kept}, a lower learning rate may help"
             )
         self.journal["seconds"] = time.monotonic() - self._began
         self._checkpoints.save()
@@ -198,7 +198,7 @@ class Loop:
         if bad.any():
             step = self.journal["step"] + int(np.argmax(bad)) + 1
             raise Diverged(
-                f"{self._label}: {self._watched} is {measured[self._watched][bad][0]} at step {step}; the last checkpoint is kept, a lower learning rate may help"
+                f"{self._label}: {self._watched} is {measured[self._watched][bad][0]} at step {step}; {self._checkpoints.kept}, a lower learning rate may help"
             )
 
     def _add_to_means(self, measured):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import tensorflow as tf
 
+from dfa_tf.errors import UserError
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.optimizers import SGD, Cosine
 
@@ -48,6 +49,26 @@ def test_files_of_a_save_that_was_killed_are_ignored(tmp_path):
     other, found, again = _stage(tmp_path)
     assert again.restore()
     assert (other["step"], float(found)) == (1, 1.0)
+
+
+def _cut(folder, step):
+    (path,) = folder.glob(f"step-{step}.data*")
+    path.write_bytes(path.read_bytes()[:3])
+
+
+def test_damaged_state_gives_way_to_the_one_before(tmp_path):
+    journal, variable, checkpoints = _stage(tmp_path)
+    for step in (1, 2):
+        journal["step"] = step
+        variable.assign(step)
+        checkpoints.save()
+    _cut(tmp_path, 2)
+    other, found, again = _stage(tmp_path)
+    assert again.restore()
+    assert (other["step"], float(found)) == (1, 1.0)
+    _cut(tmp_path, 1)
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read .*: --fresh"):
+        _stage(tmp_path)[2].restore()
 
 
 def test_optimizer_state_comes_back(tmp_path):
