@@ -10,6 +10,7 @@ import pytest
 from dfa_tf import files
 from dfa_tf.errors import UserError
 from dfa_tf.stages.folder import StageFolder
+from dfa_tf.training.loop import Runtime
 
 
 def test_file_replaces_the_old_one_only_when_done(tmp_path):
@@ -49,9 +50,10 @@ def test_fresh_start_killed_anywhere_leaves_no_work_of_another_config(tmp_path, 
         settings = {"search.epochs": epochs}
         return StageFolder(tmp_path, "search", "alpha.json", settings)
 
+    fresh = Runtime(fresh=True, quiet=True)
     entries = ("alpha.json", "metrics.json", "checkpoints/step.index", "alpha.png")
     for moment in range(len(entries) + 2):
-        with made("1").work(fresh=True):
+        with made("1").work(fresh):
             for entry in entries:
                 files.write_text(made("1").path / entry, "old")
         left = [moment]
@@ -68,7 +70,7 @@ def test_fresh_start_killed_anywhere_leaves_no_work_of_another_config(tmp_path, 
         with monkeypatch.context() as patched:
             patched.setattr(pathlib.Path, "unlink", kill_in_time(pathlib.Path.unlink))
             patched.setattr(shutil, "rmtree", kill_in_time(shutil.rmtree))
-            with contextlib.suppress(Killed), made("2").work(fresh=True):
+            with contextlib.suppress(Killed), made("2").work(fresh):
                 pass
         try:
             finished = made("2").is_finished()

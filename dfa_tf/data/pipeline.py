@@ -13,10 +13,17 @@ class Augmentation:
 
     pad: pixels of reflection padding on each side before a crop to the old size; 0 for none.
     flip: whether half of the images are mirrored left to right.
+    Raises UserError for a padding that is no whole number, 0 or more.
     """
 
     pad: int = 4
     flip: bool = True
+
+    def __post_init__(self):
+        if not isinstance(self.pad, int) or self.pad < 0:
+            raise UserError(f"dataset.pad is a whole number of pixels, not {self.pad!r}")
+        if not isinstance(self.flip, bool):
+            raise UserError(f"dataset.flip is True or False, not {self.flip!r}")
 
     def __call__(self, images, seed):
         """Augments a batch. images: [B, H, W, C]. seed: int [2]. Returns images' shape and dtype.

@@ -85,6 +85,7 @@ def _prepared_builder(name, data_dir):
         raise UserError(f"there is no data set {name!r}: {hint}") from error
     except Exception as error:
         raise UserError(f"the data set {name!r} cannot be opened: {first_line(error)}") from error
+    _supervised_keys(builder)  # raises for what is not worth a download
     if not builder.is_prepared():
         mend = "name its folder with --data_dir, or prepare it where there is a network"
         where = f"{name} is not prepared in {builder.data_dir}"

@@ -26,6 +26,10 @@ def load(
         where the set has no validation part of its own.
     Raises UserError where the set is unknown or cannot be had.
     """
+    if in_memory not in (None, True, False):
+        raise UserError(f"dataset.in_memory is True, False or None, not {in_memory!r}")
+    if image_size is not None and not _is_size(image_size):
+        raise UserError(f"dataset.image_size is (height, width), not {image_size!r}")
     if name == "digits":
         if image_size:
             raise UserError("digits are 8x8 images: leave dataset.image_size unbound")
@@ -40,3 +44,8 @@ def load(
     return dataclasses.replace(
         dataset, augmentation=augmentation, validation_fraction=validation_fraction
     )
+
+
+def _is_size(size):
+    is_pair = isinstance(size, tuple | list) and len(size) == 2
+    return is_pair and all(isinstance(length, int) and length > 0 for length in size)

@@ -1,6 +1,8 @@
-"""Whether a network fits the data set, and a teacher and a student each other."""
+"""Whether networks, examples and a schedule fit each other."""
 
+from dfa_tf.data.pipeline import check_batches
 from dfa_tf.errors import UserError
+from dfa_tf.training.optimizers import check_recipe, steps_of
 
 
 def check_pair(teacher, student):
@@ -40,3 +42,26 @@ def check_task(network, num_classes, image_shape, path):
         raise UserError(
             f"{path} takes images {network.image_shape}, the data set's are {tuple(image_shape)}: give a network trained on it, or remove the file"
         )
+
+
+def check_examples(network, *examples):
+    """Raises UserError unless `network` takes these images and tells all of their classes."""
+    for part in examples:
+        if network.image_shape != part.image_shape:
+            raise UserError(
+                f"{network.name} takes images {network.image_shape}, the examples' are {part.image_shape}: they must agree"
+            )
+        if network.num_classes <= part.labels.max():
+            raise UserError(
+                f"{network.name} tells {network.num_classes} classes, the examples have labels up to {part.labels.max()}: build it for {part.labels.max() + 1} classes"
+            )
+
+
+def check_schedule(examples, *, batch_size, epochs, augmentation, replicas, optimizers):
+    """Raises UserError unless such a run can be made: of batches from each of `examples`, for
+    `epochs` epochs of the first, with these recipes of optimizers."""
+    for part in examples:
+        check_batches(part, batch_size, augmentation, replicas)
+    steps_of(epochs, len(examples[0]), batch_size)
+    for optimizer in optimizers:
+        check_recipe(optimizer)

@@ -1,11 +1,12 @@
 """Stage 2 of DFA: feature distillation with a derived aggregation (Algorithm 1, right)."""
 
 import json
+import os
 import pathlib
 
 import tensorflow as tf
 
-from dfa_tf.data.pipeline import Augmentation, check_batches
+from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
 from dfa_tf.methods.alpha import Alpha, fixed
 from dfa_tf.methods.bridge import aggregate
@@ -17,13 +18,13 @@ from dfa_tf.methods.feature_distillation import (
 )
 from dfa_tf.methods.losses import cross_entropy, plain_objective
 from dfa_tf.models.network import Network, load, save
-from dfa_tf.stages.checks import check_pair
+from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.fit import fit
 from dfa_tf.training.loop import Runtime
-from dfa_tf.training.optimizers import SGD, steps_of
+from dfa_tf.training.optimizers import SGD
 from dfa_tf.training.seeds import derived_seed
 
 
@@ -52,7 +53,7 @@ def distill(
 
     teacher: a Network, never changed; None for aggregation "none".
     student: a Network; its present weights are the start, and it is left as it is.
-    alpha: an Alpha. Without one, `aggregation` says which: "last", "average", "random" (Table 5),
+    alpha: an Alpha, or the path of an alpha.json. Without one, `aggregation` says which: "last", "average", "random" (Table 5),
         the path of an alpha.json, or "none" for plain training without a teacher. With one, or
         from a search of this workdir, it is "search".
     train, test: examples; the paper trains on search's train and validation together. Without
@@ -76,8 +77,11 @@ def distill(
         if teacher is None:
             raise UserError(f"distill.aggregation={aggregation!r} needs a teacher")
         check_pair(teacher, student)
+        if isinstance(alpha, str | os.PathLike):
+            alpha = Alpha.load(alpha)
         alpha = alpha or derived_alpha(aggregation, teacher, derived_seed(seed, "random alpha"))
         alpha.check_fits(teacher)
+    check_examples(student, *filter(None, (train, test)))
     inputs = {"student": json.dumps(student.spec), "train": train.description}
     if aggregation != "none":
         inputs |= {
@@ -90,9 +94,15 @@ def distill(
     if not runtime.fresh and folder.is_finished():
         return load(folder.artifact)
 
-    check_batches(train, batch_size, augmentation, strategy.num_replicas_in_sync)
-    steps_of(epochs, len(train), batch_size)
-    with folder.work(runtime.fresh):
+    check_schedule(
+        [train],
+        batch_size=batch_size,
+        epochs=epochs,
+        augmentation=augmentation,
+        replicas=strategy.num_replicas_in_sync,
+        optimizers=[optimizer],
+    )
+    with folder.work(runtime):
         with strategy.scope():
             trained = student.copy(precision)
             if aggregation == "none":

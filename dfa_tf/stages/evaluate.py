@@ -22,7 +22,10 @@ def evaluate(path, dataset, batch_size=500):
         raise UserError(
             f"{path} takes images {image_shape}, {dataset.name}'s are {dataset.image_shape}: {mend}"
         )
-    classes = run(np.zeros((1, *dataset.image_shape), np.uint8)).shape[-1]
+    outputs = run(np.zeros((1, *dataset.image_shape), np.uint8)).shape
+    if len(outputs) != 2:
+        raise UserError(f"{path} gives outputs {outputs} for an image: it is no classifier")
+    classes = outputs[-1]
     if classes != dataset.num_classes:
         raise UserError(
             f"{path} tells {classes} classes, {dataset.name} has {dataset.num_classes}: {mend}"

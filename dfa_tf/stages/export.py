@@ -4,6 +4,7 @@ import collections
 import json
 import pathlib
 import shutil
+import sys
 import time
 
 import keras
@@ -42,6 +43,7 @@ def export(*, network, test, workdir, fresh=False):
     report = None if fresh else _finished(folder, student)
     if report is None:
         with held(folder):
+            print(f"export: {folder}", file=sys.stderr)
             _remove_outdated(folder)
             report = {"student": student} | _export(network.copy("float32"), test, folder)
             files.write_json(folder / "export.json", report)
@@ -88,9 +90,10 @@ def _finished(folder, student):
     """The report of a complete export of this student, or None."""
     try:
         report = json.loads((folder / "export.json").read_text())
-        paths = [report["saved_model"]["path"], *(file["path"] for file in report["files"])]
-        complete = all((folder / path).exists() for path in paths)
-        return report if complete and report["student"] == student else None
+        recorded = [report["saved_model"], *report["files"]]
+        sizes = [_described(folder / file["path"])["bytes"] for file in recorded]
+        is_whole = sizes == [file["bytes"] for file in recorded]
+        return report if is_whole and report["student"] == student else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

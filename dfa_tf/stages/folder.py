@@ -8,10 +8,12 @@ import inspect
 import os
 import pathlib
 import shutil
+import sys
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
+from dfa_tf.training.loop import Runtime
 
 CONFIG = "config.gin"
 LOCK = ".lock"
@@ -36,6 +38,10 @@ class StageFolder:
         self._writes = writes
 
     @property
+    def _command(self):
+        return "train_teacher" if self.stage == "teacher" else self.stage
+
+    @property
     def config_text(self):
         """The stage's config.gin."""
         lines = [f"{name} = {value}" for name, value in self._lines.items()]
@@ -50,8 +56,8 @@ class StageFolder:
         return os.path.exists(self.artifact)
 
     @contextlib.contextmanager
-    def work(self, fresh=False):
-        """Holds the folder while the stage runs. fresh: remove what is there first.
+    def work(self, runtime=Runtime()):
+        """Holds the folder while the stage runs, having told so; with runtime.fresh, empties it.
 
         Raises UserError where it cannot be written, or another process works in it.
         """
@@ -59,10 +65,12 @@ class StageFolder:
             yield
             return
         with held(self.path):
-            if fresh:
+            if runtime.fresh:
                 self._clear()
             else:
                 self._check_config()
+            if not runtime.quiet:
+                print(f"{self.stage}: {self.path}", file=sys.stderr)
             files.write_text(self.path / CONFIG, self.config_text)
             yield
 
@@ -87,7 +95,9 @@ class StageFolder:
         )
         names = sorted({*recorded, *self._lines}, key=lambda name: (name.startswith("#"), name))
         differences = [
-            f"{name.removeprefix('# ')} was {_short(recorded.get(name))}, is {_short(self._lines.get(name))}"
+            "{} was {}, is {}".format(
+                name.removeprefix("# "), *_short(recorded.get(name), self._lines.get(name))
+            )
             for name in names
             if recorded.get(name) != self._lines.get(name)
         ]
@@ -96,7 +106,7 @@ class StageFolder:
             if len(differences) > MOST_DIFFERENCES:
                 told += f"; and {len(differences) - MOST_DIFFERENCES} more"
             raise UserError(
-                f"{self.path} was made with another config ({told}): choose another --workdir, go back to its config, or start {self.stage} anew with --fresh"
+                f"{self.path} was made with another config ({told}): choose another --workdir, go back to its config, or start it anew with {self._command} --fresh"
             )
 
 
@@ -141,10 +151,17 @@ def _locked(path):
         lock.close()
 
 
-def _short(text):
-    if text is None:
-        return "unbound"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _short(*texts):
+    """The texts, long ones cut to where they begin to differ; None for what is not bound."""
+    texts = ["unbound" if text is None else text for text in texts]
+    pairs = enumerate(zip(*texts, strict=False))
+    common = next((k for k, pair in pairs if len(set(pair)) > 1), 0)
+    start = max(0, common - 20) if max(map(len, texts)) > 60 else 0
+    cut = [text[start : start + 60] for text in texts]
+    return [
+        ("..." if start else "") + part + ("..." if len(text) > start + 60 else "")
+        for text, part in zip(texts, cut, strict=True)
+    ]
 
 
 def described(function, arguments):

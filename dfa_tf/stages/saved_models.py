@@ -49,6 +49,7 @@ def logits_of(outputs):
 
 def _keras(path):
     model = keras.saving.load_model(path, compile=False)
+    logits_of(model.output)  # raises here what it has to, in plain words
     run = tf.function(lambda images: logits_of(model(images, training=False)))
     return lambda images: run(tf.cast(images, tf.float32)).numpy(), tuple(model.input_shape[1:])
 

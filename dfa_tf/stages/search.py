@@ -4,12 +4,12 @@ import functools
 import json
 
 from dfa_tf import files
-from dfa_tf.data.pipeline import Augmentation, check_batches, training_batches
+from dfa_tf.data.pipeline import Augmentation, training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.figures import alpha_heatmap
 from dfa_tf.methods import bridge
 from dfa_tf.methods.alpha import Alpha
-from dfa_tf.stages.checks import check_pair
+from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.stages.search_record import SearchRecord
@@ -21,6 +21,8 @@ from dfa_tf.training.loop import Loop, Phase, Runtime
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, steps_of
 from dfa_tf.training.seeds import derived_seed
 from dfa_tf.training.summaries import Summaries
+
+PICTURE = "alpha.png"
 
 
 def search(
@@ -93,17 +95,25 @@ def search(
         writes=is_chief(strategy),
     )
     check_pair(teacher, student)
+    check_examples(student, train, validation)
     if final not in ("last", "mean"):
         raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
     if not runtime.fresh and folder.is_finished():
         alpha = Alpha.load(folder.artifact)
         alpha.check_fits(teacher, folder.artifact)
+        if is_chief(strategy) and not (folder.path / PICTURE).exists():
+            _draw(alpha, len(train) / batch_size, folder)
         return alpha
 
-    for examples in (train, validation):
-        check_batches(examples, batch_size, augmentation, strategy.num_replicas_in_sync)
-    steps_of(epochs, len(train), batch_size)
-    with folder.work(runtime.fresh):
+    check_schedule(
+        [train, validation],
+        batch_size=batch_size,
+        epochs=epochs,
+        augmentation=augmentation,
+        replicas=strategy.num_replicas_in_sync,
+        optimizers=[beta_optimizer, optimizer],
+    )
+    with folder.work(runtime):
         with strategy.scope():
             supernet = Supernet(
                 teacher.copy(precision),
@@ -134,11 +144,14 @@ def search(
         )
         if is_chief(strategy):
             write_metrics(folder, seed, student, facts)
-            figure = alpha_heatmap(alpha, len(train) / batch_size)
-            with files.replacing(folder.path / "alpha.png") as part:
-                figure.savefig(part, dpi=120)
+            _draw(alpha, len(train) / batch_size, folder)
             alpha.save(folder.artifact)
     return alpha
+
+
+def _draw(alpha, steps_per_epoch, folder):
+    with files.replacing(folder.path / PICTURE) as part:
+        alpha_heatmap(alpha, steps_per_epoch).savefig(part, dpi=120)
 
 
 def _search_groups(
@@ -162,7 +175,7 @@ def _search_groups(
     with strategy.scope():
         optimizers = {
             group: (
-                beta_optimizer.build([beta]),
+                beta_optimizer.build([beta], steps_per_epoch, steps_per_group),
                 optimizer.build(supernet.weights(group), steps_per_epoch, steps_per_group),
             )
             for group, beta in supernet.beta.items()

@@ -2,17 +2,18 @@
 
 import json
 
-from dfa_tf.data.pipeline import Augmentation, check_batches
+from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.errors import UserError
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.models.network import Network, load, save
-from dfa_tf.stages.checks import check_task
+from dfa_tf.stages.checks import check_examples, check_schedule, check_task
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fit import fit
 from dfa_tf.training.loop import Runtime
-from dfa_tf.training.optimizers import SGD, steps_of
+from dfa_tf.training.optimizers import SGD
 
 
 def train_teacher(
@@ -45,13 +46,20 @@ def train_teacher(
     """
     strategy = runtime.devices
     settings = settings or described(train_teacher, locals())
+    check_examples(network, *filter(None, (train, test)))
     inputs = {"network": json.dumps(network.spec), "train": train.description}
     folder = teacher_folder(workdir, settings, strategy, inputs)
     if not runtime.fresh and folder.is_finished():
         return load_teacher(folder.artifact, network)
-    check_batches(train, batch_size, augmentation, strategy.num_replicas_in_sync)
-    steps_of(epochs, len(train), batch_size)
-    with folder.work(runtime.fresh):
+    check_schedule(
+        [train],
+        batch_size=batch_size,
+        epochs=epochs,
+        augmentation=augmentation,
+        replicas=strategy.num_replicas_in_sync,
+        optimizers=[optimizer],
+    )
+    with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(precision)
         saved, facts = fit(
@@ -87,7 +95,7 @@ def adopt_teacher(
     folder = teacher_folder(workdir, settings or {}, strategy, inputs)
     if not runtime.fresh and folder.is_finished():
         return load_teacher(folder.artifact, network)
-    with folder.work(runtime.fresh):
+    with folder.work(runtime):
         evaluator = Evaluator(network, test)
         result = evaluator(network)
         facts = {
@@ -116,6 +124,9 @@ def teacher_folder(workdir, settings, strategy, inputs=None):
 
 def load_teacher(path, expected):
     """The network in `path`, checked to take the images and tell the classes that `expected` does."""
-    network = load(path)
+    try:
+        network = load(path)
+    except UserError as error:
+        raise UserError(f"{error}; train_teacher --fresh makes it anew") from error
     check_task(network, expected.num_classes, expected.image_shape, path)
     return network

@@ -77,7 +77,7 @@ def test_streamed_and_held_examples_are_the_same():
         for mine, theirs in zip(examples.in_order(8), other.in_order(8), strict=True):
             np.testing.assert_array_equal(mine[0], theirs[0])
             np.testing.assert_array_equal(mine[1], theirs[1])
-    again = read_into_memory(streamed.source, streamed.decode, streamed.image_shape)
+    again = read_into_memory(streamed.source, streamed.decode, streamed.image_shape, 20)
     np.testing.assert_array_equal(again.images, held.images)
 
 

@@ -276,6 +276,38 @@ def test_workdir_that_another_process_works_in_is_told(run):
         pass
 
 
+@pytest.mark.parametrize("stage", ["train_teacher", "distill"])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"image_shape": (16, 16, 3)}, r"takes images \(16, 16, 3\), the examples' are"),
+        ({"classes": 3}, "tells 3 classes, the examples have labels up to 3: build it for 4"),
+    ],
+)
+def test_network_that_does_not_fit_the_examples_is_told(run, stage, change, told):
+    name, plain = (
+        ("network", {}) if stage == "train_teacher" else ("student", {"aggregation": "none"})
+    )
+    arguments = {name: _network(**change)} | plain
+    with pytest.raises(UserError, match=told):
+        getattr(run, stage)(**arguments)
+    assert not list(run.workdir.iterdir())
+
+
+def test_alpha_may_be_the_path_of_a_file(finished, tmp_path):
+    path = finished.workdir / "search" / "alpha.json"
+    one = finished.distill(alpha=path, workdir=tmp_path / "one", aggregation="search")
+    assert same(one.get_weights(), finished.student.get_weights())
+
+
+def test_picture_that_was_removed_is_drawn_again(finished):
+    picture = finished.workdir / "search" / "alpha.png"
+    before = picture.read_bytes()
+    picture.unlink()
+    finished.search()
+    assert picture.read_bytes() == before
+
+
 def test_mixed_precision_runs_through_all_stages(run):
     precision = {"precision": "mixed_bfloat16"}
     alpha = run.search(**precision)
