@@ -7,10 +7,9 @@ The only file that imports gin. Configurables (defaults in the functions' own si
     wide_resnet  keras_file                networks
     train_teacher  search  distill         the stages
     sgd  adam  step_decay  cosine          optimizers and schedules
-    runtime                                logging and saving; changes no result
+    runtime                                logging and saving; changes no weight and no alpha
 """
 
-import dataclasses
 import difflib
 import inspect
 import pathlib
@@ -88,6 +87,7 @@ def parse(gin_files, bindings):
     gin.clear_config()
     gin.config.register_file_reader(lambda path: open(find_gin_file(path)), _is_found)
     try:
+        text = "\n".join([*map(_text_with_includes, gin_files), *bindings])
         for path in gin_files:
             where = str(path)
             gin.parse_config_file(str(find_gin_file(path)))
@@ -95,7 +95,7 @@ def parse(gin_files, bindings):
             where = f"--gin_bindings={binding!r}"
             gin.parse_config(binding)
         where = "the config"
-        _check_macros("\n".join([*map(_text_with_includes, gin_files), *bindings]))
+        _check_macros(text)
         gin.finalize()
     except UserError:
         raise
@@ -160,8 +160,11 @@ def _call(scopes, name, given):
 
 
 def _bindings(scopes, name, resolve_references=True):
-    with gin.config_scope("/".join(scopes) or None):
-        return gin.get_bindings(name, resolve_references=resolve_references)
+    try:
+        with gin.config_scope("/".join(scopes) or None):
+            return gin.get_bindings(name, resolve_references=resolve_references)
+    except UserError as error:
+        raise UserError(str(error).splitlines()[0]) from error  # gin adds lines of its own
 
 
 def _collect(value, found):
@@ -221,8 +224,17 @@ def _check_macros(text):
 
 
 def _text_with_includes(path):
-    text = find_gin_file(path).read_text()
+    """The text of a gin file and of all that it includes, by way of the working directory, the
+    file's own folder, or the shipped files; gin is told where to look."""
+    path = find_gin_file(path)
+    gin.add_config_file_search_path(str(path.parent))
+    text = path.read_text()
     included = re.findall(r"""^\s*include\s+["'](.+?)["']""", text, re.MULTILINE)
+    own = [path.parent / name for name in included]
+    included = [
+        file if file.is_file() and not pathlib.Path(name).is_file() else name
+        for name, file in zip(included, own, strict=True)
+    ]
     return "\n".join([text, *map(_text_with_includes, included)])
 
 
@@ -232,7 +244,7 @@ def _check_type(name, value, default):
         if not value.evaluate:
             raise UserError(f"{name} is set to {value!r}: write {value!r}(), with its brackets")
         return
-    if dataclasses.is_dataclass(default):
+    if hasattr(default, "build"):
         raise UserError(f"{name} is set to {value!r}, but is a reference, like @sgd()")
     if value is None and default not in (None, inspect.Parameter.empty):
         raise UserError(f"{name} is set to None, but is like {default!r}")

@@ -170,7 +170,7 @@ def test_value_of_another_kind_is_told(binding, told):
         (["teacher = @keras_file"], r"does not say keras_file\.path"),
         (
             ["teacher = @keras_file", "keras_file.path = 'gone.keras'"],
-            r"gone\.keras cannot be read",
+            r"no file gone\.keras",
         ),
     ],
 )

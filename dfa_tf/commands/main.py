@@ -7,7 +7,7 @@ import sys
 import tempfile
 import traceback
 
-from absl import flags
+from absl import flags, logging
 
 from dfa_tf.commands import options
 from dfa_tf.errors import Interrupted, UserError
@@ -35,6 +35,8 @@ def run(command, argv):
         if rest and command != "evaluate":
             raise UserError(f"there is no argument {rest[0]!r}: see --help")
         _stop_on_signals(command)
+        if not values.debug:
+            logging.set_verbosity(logging.ERROR)  # of TFDS, which warns of what is told better here
         with contextlib.nullcontext() if values.debug else _quiet_start():
             import tensorflow as tf
 
@@ -60,7 +62,8 @@ def run(command, argv):
 def _tell(command, error, values):
     if values.is_parsed() and values.debug:
         traceback.print_exception(error)
-    print(f"{command}: {error}", file=sys.stderr)
+    said = str(error).removeprefix(f"{command}: ")
+    print(f"{command}: {said}", file=sys.stderr)
 
 
 def _parse(values, argv):
@@ -72,10 +75,10 @@ def _parse(values, argv):
 
 def _stop_on_signals(command):
     """Ends at once on SIGTERM and SIGINT; the training loop, where it runs, saves first."""
+    stderr = os.dup(2)  # which stays, whatever `_quiet_start` does with the other
 
     def stop(signum, frame):
-        print(f"{command}: stopped; the same command goes on from here", file=sys.stderr)
-        sys.stderr.flush()
+        os.write(stderr, f"{command}: stopped; the same command goes on from here\n".encode())
         os._exit(128 + signum)
 
     for signum in (signal.SIGTERM, signal.SIGINT):

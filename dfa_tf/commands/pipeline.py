@@ -1,5 +1,6 @@
 """From flags and config to the stages, each with those before it made first where missing."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -10,16 +11,14 @@ import tensorflow as tf
 from dfa_tf import config
 from dfa_tf.commands.options import DEFAULT_CONFIG
 from dfa_tf.commands.summary import export_table, summary
-from dfa_tf.data.pipeline import check_batches
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import check_precision
-from dfa_tf.stages.checks import check_pair, check_task
+from dfa_tf.stages.checks import check_pair, check_schedule, check_task
 from dfa_tf.stages.distill import derived_alpha
 from dfa_tf.stages.evaluate import evaluate
 from dfa_tf.stages.export import export
 from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.training.devices import is_chief, strategy_named
-from dfa_tf.training.optimizers import steps_of
 from dfa_tf.training.seeds import derived_seed
 
 
@@ -104,13 +103,15 @@ class Pipeline:
         if "distill" in stages and aggregation not in ("search", "none"):
             derived_alpha(aggregation, teacher)
         for stage in stages:
-            parts = self._dataset.search_split(0) if stage == "search" else [dataset.train]
-            batch_size, epochs = (config.value(stage, name) for name in ("batch_size", "epochs"))
-            for part in parts:
-                check_batches(
-                    part, batch_size, dataset.augmentation, self._strategy.num_replicas_in_sync
-                )
-            steps_of(epochs, len(parts[0]), batch_size)
+            optimizers = ["optimizer", "beta_optimizer"] if stage == "search" else ["optimizer"]
+            check_schedule(
+                dataset.search_split(0) if stage == "search" else [dataset.train],
+                batch_size=config.value(stage, "batch_size"),
+                epochs=config.value(stage, "epochs"),
+                augmentation=dataset.augmentation,
+                replicas=self._strategy.num_replicas_in_sync,
+                optimizers=[config.value(stage, name) for name in optimizers],
+            )
 
     @functools.cached_property
     def _teacher(self):
@@ -120,36 +121,38 @@ class Pipeline:
             "test": self._dataset.test,
             "workdir": self._workdir,
             "seed": self._flags.seed,
-            "runtime": self._runtime("train_teacher", "teacher/model.keras"),
+            "runtime": self._runtime("train_teacher"),
         }
-        if path:
-            return adopt_teacher(**common, settings=self._settings("dataset", "teacher"))
-        return config.call(
-            "train_teacher",
-            **common,
-            train=self._dataset.train,
-            augmentation=self._dataset.augmentation,
-            settings=self._settings("dataset", "teacher", "train_teacher"),
-        )
+        with self._told("train_teacher", "teacher/model.keras"):
+            if path:
+                return adopt_teacher(**common, settings=self._settings("dataset", "teacher"))
+            return config.call(
+                "train_teacher",
+                **common,
+                train=self._dataset.train,
+                augmentation=self._dataset.augmentation,
+                settings=self._settings("dataset", "teacher", "train_teacher"),
+            )
 
     @functools.cached_property
     def _alpha(self):
         teacher = self._teacher
         student, _ = config.network("student", self._dataset.task, self._seed("search"))
         train, validation = self._dataset.search_split(self._seed("split"))
-        return config.call(
-            "search",
-            teacher=teacher,
-            student=student,
-            train=train,
-            validation=validation,
-            workdir=self._workdir,
-            dataset=self._dataset.name,
-            augmentation=self._dataset.augmentation,
-            seed=self._flags.seed,
-            runtime=self._runtime("search", "search/alpha.json"),
-            settings=self._settings("dataset", "teacher", "student", "search"),
-        )
+        with self._told("search", "search/alpha.json"):
+            return config.call(
+                "search",
+                teacher=teacher,
+                student=student,
+                train=train,
+                validation=validation,
+                workdir=self._workdir,
+                dataset=self._dataset.name,
+                augmentation=self._dataset.augmentation,
+                seed=self._flags.seed,
+                runtime=self._runtime("search"),
+                settings=self._settings("dataset", "teacher", "student", "search"),
+            )
 
     @functools.cached_property
     def _student(self):
@@ -158,38 +161,44 @@ class Pipeline:
         teacher = self._teacher if aggregation != "none" else None
         student, _ = config.network("student", self._dataset.task, self._seed("student"))
         of_teacher = ["teacher"] if teacher is not None else []
-        return config.call(
-            "distill",
-            teacher=teacher,
-            student=student,
-            alpha=alpha,
-            train=self._dataset.train,
-            test=self._dataset.test,
-            workdir=self._workdir,
-            dataset=self._dataset.name,
-            augmentation=self._dataset.augmentation,
-            seed=self._flags.seed,
-            runtime=self._runtime("distill", "distill/student.keras"),
-            settings=self._settings("dataset", *of_teacher, "student", "distill"),
-        )
+        with self._told("distill", "distill/student.keras"):
+            return config.call(
+                "distill",
+                teacher=teacher,
+                student=student,
+                alpha=alpha,
+                train=self._dataset.train,
+                test=self._dataset.test,
+                workdir=self._workdir,
+                dataset=self._dataset.name,
+                augmentation=self._dataset.augmentation,
+                seed=self._flags.seed,
+                runtime=self._runtime("distill"),
+                settings=self._settings("dataset", *of_teacher, "student", "distill"),
+            )
 
     def _export(self, student):
         fresh = self._command == "export" and self._flags.fresh
-        self._say(f"export: {self._workdir / 'export'}")
         return export(network=student, test=self._dataset.test, workdir=self._workdir, fresh=fresh)
 
-    def _runtime(self, stage, artifact):
-        """The runtime of a stage; tells whether it is done already."""
+    def _runtime(self, stage):
+        quiet = not self._is_chief
+        return config.call(
+            "runtime", strategy=self._strategy, fresh=self._is_fresh(stage), quiet=quiet
+        )
+
+    def _is_fresh(self, stage):
+        return self._flags.fresh and stage == self._command
+
+    @contextlib.contextmanager
+    def _told(self, stage, artifact):
+        """Tells, once the stage has seen nothing wrong with it, that it was done already."""
         path = self._workdir / artifact
-        fresh = self._flags.fresh and stage == self._command
-        if os.path.exists(path) and not fresh:
+        was_done = os.path.exists(path) and not self._is_fresh(stage)
+        yield
+        if was_done:
             hint = "; --fresh makes it anew" if stage == self._command else ""
             self._say(f"{stage}: done already, {path}{hint}")
-        else:
-            self._say(f"{stage}: {path.parent}")
-        return config.call(
-            "runtime", strategy=self._strategy, fresh=fresh, quiet=not self._is_chief
-        )
 
     def _settings(self, *roots):
         # Whether images are held in memory is seen in the examples; unbound, the machine decides.

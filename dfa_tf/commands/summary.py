@@ -2,15 +2,22 @@
 
 import json
 
+from dfa_tf.errors import UserError
+
 
 def summary(workdir, exported=None):
     """What a workdir holds, beside a plainly trained student of its neighbours, as a table.
 
-    exported: what export.json says, if the student has been exported.
+    exported: what export.json says, if the student has been exported. Raises UserError where the
+    student's metrics.json is gone.
     """
     rows = [("", "accuracy", "best epoch", "parameters", "file")]
-    teacher = _metrics(workdir / "teacher")
-    student = _metrics(workdir / "distill")
+    teacher = _read(workdir / "teacher/metrics.json")
+    student = _read(workdir / "distill/metrics.json")
+    if student is None:
+        raise UserError(
+            f"{workdir}/distill/metrics.json is missing or damaged: distill --fresh makes it anew"
+        )
     if teacher and student["aggregation"] != "none":
         rows.append(_row(f"teacher {student['teacher']}", teacher, workdir / "teacher/model.keras"))
     plain = None if student["aggregation"] == "none" else _plain_neighbour(workdir, student)
@@ -79,12 +86,9 @@ def _plain_neighbour(workdir, student):
     return None
 
 
-def _metrics(stage):
-    return _read(stage / "metrics.json")
-
-
 def _read(path):
     try:
-        return json.loads(path.read_text())
+        metrics = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    return metrics if isinstance(metrics, dict) else None

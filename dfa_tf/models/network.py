@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+import zipfile
 
 import keras
 
@@ -139,13 +141,19 @@ def load(path):
 
     Raises UserError where the file is missing, damaged or holds something else.
     """
+    if not os.path.exists(path):
+        raise UserError(f"there is no file {path}: give a .keras file that this package saved")
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{path} cannot be read as a network: it is cut short, or no .keras file; give one that this package saved"
+        )
     try:
         network = keras.saving.load_model(path, compile=False)
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read as a network ({first_line(error)}): give a .keras file that this package saved, or remove it"
+            f"{path} cannot be read as a network ({first_line(error)}): give a .keras file that this package saved"
         ) from error
     if not isinstance(network, Network):
         raise UserError(

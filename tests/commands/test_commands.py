@@ -79,10 +79,23 @@ def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
     status, _, err = command("search", *SHORT, "--gin_bindings=search.gamma_st=0.5")
     assert status == 2
     assert "search.gamma_st was 0.001, is 0.5" in _last_line(err)
+    assert "start it anew with search --fresh" in _last_line(err)
 
+    tflite = workdir / "export/student_float32.tflite"
+    size = tflite.stat().st_size
+    tflite.write_bytes(b"cut short")
     status, out, err = command("export", *SHORT)
     assert status == 0
     assert "student_float32" in out
+    assert tflite.stat().st_size == size  # made again
+
+    metrics = workdir / "distill/metrics.json"
+    text = metrics.read_text()
+    metrics.write_text(text[:50])
+    status, _, err = command("distill", *SHORT)
+    assert status == 2
+    assert "metrics.json is missing or damaged: distill --fresh" in _last_line(err)
+    metrics.write_text(text)
 
     # DFA-T: the same alpha elsewhere, without a search there.
     binding = f"distill.aggregation='{workdir}/search/alpha.json'"
@@ -142,6 +155,14 @@ def test_teacher_from_a_file(command, tmp_path):
         ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "a whole width"),
         ("search", ["--gin_bindings=search.precision='mixed_float16'"], "not 'mixed_float16'"),
         ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every is 1 or more"),
+        ("search", ["--gin_bindings=dataset.pad=-1"], "dataset.pad is a whole number"),
+        ("search", ["--gin_bindings=dataset.pad=1.5"], "dataset.pad is a whole number"),
+        ("search", ["--gin_bindings=dataset.flip='no'"], "dataset.flip is True or False"),
+        ("search", ["--gin_bindings=dataset.image_size=5"], "dataset.image_size is (height, width)"),
+        ("search", ["--gin_bindings=dataset.in_memory='x'"], "dataset.in_memory is True, False or"),
+        ("search", ["--gin_bindings=search.optimizer=@search/cosine()"], "an optimizer is an SGD or"),
+        ("search", ["--gin_bindings=search/cosine.initial=-1"], "cosine.initial lies above 0"),
+        ("search", ["--strategy=multi_worker"], "needs TF_CONFIG"),
         ("search", ["--gin_bindings=search.batch_size=64.5"], "batch_size is a whole multiple"),
         ("train_teacher", ["--workdir=/proc/nowhere"], "cannot be written"),
         ("evaluate", ["gone.keras"], "no model at gone.keras"),
