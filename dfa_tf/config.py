@@ -27,7 +27,7 @@ from dfa_tf.training.loop import Runtime
 NETWORKS = ("teacher", "student")  # the macros that every config defines
 _GIVEN = ("network", "teacher", "student", "alpha", "train", "validation", "test", "workdir")
 _GIVEN += ("dataset", "augmentation", "seed", "runtime", "settings")
-_OF_DATA = ("num_classes", "image_shape", "mean", "std", "seed", "precision")
+_OF_DATA = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
 
 
 _FUNCTIONS = {}  # by name of the configurable

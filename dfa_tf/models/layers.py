@@ -10,13 +10,21 @@ from dfa_tf.models.normalization import BatchNormalization
 class Layers:
     """Applies layers of one precision whose initial weights follow from one seed.
 
+    folded: makes the form for inference alone (see `Network.folded`).
+    folds: {convolution: normalization}, by name, for those that `folded` makes one.
+
     Padding is PyTorch's: symmetric, (kernel - 1) / 2 on each side, also with a stride of 2, where
     Keras' "same" would pad the right and the bottom alone.
     """
 
-    def __init__(self, precision="float32", seed=0):
+    def __init__(self, precision="float32", seed=0, folded=False):
         self.precision = precision
+        # Frozen kernels need no float32 original that is cast anew at each step.
+        compute = keras.DTypePolicy(precision).compute_dtype
+        self._kernel_precision = compute if folded else precision
+        self._folded = folded
         self._seeds = random.Random(seed)
+        self.folds = {}
 
     def _seed(self):
         return self._seeds.getrandbits(31)
@@ -51,8 +59,15 @@ class Layers:
             use_bias=use_bias,
             kernel_initializer=he_normal(self._seed()),
             name=name,
-            dtype=self.precision,
+            dtype=self._kernel_precision,
         )(x)
+
+    def normalized_convolution(self, x, filters, kernel, name, norm, stride=1):
+        """A convolution, and the batch normalization `norm` of what it gives and nothing else takes."""
+        if self._folded:
+            return self.convolution(x, filters, kernel, name, stride, use_bias=True)
+        self.folds[name] = norm
+        return self.normalization(self.convolution(x, filters, kernel, name, stride), norm)
 
     def normalization(self, x, name):
         """Batch normalization over all but the channels."""

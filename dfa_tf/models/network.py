@@ -7,6 +7,7 @@ import os
 import zipfile
 
 import keras
+import numpy as np
 
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
@@ -49,22 +50,24 @@ class Network(keras.Model):
 
     spec: {"builder": registered name of a function, "arguments": {...}}; the function builds the
         network again, so a `.keras` file holds this spec and the weights and needs no config.
+    features_model(group), tail_model(group, entry): the Keras models that `features` and `tail` run.
     """
 
-    def __init__(self, image, groups, logits, spec, precision="float32", **kwargs):
+    def __init__(self, image, groups, logits, spec, precision="float32", folds=None, **kwargs):
         features = {group.name: list(group.features) for group in groups}
         super().__init__(image, {"logits": logits, "features": features}, **kwargs)
         # JSON keeps Keras from wrapping the nested containers for its own tracking.
         self._spec = json.dumps(spec)
         self.precision = precision
+        self._folds = json.dumps(folds or {})
         groups = {group.name: group for group in groups}
         # In closures, because Keras would save a model held in an attribute a second time.
         self.group = lambda name: _find_group(groups, name, self.name)
-        self._features_model = functools.cache(
+        self.features_model = functools.cache(
             # In a dict, because Keras would unpack a list of one.
             lambda name: keras.Model(image, {"features": list(self.group(name).features)})
         )
-        self._tail_model = functools.cache(
+        self.tail_model = functools.cache(
             lambda name, entry: keras.Model(_entrance(self.group(name), entry), logits)
         )
         self.group_names = tuple(groups)
@@ -88,7 +91,7 @@ class Network(keras.Model):
 
         images: [B, H, W, C], 0..255. Returns N tensors [B, h, w, c], as the full call would.
         """
-        return self._features_model(group)(images, training=training)["features"]
+        return self.features_model(group)(images, training=training)["features"]
 
     def tail(self, group, x, training=False, entry="feature"):
         """Logits [B, classes] from a map that enters after `group`, through the same layers.
@@ -97,11 +100,11 @@ class Network(keras.Model):
             the stream that the next group takes in (entry="stream"). The two differ in a
             pre-activation network only, by the normalization that follows the group.
         """
-        return self._tail_model(group, entry)(x, training=training)
+        return self.tail_model(group, entry)(x, training=training)
 
     def prepare_tail(self, group, entry="feature"):
         """Builds the graph that `tail` runs: call it before tracing where threads may race."""
-        self._tail_model(group, entry)
+        self.tail_model(group, entry)
 
     def copy(self, precision=None):
         """The same network with variables of its own, of equal values.
@@ -114,6 +117,25 @@ class Network(keras.Model):
         twin.set_weights(self.get_weights())
         return twin
 
+    def folded(self, precision=None):
+        """The network for inference alone: each normalization that is all that follows a
+        convolution is made one with it, kernels are held in the dtype they are used in.
+
+        Its answers and features are this network's with training=False, up to rounding; it is no
+        network to train, copy or save. Arguments and errors as of `copy`.
+        """
+        precision = precision or self.precision
+        check_precision(precision)
+        twin = from_spec(self.spec, precision, folded=True)
+        folds = json.loads(self._folds)
+        for layer in twin.layers:
+            weights = self.get_layer(layer.name).get_weights()
+            if layer.name in folds:
+                weights = _folded(*weights, self.get_layer(folds[layer.name]))
+            layer.set_weights(weights)
+        twin.trainable = False
+        return twin
+
     def get_config(self):
         return {"spec": self.spec, "precision": self.precision}
 
@@ -122,12 +144,19 @@ class Network(keras.Model):
         return from_spec(config["spec"], config["precision"])
 
 
-def from_spec(spec, precision="float32"):
-    """Builds the network that `spec` describes, freshly initialised."""
+def _folded(kernel, norm):
+    """[kernel, bias] of a convolution that does what one with `kernel` and then `norm` do."""
+    gamma, beta, mean, variance = norm.get_weights()
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return [kernel * scale, beta - mean * scale]
+
+
+def from_spec(spec, precision="float32", **more):
+    """Builds the network that `spec` describes, freshly initialised. more: for its builder."""
     build = keras.saving.get_registered_object(spec["builder"])
     if build is None:
         raise UserError(f"no network is registered as {spec['builder']!r}")
-    return build(**spec["arguments"], precision=precision)
+    return build(**spec["arguments"], precision=precision, **more)
 
 
 def check_precision(precision):

@@ -18,6 +18,7 @@ def wide_resnet(
     std=(0.2471, 0.2435, 0.2616),
     seed=0,
     precision="float32",
+    folded=False,
 ):
     """WRN-depth-width: a stem, three groups of (depth - 4) / 6 pre-activation blocks, a classifier.
 
@@ -29,7 +30,7 @@ def wide_resnet(
     features: "normalized", as above, or "raw", the block's output itself.
     image_shape: (height, width, channels). mean, std: per channel, as fractions of 255; by
         default CIFAR's.
-    seed: of the initial weights. precision: Keras dtype policy.
+    seed: of the initial weights. precision: Keras dtype policy. folded: see `Network.folded`.
     Raises UserError for a depth that is not 6n + 4.
     """
     if features not in ("normalized", "raw"):
@@ -39,7 +40,7 @@ def wide_resnet(
     if not isinstance(depth, int) or depth < 10 or (depth - 4) % 6:
         raise UserError(f"a wide ResNet has depth 6n+4 (10, 16, 22, 28, 40, ...), not {depth!r}")
     blocks_per_group = (depth - 4) // 6
-    layers = Layers(precision, seed)
+    layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)
     x = layers.convolution(x, 16, 3, "stem")
 
@@ -71,7 +72,9 @@ def wide_resnet(
         "seed": seed,
     }
     spec = {"builder": "dfa_tf>wide_resnet", "arguments": arguments}
-    return Network(image, groups, logits, spec, precision, name=f"WRN_{depth}_{width}")
+    return Network(
+        image, groups, logits, spec, precision, layers.folds, name=f"WRN_{depth}_{width}"
+    )
 
 
 def _block(layers, x, normalized, channels, stride, name):
@@ -80,8 +83,10 @@ def _block(layers, x, normalized, channels, stride, name):
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
     activated = layers.relu(normalized, f"{name}_relu1")
-    y = layers.convolution(activated, channels, 3, f"{name}_conv1", stride)
-    y = layers.relu(layers.normalization(y, f"{name}_norm2"), f"{name}_relu2")
+    y = layers.normalized_convolution(
+        activated, channels, 3, f"{name}_conv1", f"{name}_norm2", stride
+    )
+    y = layers.relu(y, f"{name}_relu2")
     y = layers.convolution(y, channels, 3, f"{name}_conv2")
     if stride == 1 and x.shape[-1] == channels:
         shortcut = x

@@ -108,9 +108,11 @@ def distill(
             if aggregation == "none":
                 connectors, objective = [], plain_objective(trained)
             else:
-                frozen = teacher.copy(precision)
-                connectors = _connectors(frozen, trained, derived_seed(seed, "distill"), precision)
-                objective = _objective(
+                frozen = teacher.folded(precision)
+                connectors = student_transforms(
+                    frozen, trained, derived_seed(seed, "distill"), precision
+                )
+                objective = student_objective(
                     frozen, trained, alpha, connectors, gamma_fd, DISTANCES[distance]
                 )
         saved, facts = fit(
@@ -158,7 +160,7 @@ def derived_alpha(aggregation, teacher, seed=0):
     return fixed(aggregation, teacher, seed)
 
 
-def _connectors(teacher, student, seed, precision):
+def student_transforms(teacher, student, seed, precision):
     """The student transforms F_s of Eqn 3: 1x1 convolution and batch normalization, one a group."""
     return [
         connector(
@@ -173,7 +175,7 @@ def _connectors(teacher, student, seed, precision):
     ]
 
 
-def _objective(teacher, student, alpha, connectors, gamma_fd, distance):
+def student_objective(teacher, student, alpha, connectors, gamma_fd, distance):
     """L_student (Eqn 4) from A_i of the teacher's unclipped pre-ReLU features."""
 
     def objective(images, labels):

@@ -31,7 +31,7 @@ def write_metrics(folder, seed, network, facts, **more):
             "keras": keras.__version__,
             "numpy": np.__version__,
         },
-        "device": _device(),
+        "device": device_name(),
         **more,
     }
     files.write_json(folder.path / "metrics.json", metrics)
@@ -51,7 +51,7 @@ def _peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _device():
+def device_name():
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")

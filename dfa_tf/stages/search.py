@@ -116,7 +116,7 @@ def search(
     with folder.work(runtime):
         with strategy.scope():
             supernet = Supernet(
-                teacher.copy(precision),
+                teacher.folded(precision),
                 student.copy(precision),
                 initial=initial,
                 normalize=connector_normalization,

@@ -18,19 +18,21 @@ class Supernet:
         connectors. clip: keep values no smaller than -1 of T and S (§3.4). entry: where the TS
         path enters the student (see `Network.tail`).
     beta: {group: [N] variable}, for groups of more than one feature.
+    st_connectors, ts_connectors: {group: model}, from the student's last feature to the teacher's
+        channels, and from the teacher's aggregation to the student's.
     """
 
     def __init__(self, teacher, student, *, initial, normalize, clip, entry, precision, seed):
         self.teacher, self.student = teacher, student
         self._clip = bridge.clip if clip else lambda feature: feature
-        self._entry = entry
-        self._st, self._ts, self.beta = {}, {}, {}
+        self.entry = entry
+        self.st_connectors, self.ts_connectors, self.beta = {}, {}, {}
         for name in teacher.group_names:
             of_teacher, of_student = teacher.group(name), student.group(name)
             if len(of_teacher.features) == 1:
                 continue
             seeds = [derived_seed(seed, f"search/{name}/{what}") for what in ("st", "ts", "beta")]
-            self._st[name] = connector(
+            self.st_connectors[name] = connector(
                 of_student.feature_shape,
                 of_teacher.feature_shape[-1],
                 f"{name}_st",
@@ -38,7 +40,7 @@ class Supernet:
                 seeds[0],
                 precision,
             )
-            self._ts[name] = connector(
+            self.ts_connectors[name] = connector(
                 of_teacher.feature_shape,
                 of_student.feature_shape[-1],
                 f"{name}_ts",
@@ -53,11 +55,11 @@ class Supernet:
     @property
     def models(self):
         """All that has weights w: the student and the connectors."""
-        return [self.student, *self._st.values(), *self._ts.values()]
+        return [self.student, *self.st_connectors.values(), *self.ts_connectors.values()]
 
     def weights(self, group):
         """The part of w that group's bridge loss depends on: the student, and two connectors."""
-        models = [self.student, self._st[group], self._ts[group]]
+        models = [self.student, self.st_connectors[group], self.ts_connectors[group]]
         return [variable for model in models for variable in model.trainable_variables]
 
     def teacher_features(self, group, images):
@@ -70,9 +72,9 @@ class Supernet:
         Returns (L_ST [B], L_TS [B], logits of the TS path [B, classes]).
         """
         student_feature = self._clip(self.student.features(group, images, training=True)[-1])
-        st = bridge.st_loss(self._st[group](student_feature, training=True), aggregation)
-        entering = self._ts[group](aggregation, training=True)
-        logits = self.student.tail(group, entering, training=True, entry=self._entry)
+        st = bridge.st_loss(self.st_connectors[group](student_feature, training=True), aggregation)
+        entering = self.ts_connectors[group](aggregation, training=True)
+        logits = self.student.tail(group, entering, training=True, entry=self.entry)
         return st, bridge.ts_loss(logits, labels), logits
 
 

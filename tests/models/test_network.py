@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
-from tests.conftest import ROOT, same, small_network
+from tests.conftest import ROOT, made_examples, same, small_network
 
 
 def test_a_file_alone_rebuilds_the_network(tmp_path, batch):
@@ -79,3 +79,29 @@ def test_unknown_group_is_told_with_those_there_are():
         ValueError, match="no group 'group4'; its groups are group1, group2, group3"
     ):
         small_network().features("group4", np.zeros((1, 8, 8, 3)))
+
+
+@pytest.mark.parametrize("features", ["normalized", "raw"])
+def test_folded_network_answers_as_the_network_does_in_inference(features):
+    network = small_network(depth=16, width=2, seed=3, features=features)
+    folded = network.folded()
+    images = made_examples(8).images
+    one, other = network(images, training=False), folded(images, training=False)
+    np.testing.assert_allclose(one["logits"], other["logits"], rtol=1e-4, atol=1e-4)
+    for group, maps in one["features"].items():
+        for a, b in zip(maps, other["features"][group], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    assert folded.trainable_variables == []
+    # One normalization in each of six blocks is gone.
+    norms = [
+        sum(isinstance(layer, models.BatchNormalization) for layer in each.layers)
+        for each in (network, folded)
+    ]
+    assert norms[0] - norms[1] == 6
+
+
+def test_folded_kernels_are_held_as_they_are_used():
+    folded = small_network(depth=10).folded("mixed_bfloat16")
+    assert folded.get_layer("stem").kernel.dtype == "bfloat16"
+    assert folded.get_layer("logits").kernel.dtype == "float32"
+    assert folded.get_layer("norm").moving_mean.dtype == "float32"
