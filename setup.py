@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("train_teacher", "search", "distill", "export", "evaluate")
+COMMANDS = ("train_teacher", "search", "distill", "export", "evaluate", "benchmark")
 
 setup(
     name="dfa_tf",
@@ -39,6 +39,7 @@ setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "test": ["pytest", "ruff"],
+        "benchmark": ["torch"],  # only benchmarks/ compares with it
     },
     entry_points={
         "console_scripts": [

@@ -11,6 +11,7 @@ DESCRIPTIONS = {
     "search": "Stage 1 of DFA: searches the aggregation of the teacher's features. Trains the teacher first where there is none.",
     "distill": "Stage 2 of DFA: trains the student with the searched aggregation, evaluates it and exports it. Makes the teacher and the search first where they are missing.",
     "export": "Writes the student as a SavedModel and TF Lite files and checks each against it. Distils first where there is no student.",
+    "benchmark": "Times the steps of search and distillation in both precisions, beside the machine's own peak, on noise of the shape of the config's data set.",
     "evaluate": "Accuracy of saved models on the config's test split: .keras, SavedModel and .tflite, given by their paths; by default all of the workdir.",
 }
 
@@ -45,10 +46,15 @@ def define(command):
         "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: the machines of TF_CONFIG",
         **common,
     )
-    if command != "evaluate":
+    if command not in ("evaluate", "benchmark"):
         flags.DEFINE_boolean("fresh", False, "begin this stage anew", **common)
     if command == "distill":
         flags.DEFINE_boolean("export", True, "write the SavedModel and the TF Lite file", **common)
+    if command == "benchmark":
+        flags.DEFINE_string("json", None, "file to write the rows to", **common)
+        flags.DEFINE_string(
+            "profile", None, "folder to write a TensorBoard trace of each step to", **common
+        )
     flags.DEFINE_boolean("debug", False, "show the traceback of an error", **common)
     flags.DEFINE_boolean("help", False, "show this help", short_name="h", **common)
     return values

@@ -8,9 +8,10 @@ import sys
 
 import tensorflow as tf
 
-from dfa_tf import config
+from dfa_tf import config, data, files
+from dfa_tf.benchmark.report import benchmark, cells
 from dfa_tf.commands.options import DEFAULT_CONFIG
-from dfa_tf.commands.summary import export_table, summary
+from dfa_tf.commands.summary import export_table, summary, table
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import check_precision
 from dfa_tf.stages.checks import check_pair, check_schedule, check_task
@@ -42,7 +43,10 @@ class Pipeline:
         self._is_chief = is_chief(self._strategy)
         self._workdir = pathlib.Path(flags.workdir or f"runs/{pathlib.Path(files[0]).stem}")
         self._warn_of_slow_precision()
-        self._dataset = config.call("dataset", data_dir=flags.data_dir)
+
+    @functools.cached_property
+    def _dataset(self):
+        return config.call("dataset", data_dir=self._flags.data_dir)
 
     def train_teacher(self):
         """WORKDIR/teacher."""
@@ -76,6 +80,30 @@ class Pipeline:
             print(
                 f"{path}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f} on {len(self._dataset.test)} test images"
             )
+
+    def benchmark(self):
+        """Times the steps; a table, and --json."""
+        noise = data.noise_like(
+            config.value("dataset", "name"),
+            self._flags.data_dir,
+            config.value("dataset", "image_size"),
+        )
+        teacher, _ = config.network("teacher", noise.task, seed=0)
+        student, _ = config.network("student", noise.task, seed=0)
+        check_pair(teacher, student)
+        report = benchmark(
+            teacher,
+            student,
+            noise.train,
+            noise.augmentation,
+            config.value("search", "batch_size"),
+            self._strategy,
+            profile=self._flags.profile,
+        )
+        if self._is_chief:
+            print(table(cells(report)))
+            if self._flags.json:
+                files.write_json(self._flags.json, report)
 
     def _stages_of_distill(self):
         aggregation = config.value("distill", "aggregation")

@@ -3,6 +3,7 @@
 from dfa_tf.data.dataset import Dataset
 from dfa_tf.data.digits import digits
 from dfa_tf.data.examples import Examples, StreamedExamples, stratified_split
+from dfa_tf.data.noise import noise_like
 from dfa_tf.data.pipeline import Augmentation, check_batches, replica_part, training_batches
 from dfa_tf.data.sources import load
 
@@ -14,6 +15,7 @@ __all__ = [
     "check_batches",
     "digits",
     "load",
+    "noise_like",
     "replica_part",
     "stratified_split",
     "training_batches",

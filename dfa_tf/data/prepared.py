@@ -30,15 +30,9 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
     be had, or one whose images differ in size without `image_size`.
     """
     builder = _prepared_builder(name, data_dir)
+    shape, _ = outline(name, data_dir, image_size)
     image_key, label_key = _supervised_keys(builder)
     features = builder.info.features
-    height, width, channels = features[image_key].shape
-    height, width = image_size or (height, width)
-    shape = (height, width, channels)
-    if None in shape:
-        raise UserError(
-            f"the images of {name} have no one size: bind dataset.image_size=(height, width)"
-        )
     splits = builder.info.splits
     if "train" not in splits or not {"test", "validation"} & set(splits):
         raise UserError(f"{name} has the splits {', '.join(splits)}: it needs train and test")
@@ -76,15 +70,36 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
     return Dataset(name, train, examples(test), tuple(features[label_key].names), mean, std)
 
 
-def _prepared_builder(name, data_dir):
+def outline(name, data_dir=None, image_size=None):
+    """(image_shape, num_classes) of a TFDS set, which need not be prepared.
+
+    Arguments and errors as of `prepared`.
+    """
+    builder = _builder(name, data_dir)
+    image_key, label_key = _supervised_keys(builder)
+    features = builder.info.features
+    *size, channels = features[image_key].shape
+    shape = (*(image_size or size), channels)
+    if None in shape:
+        raise UserError(
+            f"the images of {name} have no one size: bind dataset.image_size=(height, width)"
+        )
+    return shape, features[label_key].num_classes
+
+
+def _builder(name, data_dir):
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()], n=3)
         hint = f"did you mean {' or '.join(close)}" if close else "see tfds.list_builders()"
         raise UserError(f"there is no data set {name!r}: {hint}") from error
     except Exception as error:
         raise UserError(f"the data set {name!r} cannot be opened: {first_line(error)}") from error
+
+
+def _prepared_builder(name, data_dir):
+    builder = _builder(name, data_dir)
     _supervised_keys(builder)  # raises for what is not worth a download
     if not builder.is_prepared():
         mend = "name its folder with --data_dir, or prepare it where there is a network"

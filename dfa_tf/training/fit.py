@@ -44,15 +44,6 @@ def fit(
         variables = [v for model in models for v in model.trainable_variables]
         optimizer = optimizer.build(variables, steps_per_epoch, steps)
 
-    def step(images, labels):
-        with tf.GradientTape() as tape:
-            loss, logits, parts = objective(images, labels)
-            share = global_mean(loss, batch_size)
-        optimizer.apply(tape.gradient(share, [v.value for v in variables]))
-        right = tf.cast(tf.argmax(logits, -1, output_type=labels.dtype) == labels, tf.float32)
-        measured = {"loss": loss, "accuracy": right} | parts
-        return {f"train/{k}": global_mean(v, batch_size) for k, v in measured.items()}
-
     chief = is_chief(strategy)
     journal = Journal(curve=[])
     weights = [v.value for model in models for v in model.variables]
@@ -85,7 +76,7 @@ def fit(
         batches = training_batches(train, batch_size, augmentation, data_seed, journal["step"])
         pauses = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
         loop.run(
-            [Phase(step, batches)],
+            [Phase(objective_step(objective, variables, optimizer, batch_size), batches)],
             steps,
             shown={"loss": "train/loss", "accuracy": "train/accuracy"},
             on_log=on_log,
@@ -93,6 +84,26 @@ def fit(
             on_pause=on_pause,
         )
     return evaluator.network(network), _facts(journal, epochs, train, test, batch_size)
+
+
+def objective_step(objective, variables, optimizer, batch_size):
+    """The step that lowers `objective` (see `fit`) over `variables`, those of `optimizer`.
+
+    Returns the replica's step of (images, labels), which gives {name: this replica's share of what
+    it measured}.
+    """
+    weights = [variable.value for variable in variables]
+
+    def step(images, labels):
+        with tf.GradientTape() as tape:
+            loss, logits, parts = objective(images, labels)
+            share = global_mean(loss, batch_size)
+        optimizer.apply(tape.gradient(share, weights))
+        right = tf.argmax(logits, -1, output_type=labels.dtype) == labels
+        measured = {"loss": loss, "accuracy": right} | parts
+        return {f"train/{k}": global_mean(v, batch_size) for k, v in measured.items()}
+
+    return step
 
 
 def evaluation_steps(period, steps):

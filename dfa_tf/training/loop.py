@@ -116,7 +116,7 @@ class Loop:
         Raises Interrupted after saving where SIGTERM or SIGINT asked to stop, and Diverged where
         the watched measurement is no finite number.
         """
-        block = _Block(self._strategy, phases)
+        block = Block(self._strategy, phases)
         ends = _Ends(origin, self._runtime.log_every, pauses, last)
         progress = Progress(
             self._label,
@@ -210,8 +210,11 @@ class Loop:
             window["sums"][name] = (np.float64(before) + value).tolist()
 
 
-class _Block:
-    """Calls N steps as one TensorFlow function."""
+class Block:
+    """Calls N steps of each phase, in turn, as one TensorFlow function.
+
+    strategy: what the steps run under. phases: `Phase`s.
+    """
 
     def __init__(self, strategy, phases):
         self._calls = 0

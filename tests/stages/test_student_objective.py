@@ -17,8 +17,8 @@ def parts():
     """(teacher, student, alpha, connectors, objective) with gamma_fd = 0.01."""
     teacher, student = small_network(22, 2, seed=1), small_network(16, 1, seed=2)
     alpha = fixed("random", teacher, seed=5)
-    connectors = distilling._connectors(teacher, student, 0, "float32")
-    objective = distilling._objective(teacher, student, alpha, connectors, 0.01, partial_l2)
+    connectors = distilling.student_transforms(teacher, student, 0, "float32")
+    objective = distilling.student_objective(teacher, student, alpha, connectors, 0.01, partial_l2)
     return teacher, student, alpha, connectors, objective
 
 

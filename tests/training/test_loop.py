@@ -134,13 +134,13 @@ def test_checkpoints_are_written_at_the_interval(tmp_path, monkeypatch):
 def test_blocks_grow_until_they_take_their_time(tmp_path, monkeypatch, seconds, expected):
     """Never so long that a signal waits, whatever log_every says. The first one is for tracing."""
     lengths = []
-    call = loops._Block.__call__
+    call = loops.Block.__call__
 
     def noted(self, steps):
         lengths.append(steps)
         return call(self, steps)
 
-    monkeypatch.setattr(loops._Block, "__call__", noted)
+    monkeypatch.setattr(loops.Block, "__call__", noted)
     monkeypatch.setattr(loops, "SECONDS_PER_BLOCK", seconds)
     _Counting(tmp_path, Runtime(quiet=True, log_every=10**6)).run(8)
     assert lengths == expected
