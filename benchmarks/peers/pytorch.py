@@ -1,0 +1,234 @@
+"""Search and distillation steps in PyTorch, as a practised user would write them.
+
+    python benchmarks/peers/pytorch.py --precision bfloat16 [--compile]
+
+channels_last, bfloat16 by autocast, only the groups that a step needs, no gradients for what is
+not trained, SGD with Nesterov momentum and Adam of torch.optim (for-each forms), and batches that
+lie ready in memory.
+"""
+
+import argparse
+
+import torch
+import torch.nn.functional as F
+from serve import serve, timed
+from torch import nn
+
+BATCH = 128
+
+
+class Block(nn.Module):
+    def __init__(self, before, channels, stride):
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(before)
+        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.shortcut = None
+        if stride != 1 or before != channels:
+            self.shortcut = nn.Conv2d(before, channels, 1, stride, bias=False)
+
+    def forward(self, x):
+        """(what the block adds up to, its input as the first normalization gives it)."""
+        normalized = self.norm1(x)
+        activated = F.relu(normalized)
+        y = self.conv2(F.relu(self.norm2(self.conv1(activated))))
+        return (x if self.shortcut is None else self.shortcut(activated)) + y, normalized
+
+
+class WideResNet(nn.Module):
+    """WRN whose features are the pre-ReLU maps after each block, as the next normalization gives."""
+
+    def __init__(self, depth, width, classes=100):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.groups, before = nn.ModuleList(), 16
+        for channels, stride in ((16, 1), (32, 2), (64, 2)):
+            blocks = nn.ModuleList()
+            for k in range((depth - 4) // 6):
+                blocks.append(Block(before, channels * width, stride if k == 0 else 1))
+                before = channels * width
+            self.groups.append(blocks)
+        self.norm, self.logits = nn.BatchNorm2d(before), nn.Linear(before, classes)
+
+    def features(self, images, last):
+        """Features of groups 1..last, and the stream after it."""
+        x, found = self.stem(images), []
+        for g in range(last):
+            outputs = []
+            for k, block in enumerate(self.groups[g]):
+                x, normalized = block(x)
+                if k:
+                    outputs.append(normalized)
+            following = self.groups[g + 1][0].norm1 if g + 1 < len(self.groups) else self.norm
+            # The next group normalizes this again: kept apart, since a step may end here.
+            outputs.append(following(x))
+            found.append(outputs)
+        return found, x
+
+    def tail(self, stream, group):
+        """Logits from what enters after `group`."""
+        x = stream
+        for blocks in self.groups[group:]:
+            for block in blocks:
+                x, _ = block(x)
+        return self.logits(F.relu(self.norm(x)).mean((2, 3)))
+
+    def forward(self, images):
+        """(features of all groups, logits), each normalization run once."""
+        x, found = self.stem(images), []
+        for g, blocks in enumerate(self.groups):
+            for k, block in enumerate(blocks):
+                x, normalized = block(x)
+                if k or g:
+                    found[-1].append(normalized)
+                if k == 0:
+                    found.append([])
+        last = self.norm(x)
+        found[-1].append(last)
+        return found, self.logits(F.relu(last).mean((2, 3)))
+
+
+def clip(x):
+    return x.clamp(min=-1)
+
+
+def partial_l2(s, t):
+    t = t.clamp(min=-1)
+    return torch.where((s > t) | (t > 0), s - t, 0).float().square().sum((1, 2, 3))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
+    parser.add_argument("--student", type=int, nargs=2, default=(16, 2))
+    arguments = parser.parse_args()
+
+    def cast():
+        return torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16")
+
+    def prepared(model):
+        return model.to(memory_format=torch.channels_last)
+
+    def compiled(function):
+        return torch.compile(function) if arguments.compile else function
+
+    teacher = prepared(WideResNet(*arguments.teacher)).eval().requires_grad_(False)
+    images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
+    labels = torch.randint(0, 100, (BATCH,))
+    channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
+    of_student = [width * arguments.student[1] for width in (16, 32, 64)]
+
+    def sgd(parameters):
+        return torch.optim.SGD(
+            parameters, 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True
+        )
+
+    def search(group):
+        student = prepared(WideResNet(*arguments.student)).train()
+        st = prepared(nn.Conv2d(of_student[group - 1], channels[group - 1], 1, bias=False))
+        ts = prepared(nn.Conv2d(channels[group - 1], of_student[group - 1], 1, bias=False))
+        beta = torch.zeros(len(teacher.groups[group - 1]), requires_grad=True)
+        of_beta = torch.optim.Adam([beta], 1e-3, (0.5, 0.999), weight_decay=1e-3)
+        of_w = sgd([*student.parameters(), *st.parameters(), *ts.parameters()])
+
+        def bridge(alpha, features):
+            aggregation = sum(a * clip(t) for a, t in zip(alpha, features, strict=True))
+            found, _ = student.features(images, group)
+            mapped = st(clip(found[-1][-1]))
+            logits = student.tail(ts(aggregation), group)
+            difference = F.normalize(mapped.float().flatten(1)) - F.normalize(
+                aggregation.float().flatten(1)
+            )
+            st_loss = difference.square().sum(1)
+            ts_loss = F.cross_entropy(logits.float(), labels, reduction="none")
+            return (1e-3 * st_loss + ts_loss).mean()
+
+        def of_teacher():
+            with torch.no_grad():
+                found, _ = teacher.features(images, group)
+            return found[-1]
+
+        def beta_loss():
+            with cast():
+                return bridge(beta.softmax(0), of_teacher())
+
+        def w_loss():
+            with cast():
+                return bridge(beta.detach().softmax(0), of_teacher())
+
+        beta_loss, w_loss = compiled(beta_loss), compiled(w_loss)
+
+        def iterate():
+            # The beta step needs no weight's gradient.
+            for parameters in (student.parameters(), st.parameters(), ts.parameters()):
+                for parameter in parameters:
+                    parameter.requires_grad_(False)
+            of_beta.zero_grad(set_to_none=True)
+            beta_loss().backward()
+            of_beta.step()
+            for parameters in (student.parameters(), st.parameters(), ts.parameters()):
+                for parameter in parameters:
+                    parameter.requires_grad_(True)
+            of_w.zero_grad(set_to_none=True)
+            w_loss().backward()
+            of_w.step()
+
+        return iterate
+
+    def distill():
+        student = prepared(WideResNet(*arguments.student)).train()
+        transforms = nn.ModuleList(
+            prepared(nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t)))
+            for s, t in zip(of_student, channels, strict=True)
+        )
+        optimizer = sgd([*student.parameters(), *transforms.parameters()])
+        alpha = [1 / len(blocks) for blocks in teacher.groups]
+
+        def loss():
+            with cast():
+                with torch.no_grad():
+                    found, _ = teacher(images)
+                    targets = [a * sum(features) for a, features in zip(alpha, found, strict=True)]
+                outputs, logits = student(images)
+                distances = [
+                    partial_l2(transform(features[-1]), target) / 2 ** (2 - g)
+                    for g, (transform, features, target) in enumerate(
+                        zip(transforms, outputs, targets, strict=True)
+                    )
+                ]
+                entropy = F.cross_entropy(logits.float(), labels, reduction="none")
+                return (entropy + 1e-3 * sum(distances)).mean()
+
+        loss = compiled(loss)
+
+        def iterate():
+            optimizer.zero_grad(set_to_none=True)
+            loss().backward()
+            optimizer.step()
+
+        return iterate
+
+    def teacher_forward():
+        @compiled
+        def forward():
+            with torch.inference_mode(), cast():
+                return teacher(images)
+
+        return forward
+
+    def make(step, group):
+        iterate = {
+            "search": lambda: search(group),
+            "distill": distill,
+            "teacher_forward": teacher_forward,
+        }[step]()
+        return timed(iterate)
+
+    serve(make)
+
+
+if __name__ == "__main__":
+    main()

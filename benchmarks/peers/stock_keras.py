@@ -1,0 +1,200 @@
+"""Search and distillation steps in stock Keras 3, as a practised user would write them.
+
+    python benchmarks/peers/stock_keras.py --precision bfloat16
+
+Keras' own layers and optimizers, dtype policy mixed_bfloat16, functional models that end at the
+group a step needs, tf.function around whole steps, and batches that lie ready in memory.
+"""
+
+import argparse
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import tensorflow as tf
+from keras import layers
+from serve import serve, timed
+
+BATCH = 128
+
+
+def batch_norm(name=None):
+    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+
+
+def conv(filters, kernel, stride=1):
+    return layers.Conv2D(filters, kernel, stride, "same", use_bias=False)
+
+
+def wide_resnet(depth, width, classes=100):
+    """(model from images to {features, logits, streams})."""
+    image = keras.Input((32, 32, 3), batch_size=BATCH)
+    x = conv(16, 3)(image)
+    features, streams, before = [], [], 16
+    for g, (channels, stride) in enumerate(((16, 1), (32, 2), (64, 2))):
+        for k in range((depth - 4) // 6):
+            normalized = batch_norm()(x)
+            if k:
+                features[g].append(normalized)
+            elif g:
+                features[g - 1].append(normalized)
+            if k == 0:
+                features.append([])
+            activated = layers.ReLU()(normalized)
+            y = conv(channels * width, 3, stride if k == 0 else 1)(activated)
+            y = conv(channels * width, 3)(layers.ReLU()(batch_norm()(y)))
+            shortcut = x
+            if k == 0 and (stride != 1 or before != channels * width):
+                shortcut = conv(channels * width, 1, stride)(activated)
+            before = channels * width
+            x = layers.Add()([shortcut, y])
+        streams.append(x)
+    last = batch_norm()(x)
+    features[-1].append(last)
+    pooled = layers.GlobalAveragePooling2D()(layers.ReLU()(last))
+    logits = layers.Dense(classes, dtype="float32")(pooled)
+    return image, features, streams, logits
+
+
+def clip(x):
+    return tf.maximum(x, tf.cast(-1, x.dtype))
+
+
+def normalized_difference(s, t):
+    s, t = (tf.reshape(tf.cast(x, tf.float32), [x.shape[0], -1]) for x in (s, t))
+    difference = tf.math.l2_normalize(s, 1) - tf.math.l2_normalize(t, 1)
+    return tf.reduce_sum(tf.square(difference), 1)
+
+
+def partial_l2(s, t):
+    s, t = tf.cast(s, tf.float32), tf.cast(clip(t), tf.float32)
+    difference = tf.where((s > t) | (t > 0), s - t, 0.0)
+    return tf.reduce_sum(tf.square(difference), [1, 2, 3])
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
+    parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
+    parser.add_argument("--student", type=int, nargs=2, default=(16, 2))
+    arguments = parser.parse_args()
+    if arguments.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+
+    image, teacher_features, _, teacher_logits = wide_resnet(*arguments.teacher)
+    images = tf.random.normal([BATCH, 32, 32, 3])
+    labels = tf.random.uniform([BATCH], 0, 100, tf.int32)
+    channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
+    of_student = [width * arguments.student[1] for width in (16, 32, 64)]
+
+    def cross_entropy(logits):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+    def sgd():
+        return keras.optimizers.SGD(0.01, 0.9, nesterov=True, weight_decay=5e-4)
+
+    def search(group):
+        teacher = keras.Model(image, teacher_features[group - 1])
+        student_image, features, streams, logits = wide_resnet(*arguments.student)
+        head = keras.Model(student_image, features[group - 1][-1])
+        tail = keras.Model(streams[group - 1], logits)
+        st, ts = conv(channels[group - 1], 1), conv(of_student[group - 1], 1)
+        st.build(head.output.shape)
+        ts.build(teacher.output[0].shape)
+        beta = tf.Variable(tf.zeros([len(teacher_features[group - 1])]))
+        of_beta, of_w = keras.optimizers.Adam(1e-3, 0.5, 0.999, weight_decay=1e-3), sgd()
+        seen, weights = set(), []
+        for model in (head, tail, st, ts):
+            for variable in model.trainable_variables:
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    weights.append(variable)
+        of_beta.build([beta])
+        of_w.build(weights)
+
+        def bridge(alpha, maps):
+            aggregation = tf.add_n(
+                [
+                    tf.cast(a, t.dtype) * clip(t)
+                    for a, t in zip(tf.unstack(alpha), maps, strict=True)
+                ]
+            )
+            mapped = st(clip(head(images, training=True)))
+            entropy = cross_entropy(tail(ts(aggregation), training=True))
+            return tf.reduce_mean(1e-3 * normalized_difference(mapped, aggregation) + entropy)
+
+        @tf.function
+        def iterate():
+            maps = teacher(images, training=False)
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(beta)
+                loss = bridge(tf.nn.softmax(beta), maps)
+            of_beta.apply([tape.gradient(loss, beta)], [beta])
+            maps = teacher(images, training=False)
+            alpha = tf.nn.softmax(beta)
+            with tf.GradientTape() as tape:
+                loss = bridge(alpha, maps)
+            of_w.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+            return loss
+
+        return iterate
+
+    def distill():
+        teacher = keras.Model(image, teacher_features)
+        student_image, features, _, logits = wide_resnet(*arguments.student)
+        student = keras.Model(student_image, [[maps[-1] for maps in features], logits])
+        transforms = [
+            keras.Sequential([keras.Input(maps[-1].shape[1:]), conv(c, 1), batch_norm()])
+            for maps, c in zip(features, channels, strict=True)
+        ]
+        weights = [v for model in (student, *transforms) for v in model.trainable_variables]
+        optimizer = sgd()
+        optimizer.build(weights)
+
+        @tf.function
+        def iterate():
+            maps = teacher(images, training=False)
+            targets = [tf.add_n(each) * tf.cast(1 / len(each), each[0].dtype) for each in maps]
+            with tf.GradientTape() as tape:
+                lasts, logits = student(images, training=True)
+                distance = tf.add_n(
+                    [
+                        partial_l2(transform(last, training=True), target) / 2 ** (2 - g)
+                        for g, (transform, last, target) in enumerate(
+                            zip(transforms, lasts, targets, strict=True)
+                        )
+                    ]
+                )
+                loss = tf.reduce_mean(cross_entropy(logits) + 1e-3 * distance)
+            optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+            return loss
+
+        return iterate
+
+    def teacher_forward():
+        teacher = keras.Model(image, [teacher_features, teacher_logits])
+        return tf.function(lambda: teacher(images, training=False))
+
+    def make(step, group):
+        iterate = {
+            "search": lambda: search(group),
+            "distill": distill,
+            "teacher_forward": teacher_forward,
+        }[step]()
+        last = []
+
+        def kept():
+            last[:] = [iterate()]
+
+        def wait():
+            for each in tf.nest.flatten(last):
+                each.numpy()
+
+        return timed(kept, wait)
+
+    serve(make)
+
+
+if __name__ == "__main__":
+    main()
