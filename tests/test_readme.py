@@ -17,7 +17,7 @@ def test_files_it_names_are_there():
         assert (ROOT / link).exists(), link
     for command in re.findall(r"`?(bin/\w+)", README):
         assert (ROOT / command).exists(), command
-    for config in re.findall(r"--gin_file=(\S+)", README):
+    for config in re.findall(r"--gin_file=([\w/.]+)", README):
         assert (ROOT / config).exists(), config
 
 
