@@ -52,6 +52,7 @@ def _peak_memory():
 
 
 def device_name():
+    """How many of what: the GPUs, else the processor's threads and its name."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")

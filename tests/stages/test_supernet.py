@@ -111,20 +111,19 @@ def test_w_step_trains_all_of_w_that_the_groups_loss_depends_on(batch):
     assert still == []
 
 
+def _changed_by_w_step(loss, batch):
+    """Paths of the weights that a step of group 2 changes."""
+    supernet = _supernet()
+    weights = supernet.weights("group2")
+    before = values(weights)
+    tf.function(_w_step(supernet, "group2", loss))(*batch)
+    pairs = zip(weights, before, strict=True)
+    return {w.path for w, b in pairs if not np.array_equal(w.numpy(), b)}
+
+
 def test_ts_path_teaches_only_what_follows_the_group(batch):
     """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
-    supernet = _supernet()
-    before = dict(
-        zip(
-            [v.path for v in supernet.weights("group2")],
-            values(supernet.weights("group2")),
-            strict=True,
-        )
-    )
-    tf.function(_w_step(supernet, "group2", _loss(0.0, 1.0)))(*batch)
-    changed = {
-        v.path for v in supernet.weights("group2") if not np.array_equal(v.numpy(), before[v.path])
-    }
+    changed = _changed_by_w_step(_loss(0.0, 1.0), batch)
     assert changed
     assert all(
         path.startswith(("group3", "norm/", "logits", "group2_ts", "convolution"))
@@ -134,18 +133,7 @@ def test_ts_path_teaches_only_what_follows_the_group(batch):
 
 def test_st_path_teaches_only_what_precedes_it(batch):
     """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
-    supernet = _supernet()
-    before = dict(
-        zip(
-            [v.path for v in supernet.weights("group2")],
-            values(supernet.weights("group2")),
-            strict=True,
-        )
-    )
-    tf.function(_w_step(supernet, "group2", _loss(1.0, 0.0)))(*batch)
-    changed = {
-        v.path for v in supernet.weights("group2") if not np.array_equal(v.numpy(), before[v.path])
-    }
+    changed = _changed_by_w_step(_loss(1.0, 0.0), batch)
     assert "stem/kernel" in changed
     later = [path for path in changed if path.startswith(("group3", "norm/", "logits"))]
     # S_2 is normalized by the third group's first normalization: a part of the path.
