@@ -6,6 +6,8 @@ method's partial L2, with a margin of -1.
 
 import tensorflow as tf
 
+from dfa_tf.fused import fused, slice_sums
+
 MARGIN = -1.0
 
 
@@ -19,21 +21,33 @@ def partial_l2(student, target, margin=MARGIN):
         0          elsewhere: both are negative and the student is below already.
     With t' = max(t, m) that is (s - t')^2 where s > t' or t' > 0. No gradient reaches the target.
     """
-    target = tf.cast(target, student.dtype)
-    target = tf.stop_gradient(tf.maximum(target, tf.cast(margin, target.dtype)))
 
     @tf.custom_gradient
-    def distance(student):
-        difference = student - target
-        counted = tf.where(target > 0, difference, tf.nn.relu(difference))
-
+    def distance(student, target):
         def gradient(upstream):
-            # One product in the maps' dtype, where that of the float32 square takes four passes.
-            return _per_example(2.0 * upstream, counted.dtype) * counted
+            return _partial_gradient(2.0 * upstream, student, target, margin), None
 
-        return tf.reduce_sum(tf.square(tf.cast(counted, tf.float32)), [1, 2, 3]), gradient
+        return tf.reduce_sum(_partial_squares(student, target, margin), 1), gradient
 
-    return distance(student)
+    return distance(student, tf.cast(target, student.dtype))
+
+
+def _counted(student, target, margin):
+    """s - t' where it counts, 0 elsewhere; float32."""
+    target = tf.maximum(tf.cast(target, tf.float32), margin)
+    difference = tf.cast(student, tf.float32) - target
+    return tf.where(target > 0, difference, tf.nn.relu(difference))
+
+
+@fused
+def _partial_squares(student, target, margin):
+    return slice_sums(lambda s, t: tf.square(_counted(s, t, margin)), student, target)
+
+
+@fused
+def _partial_gradient(factors, student, target, margin):
+    factors = tf.reshape(factors, [-1, 1, 1, 1])
+    return tf.cast(factors * _counted(student, target, margin), student.dtype)
 
 
 def clipped_l2(student, target, margin=MARGIN):
@@ -41,11 +55,6 @@ def clipped_l2(student, target, margin=MARGIN):
     floor = tf.cast(margin, student.dtype)
     difference = tf.maximum(student, floor) - tf.maximum(tf.cast(target, student.dtype), floor)
     return tf.reduce_sum(tf.square(tf.cast(difference, tf.float32)), [1, 2, 3])
-
-
-def _per_example(values, dtype):
-    """[B] as [B, 1, 1, 1] of `dtype`."""
-    return tf.cast(values, dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
 
 
 DISTANCES = {"partial": partial_l2, "clipped": clipped_l2}

@@ -3,7 +3,9 @@
 import random
 
 import keras
+import tensorflow as tf
 
+from dfa_tf.fused import fused
 from dfa_tf.models.normalization import BatchNormalization
 
 
@@ -11,7 +13,7 @@ class Layers:
     """Applies layers of one precision whose initial weights follow from one seed.
 
     folded: makes the form for inference alone (see `Network.folded`).
-    folds: {convolution: normalization}, by name, for those that `folded` makes one.
+    folds: {layer: normalization}, by name, for the layers that `folded` has the normalization in.
 
     Padding is PyTorch's: symmetric, (kernel - 1) / 2 on each side, also with a stride of 2, where
     Keras' "same" would pad the right and the bottom alone.
@@ -20,8 +22,8 @@ class Layers:
     def __init__(self, precision="float32", seed=0, folded=False):
         self.precision = precision
         # Frozen kernels need no float32 original that is cast anew at each step.
-        compute = keras.DTypePolicy(precision).compute_dtype
-        self._kernel_precision = compute if folded else precision
+        self.compute_dtype = keras.DTypePolicy(precision).compute_dtype
+        self._kernel_precision = self.compute_dtype if folded else precision
         self._folded = folded
         self._seeds = random.Random(seed)
         self.folds = {}
@@ -62,12 +64,18 @@ class Layers:
             dtype=self._kernel_precision,
         )(x)
 
-    def normalized_convolution(self, x, filters, kernel, name, norm, stride=1):
-        """A convolution, and the batch normalization `norm` of what it gives and nothing else takes."""
+    def convolution_norm_relu(self, x, filters, kernel, names, stride=1):
+        """A convolution, and the batch normalization and ReLU of what it gives and nothing else takes.
+
+        names: of the three layers.
+        """
+        convolution, norm, relu = names
         if self._folded:
-            return self.convolution(x, filters, kernel, name, stride, use_bias=True)
-        self.folds[name] = norm
-        return self.normalization(self.convolution(x, filters, kernel, name, stride), norm)
+            x = self.convolution(x, filters, kernel, convolution, stride, use_bias=True)
+            return keras.layers.ReLU(name=relu, dtype=self.precision)(x)  # of the same kernel
+        self.folds[convolution] = norm
+        x = self.convolution(x, filters, kernel, convolution, stride)
+        return self.relu(self.normalization(x, norm), relu)
 
     def normalization(self, x, name):
         """Batch normalization over all but the channels."""
@@ -75,11 +83,25 @@ class Layers:
 
     def relu(self, x, name):
         """max(x, 0)."""
-        return keras.layers.ReLU(name=name, dtype=self.precision)(x)
+        return ReLU(name=name, dtype=self.precision)(x)
+
+    def normalization_and_relu(self, x, norm, relu):
+        """Batch normalization, which is a feature, and the ReLU of it: both maps.
+
+        norm, relu: names of the two layers.
+        """
+        self.folds[relu] = norm
+        if self._folded:  # both from x, as not every use of the network reads the feature
+            return (
+                Affine(name=norm, dtype=self.precision)(x),
+                Affine(rectify=True, name=relu, dtype=self.precision)(x),
+            )
+        normalized = self.normalization(x, norm)
+        return normalized, self.relu(normalized, relu)
 
     def add(self, x, y, name):
         """x + y, of one shape."""
-        return keras.layers.Add(name=name, dtype=self.precision)([x, y])
+        return ResidualAdd(name=name, dtype=self.precision)([x, y])
 
     def classifier(self, x, num_classes):
         """Global average pooling and a dense layer: float32 logits [B, classes]."""
@@ -90,6 +112,65 @@ class Layers:
         return keras.layers.Dense(
             num_classes, kernel_initializer=uniform, name="logits", dtype="float32"
         )(x)
+
+
+class ReLU(keras.layers.Layer):
+    """max(x, 0), whose gradient is one pass over bfloat16 maps too."""
+
+    def call(self, inputs):
+        if inputs.dtype != tf.bfloat16:
+            return tf.nn.relu(inputs)
+        return _relu(inputs)
+
+
+@tf.custom_gradient
+def _relu(x):
+    y = tf.nn.relu(x)
+    return y, lambda upstream: _relu_gradient(upstream, y)
+
+
+@fused
+def _relu_gradient(upstream, y):
+    return tf.where(y > 0, upstream, tf.zeros_like(upstream))
+
+
+class Affine(keras.layers.Layer):
+    """scale x + offset, channel by channel, as batch normalization does at inference.
+
+    rectify: cut below 0 what comes of it.
+    """
+
+    def __init__(self, rectify=False, **kwargs):
+        super().__init__(**kwargs)
+        self._rectify = rectify
+
+    def build(self, shape):
+        self.scale, self.offset = (
+            self.add_weight(shape=shape[-1:], name=name, dtype="float32", autocast=False)
+            for name in ("scale", "offset")
+        )
+
+    def call(self, inputs):
+        return _affine(inputs, self.scale.value, self.offset.value, self._rectify)
+
+
+@fused
+def _affine(x, scale, offset, rectify):
+    y = tf.cast(x, tf.float32) * scale + offset
+    return tf.cast(tf.nn.relu(y) if rectify else y, x.dtype)
+
+
+class ResidualAdd(keras.layers.Layer):
+    """shortcut + y, of [shortcut, y], where y comes from a convolution and goes nowhere else."""
+
+    def call(self, inputs):
+        shortcut, y = inputs
+        if not tf.config.list_physical_devices("GPU"):
+            # A CPU's convolution adds to what is there already, but only with a bias between,
+            # which TensorFlow must not see to be zero.
+            zeros = tf.zeros([y.shape[-1]], y.dtype)
+            y = tf.nn.bias_add(y, tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=zeros.shape))
+        return shortcut + y
 
 
 def he_normal(seed):

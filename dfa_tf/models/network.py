@@ -7,10 +7,10 @@ import os
 import zipfile
 
 import keras
-import numpy as np
 
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
+from dfa_tf.models.layers import Affine
 
 # Keras dtype policies. Not float16: its range would need the loss to be scaled.
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -118,8 +118,8 @@ class Network(keras.Model):
         return twin
 
     def folded(self, precision=None):
-        """The network for inference alone: each normalization that is all that follows a
-        convolution is made one with it, kernels are held in the dtype they are used in.
+        """The network for inference alone: each normalization is made one with the convolution
+        before it or the ReLU after it, kernels are held in the dtype they are used in.
 
         Its answers and features are this network's with training=False, up to rounding; it is no
         network to train, copy or save. Arguments and errors as of `copy`.
@@ -129,10 +129,15 @@ class Network(keras.Model):
         twin = from_spec(self.spec, precision, folded=True)
         folds = json.loads(self._folds)
         for layer in twin.layers:
-            weights = self.get_layer(layer.name).get_weights()
-            if layer.name in folds:
-                weights = _folded(*weights, self.get_layer(folds[layer.name]))
-            layer.set_weights(weights)
+            own = self.get_layer(layer.name)
+            norm = self.get_layer(folds[layer.name]) if layer.name in folds else own
+            if isinstance(layer, Affine):
+                layer.set_weights(norm.affine())
+            elif norm is not own:
+                scale, offset = norm.affine()
+                layer.set_weights([own.get_weights()[0] * scale, offset])
+            else:
+                layer.set_weights(own.get_weights())
         twin.trainable = False
         return twin
 
@@ -142,13 +147,6 @@ class Network(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return from_spec(config["spec"], config["precision"])
-
-
-def _folded(kernel, norm):
-    """[kernel, bias] of a convolution that does what one with `kernel` and then `norm` do."""
-    gamma, beta, mean, variance = norm.get_weights()
-    scale = gamma / np.sqrt(variance + norm.epsilon)
-    return [kernel * scale, beta - mean * scale]
 
 
 def from_spec(spec, precision="float32", **more):

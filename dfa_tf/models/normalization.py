@@ -1,6 +1,7 @@
 """Batch normalization through TensorFlow's fused kernel."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -27,6 +28,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().add_weight(*args, **kwargs)
         with tf.variable_creator_scope(_one_per_replica):
             return super().add_weight(*args, **kwargs)
+
+    def affine(self):
+        """(scale, offset) [C] NumPy arrays: at inference this layer gives scale x + offset."""
+        gamma, beta, mean, variance = self.get_weights()
+        scale = gamma / np.sqrt(variance + self.epsilon)
+        return scale, beta - mean * scale
 
     def call(self, inputs, training=None, mask=None):
         use_batch_statistics = bool(training and self.trainable)

@@ -49,11 +49,13 @@ def wide_resnet(
     for g, (channels, stride) in enumerate(((16, 1), (32, 2), (64, 2)), start=1):
         for b in range(1, blocks_per_group + 1):
             name = f"group{g}_block{b}"
-            normalized.append(layers.normalization(x, f"{name}_norm1"))
-            x = _block(layers, x, normalized[-1], channels * width, stride if b == 1 else 1, name)
+            shown, activated = layers.normalization_and_relu(x, f"{name}_norm1", f"{name}_relu1")
+            normalized.append(shown)
+            x = _block(layers, x, activated, channels * width, stride if b == 1 else 1, name)
             outputs.append(x)
-    normalized.append(layers.normalization(x, "norm"))
-    logits = layers.classifier(layers.relu(normalized[-1], "relu"), num_classes)
+    shown, activated = layers.normalization_and_relu(x, "norm", "relu")
+    normalized.append(shown)
+    logits = layers.classifier(activated, num_classes)
 
     # The first normalization follows the stem, not a block.
     shown = normalized[1:] if features == "normalized" else outputs
@@ -77,16 +79,13 @@ def wide_resnet(
     )
 
 
-def _block(layers, x, normalized, channels, stride, name):
-    """BN-ReLU-conv3x3-BN-ReLU-conv3x3 beside a shortcut; its first BN is given, it is a feature.
+def _block(layers, x, activated, channels, stride, name):
+    """BN-ReLU-conv3x3-BN-ReLU-conv3x3 beside a shortcut; `activated` comes of the first BN-ReLU.
 
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
-    activated = layers.relu(normalized, f"{name}_relu1")
-    y = layers.normalized_convolution(
-        activated, channels, 3, f"{name}_conv1", f"{name}_norm2", stride
-    )
-    y = layers.relu(y, f"{name}_relu2")
+    names = [f"{name}_{layer}" for layer in ("conv1", "norm2", "relu2")]
+    y = layers.convolution_norm_relu(activated, channels, 3, names, stride)
     y = layers.convolution(y, channels, 3, f"{name}_conv2")
     if stride == 1 and x.shape[-1] == channels:
         shortcut = x

@@ -24,7 +24,7 @@ class Supernet:
 
     def __init__(self, teacher, student, *, initial, normalize, clip, entry, precision, seed):
         self.teacher, self.student = teacher, student
-        self._clip = bridge.clip if clip else lambda feature: feature
+        self._clip = clip
         self.entry = entry
         self.st_connectors, self.ts_connectors, self.beta = {}, {}, {}
         for name in teacher.group_names:
@@ -63,15 +63,21 @@ class Supernet:
         return [variable for model in models for variable in model.trainable_variables]
 
     def teacher_features(self, group, images):
-        """T_i^1..T_i^N, clipped; the teacher runs in inference mode, and only up to the group."""
-        return [self._clip(t) for t in self.teacher.features(group, images, training=False)]
+        """T_i^1..T_i^N; the teacher runs in inference mode, and only up to the group."""
+        return self.teacher.features(group, images, training=False)
+
+    def aggregate(self, group, features):
+        """A_i of the features, clipped, with the weights that beta[i] gives."""
+        return bridge.aggregate(features, bridge.weights(self.beta[group]), self._clip)
 
     def paths(self, group, images, labels, aggregation):
         """Both paths of Fig 3 from one aggregation A_i.
 
         Returns (L_ST [B], L_TS [B], logits of the TS path [B, classes]).
         """
-        student_feature = self._clip(self.student.features(group, images, training=True)[-1])
+        student_feature = self.student.features(group, images, training=True)[-1]
+        if self._clip:
+            student_feature = bridge.clip(student_feature)
         st = bridge.st_loss(self.st_connectors[group](student_feature, training=True), aggregation)
         entering = self.ts_connectors[group](aggregation, training=True)
         logits = self.student.tail(group, entering, training=True, entry=self.entry)
@@ -92,7 +98,7 @@ def beta_step(supernet, group, loss, optimizer, batch_size):
             tape.watch(beta)
             # Batch statistics are used, as DARTS does, but not recorded: nothing but beta moves.
             with keras.StatelessScope():
-                aggregation = bridge.aggregate(features, bridge.weights(beta))
+                aggregation = supernet.aggregate(group, features)
                 st, ts, logits = supernet.paths(group, images, labels, aggregation)
             share = global_mean(loss(st, ts), batch_size)
         gradient = tape.gradient(share, beta)
@@ -113,7 +119,7 @@ def w_step(supernet, group, loss, optimizer, batch_size):
 
     def step(images, labels):
         features = supernet.teacher_features(group, images)
-        aggregation = bridge.aggregate(features, bridge.weights(supernet.beta[group]))
+        aggregation = supernet.aggregate(group, features)
         with tf.GradientTape() as tape:  # A_i, made outside, is a constant here
             st, ts, logits = supernet.paths(group, images, labels, aggregation)
             share = global_mean(loss(st, ts), batch_size)

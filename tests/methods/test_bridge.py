@@ -43,6 +43,19 @@ def test_gradient_of_the_aggregation():
     np.testing.assert_allclose(for_second, 0.7 * upstream, rtol=1e-5)
 
 
+def test_clipped_aggregation_and_its_gradient():
+    """.5 max(-3, -1) + .5 * 4 = 1.5; alpha's gradient sees -1 for -3, and -3 gets none."""
+    features = [tf.fill([1, 1, 1, 1], -3.0), tf.fill([1, 1, 1, 1], 4.0)]
+    alpha = tf.constant([0.5, 0.5])
+    with tf.GradientTape() as tape:
+        tape.watch([alpha, *features])
+        aggregation = bridge.aggregate(features, alpha, clipped=True)
+    assert aggregation.numpy().item() == 1.5
+    for_alpha, low, high = tape.gradient(aggregation, [alpha, *features])
+    np.testing.assert_array_equal(for_alpha, [-1.0, 4.0])
+    assert (low.numpy().item(), high.numpy().item()) == (0.0, 0.5)
+
+
 def test_gradient_for_alpha_is_summed_in_float32_from_bfloat16_maps():
     """32,768 ones: a bfloat16 sum would stop growing at 256."""
     features = [tf.ones([8, 16, 16, 16], tf.bfloat16)] * 2

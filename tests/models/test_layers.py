@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.models import BatchNormalization
-from dfa_tf.models.layers import Layers
+from dfa_tf.models.layers import Layers, ReLU, ResidualAdd
 
 
 def test_strided_convolution_pads_both_sides_alike():
@@ -75,3 +75,25 @@ def test_replicas_keep_their_own_statistics_and_readers_see_the_mean(two_replica
     tf.function(lambda: two_replicas.run(replica))()
     assert [float(v[0]) for v in layer.moving_mean.value.values] == [0.0, 2.0]
     assert layer.get_weights()[2][0] == 1.0
+
+
+def test_relu_and_its_gradient_of_bfloat16_maps():
+    maps = tf.constant([[-2.0, 0.0, 3.0]], tf.bfloat16)
+    upstream = tf.constant([[5.0, 6.0, 7.0]], tf.bfloat16)
+    with tf.GradientTape() as tape:
+        tape.watch(maps)
+        rectified = ReLU(dtype="mixed_bfloat16")(maps)
+    np.testing.assert_array_equal(tf.cast(rectified, tf.float32), [[0, 0, 3]])
+    gradient = tape.gradient(rectified, maps, upstream)
+    np.testing.assert_array_equal(tf.cast(gradient, tf.float32), [[0, 0, 7]])
+
+
+def test_residual_add_and_its_gradient():
+    x, y = (np.random.default_rng(k).normal(size=(2, 3, 3, 4)).astype(np.float32) for k in (0, 1))
+    shortcut, branch = tf.constant(x), tf.constant(y)
+    with tf.GradientTape() as tape:
+        tape.watch([shortcut, branch])
+        total = ResidualAdd()([shortcut, branch])
+    np.testing.assert_array_equal(total, x + y)
+    for gradient in tape.gradient(total, [shortcut, branch], tf.constant(x)):
+        np.testing.assert_array_equal(gradient, x)
