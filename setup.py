@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
-        "test": ["pytest", "ruff"],
+        "test": ["pytest", "pytest-xdist", "ruff"],
         "benchmark": ["torch"],  # only benchmarks/ compares with it
     },
     entry_points={

@@ -47,6 +47,14 @@ def cases(teacher, student, examples, augmentation, precision, batch_size, strat
     yield from build.search(teacher, student)
 
 
+def still_case(teacher, student, examples, augmentation, precision, batch_size, strategy):
+    """The distillation step on one batch that lies ready: what it takes without its input."""
+    build = _Builder(examples, augmentation, precision, batch_size, strategy)
+    with strategy.scope():
+        teacher, student = teacher.folded(precision), student.copy(precision)
+    return build.distill(teacher, student, still=True)
+
+
 def input_case(examples, augmentation, batch_size):
     """The input pipeline alone."""
     batches = training_batches(examples, batch_size, augmentation, seed=0)
@@ -98,8 +106,8 @@ class _Builder:
         counted = flops.training_flops(student, needs_input_gradient=False)
         return self._case("student_train", None, [step], counted)
 
-    def distill(self, teacher, student):
-        """Stage 2."""
+    def distill(self, teacher, student, still=False):
+        """Stage 2. still: of one batch, made before."""
         with self._strategy.scope():
             transforms = student_transforms(teacher, student, 0, self._precision)
             models = [student, *transforms]
@@ -109,7 +117,7 @@ class _Builder:
         objective = student_objective(teacher, student, alpha, transforms, 1e-3, partial_l2)
         step = objective_step(objective, variables, optimizer, self._batch_size)
         counted = flops.distill_step_flops(teacher, student, transforms)
-        return self._case("distill", None, [step], counted)
+        return self._case("distill", None, [step], counted, still)
 
     def search(self, teacher, student):
         """Stage 1, group by group: each of the two steps, and both in turn."""
@@ -137,11 +145,11 @@ class _Builder:
             yield self._case("w", group, [on_w], flops_w)
             yield self._case("search", group, [on_beta, on_w], flops_beta + flops_w)
 
-    def _case(self, name, group, steps, flops_per_example):
-        phases = [
-            Phase(step, training_batches(self._examples, self._batch_size, self._augmentation, k))
-            for k, step in enumerate(steps)
-        ]
+    def _case(self, name, group, steps, flops_per_example, still=False):
+        phases = []
+        for k, step in enumerate(steps):
+            batches = training_batches(self._examples, self._batch_size, self._augmentation, k)
+            phases.append(Phase(step, batches.take(1).cache().repeat() if still else batches))
         block = Block(self._strategy, phases)
         return Case(
             name,

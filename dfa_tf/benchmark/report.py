@@ -1,11 +1,12 @@
 """The benchmark: every step in every precision, beside the machine's own peak; as rows."""
 
+import statistics
 import sys
 
 import tensorflow as tf
 
 from dfa_tf.benchmark import machine
-from dfa_tf.benchmark.cases import cases, input_case
+from dfa_tf.benchmark.cases import cases, input_case, still_case
 from dfa_tf.benchmark.timing import ROUNDS, Sampled
 
 PRECISIONS = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # and what they compute in
@@ -19,6 +20,8 @@ def benchmark(
     teacher, student: Networks. examples: to draw batches from. strategy: to run under.
     rounds: timings of each row, taken in turn; ROUNDS by default.
     profile: folder for a TensorBoard trace of a few steps of each kind.
+    input_share_of_distill, in what is returned, is the part of a distillation step that a batch
+    lying ready in memory would spare: what drawing costs it, waiting included.
     """
     peaks = {dtype: machine.peak_gflops(dtype) for dtype in PRECISIONS.values()}
     rounds = rounds or ROUNDS
@@ -30,6 +33,9 @@ def benchmark(
     ]
     found.append(input_case(*draw, batch_size))
     rows = [(case, Sampled(case.run)) for case in found]
+    fastest = list(PRECISIONS)[-1]  # whose step leaves the least time to draw the next batch
+    drawn = next(s for case, s in rows if (case.step, case.precision) == ("distill", fastest))
+    still = Sampled(still_case(teacher, student, *draw, fastest, batch_size, strategy).run)
     memory = []
     for k, (case, sampled) in enumerate(rows, start=1):
         _tell(f"warming up {k} of {len(rows)}: {_title(case)}")
@@ -38,10 +44,15 @@ def benchmark(
         sampled.sample()
         sampled.samples.clear()
         memory.append(peak.bytes())
+    still.warm_up()
     for k in range(rounds):
         _tell(f"round {k + 1} of {rounds}")
         for _, sampled in rows:
             sampled.sample()
+            if sampled is drawn:
+                still.sample()
+    pairs = zip(still.samples, drawn.samples, strict=True)
+    waiting = statistics.median(1 - without / having for without, having in pairs)
     if profile:
         for case, sampled in rows:
             _tell(f"tracing {_title(case)}")
@@ -56,6 +67,7 @@ def benchmark(
         "teacher": teacher.name,
         "student": student.name,
         "rounds": rounds,
+        "input_share_of_distill": round(waiting, 3),
         "rows": [
             _row(case, sampled, peak, best)
             for (case, sampled), peak in zip(rows, memory, strict=True)

@@ -43,7 +43,7 @@ def define(command):
         "strategy",
         "mirrored",
         ["mirrored", "default", "multi_worker"],
-        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: the machines of TF_CONFIG",
+        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes name",
         **common,
     )
     if command not in ("evaluate", "benchmark"):

@@ -102,6 +102,7 @@ class Pipeline:
         )
         if self._is_chief:
             print(table(cells(report)))
+            print(f"drawing its batches: {report['input_share_of_distill']:.1%} of a distill step")
             if self._flags.json:
                 files.write_json(self._flags.json, report)
 

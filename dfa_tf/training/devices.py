@@ -1,28 +1,27 @@
 """The devices a run is spread over."""
 
-import os
-
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
+from dfa_tf.training.cluster import cluster_resolver
 
 
 def strategy_named(name):
     """The tf.distribute strategy that --strategy names.
 
-    "mirrored": all GPUs of this machine, or its CPU. "multi_worker": all machines of TF_CONFIG.
-    "default": one device. Call it before anything else of TensorFlow.
+    "mirrored": all GPUs of this machine, or its CPU. "multi_worker": all machines that the
+    environment names (see `cluster_resolver`). "default": one device. Call it before anything else of TensorFlow.
     """
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
     if name == "multi_worker":
-        if not os.environ.get("TF_CONFIG"):
-            raise UserError("--strategy=multi_worker needs TF_CONFIG, which names the machines")
         try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver())
+        except UserError:
+            raise
         except Exception as error:  # of many kinds, by what is wrong with the cluster
             raise UserError(
-                f"--strategy=multi_worker: TF_CONFIG does not make a cluster ({first_line(error)})"
+                f"--strategy=multi_worker: the environment does not make a cluster ({first_line(error)})"
             ) from error
     if name == "default":
         return tf.distribute.get_strategy()

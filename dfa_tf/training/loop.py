@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
-from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.training.devices import Agreement, is_chief, replica_sum
+from dfa_tf.errors import Interrupted, UserError, first_line
+from dfa_tf.training.devices import Agreement, is_chief, replica_sum, workers
 from dfa_tf.training.progress import Progress
 
 SECONDS_PER_BLOCK = 1.0
@@ -27,6 +27,12 @@ class Diverged(Exception):
     """A loss is NaN or infinite. The last good checkpoint is kept."""
 
     told = True  # the message says it all: no traceback
+
+
+class WorkerLost(Exception):
+    """Another process of the cluster has died. The last checkpoint is kept."""
+
+    told = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +119,19 @@ class Loop:
         on_step(measured): after each step, in order. on_log(step, means): every `log_every`
         steps counted from `origin`, with means since the last time. on_pause(step): at each step
         in `pauses`; a line that it returns is shown.
-        Raises Interrupted after saving where SIGTERM or SIGINT asked to stop, and Diverged where
-        the watched measurement is no finite number.
+        Raises Interrupted after saving where SIGTERM or SIGINT asked to stop, Diverged where the
+        watched measurement is no finite number, and WorkerLost where another worker has died.
         """
+        try:
+            self._run(phases, last, shown, origin, on_step, on_log, pauses, on_pause)
+        except tf.errors.OpError as error:
+            if workers(self._strategy) == 1:
+                raise
+            raise WorkerLost(
+                f"{self._label}: a worker is gone ({first_line(error)}); {self._checkpoints.kept}: start all of them again"
+            ) from error
+
+    def _run(self, phases, last, shown, origin, on_step, on_log, pauses, on_pause):
         block = Block(self._strategy, phases)
         ends = _Ends(origin, self._runtime.log_every, pauses, last)
         progress = Progress(

@@ -1,0 +1,110 @@
+"""Two processes on one machine, each a worker: what they come to, who writes, what a death does."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dfa_tf import models
+from dfa_tf.methods.alpha import Alpha
+from tests.conftest import ROOT
+from tests.training.worker import run_stages
+
+pytestmark = pytest.mark.slow
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Cluster:
+    """Two workers, started together; each has its own idea of where the results go."""
+
+    def __init__(self, *workdirs):
+        workers = [f"localhost:{port}" for port in _free_ports(2)]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.worker", str(workdir)],
+                cwd=ROOT,
+                env=os.environ
+                | {
+                    "TF_CONFIG": json.dumps(
+                        {
+                            "cluster": {"worker": workers},
+                            "task": {"type": "worker", "index": index},
+                        }
+                    )
+                },
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for index, workdir in enumerate(workdirs)
+        ]
+
+    def wait(self):
+        """[(exit status, what it wrote to stderr)] of both."""
+        texts = [process.communicate(timeout=300)[1] for process in self.processes]
+        return [(p.returncode, text) for p, text in zip(self.processes, texts, strict=True)]
+
+
+def _result(workdir):
+    alpha = Alpha.load(workdir / "search" / "alpha.json")
+    student = models.load(workdir / "distill" / "student.keras")
+    return np.concatenate([group.alpha for group in alpha.groups]), student.get_weights()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """(the chief's folder, the other's) after an undisturbed run."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("chief", "other")]
+    for status, said in Cluster(*folders).wait():
+        assert status == 0, said[-2000:]
+    return folders
+
+
+def test_two_workers_come_to_what_two_replicas_do(straight, two_replicas, tmp_path):
+    """The sums over devices differ in rounding alone; some 100 steps later that still is little."""
+    run_stages(tmp_path, two_replicas)
+    alpha, weights = _result(straight[0])
+    expected_alpha, expected_weights = _result(tmp_path)
+    np.testing.assert_allclose(alpha, expected_alpha, atol=1e-3)
+    for found, expected in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_chief_alone_writes(straight):
+    chief, other = straight
+    assert (chief / "distill" / "metrics.json").exists()
+    assert list(other.rglob("*")) == []
+
+
+def test_after_a_workers_death_the_other_stops_and_a_restart_goes_on(straight, tmp_path):
+    cluster = Cluster(tmp_path, tmp_path)
+    checkpoints = tmp_path / "search" / "checkpoints"
+    while not list(checkpoints.glob("*.index")) and cluster.processes[0].poll() is None:
+        time.sleep(0.05)
+    cluster.processes[1].send_signal(signal.SIGKILL)
+    (status, said), _ = cluster.wait()
+    assert status == 1, said[-2000:]
+    assert "Traceback" not in said
+    assert "start all of them again" in said.strip().splitlines()[-1]
+    assert not (tmp_path / "search" / "alpha.json").exists()
+    for status, said in Cluster(tmp_path, tmp_path).wait():
+        assert status == 0, said[-2000:]
+    alpha, weights = _result(tmp_path)
+    expected_alpha, expected_weights = _result(straight[0])
+    np.testing.assert_allclose(alpha, expected_alpha, atol=1e-3)
+    for found, expected in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(found, expected, atol=0.02)
