@@ -4,7 +4,7 @@
     python benchmarks/compare.py --json=comparison.json
 
 Each implementation is a process of its own that waits until it is asked. In every round each is
-asked for as many iterations as take about a second; a ratio is a peer's time over ours in the
+asked for as many iterations as take about a second, each time another one first; a ratio is a peer's time over ours in the
 same round, and its median over the rounds is what is told.
 """
 
@@ -14,7 +14,9 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
+PAUSE = 0.5  # seconds: OpenMP's threads go on spinning for a while after PyTorch's turn
 PEERS = pathlib.Path(__file__).parent / "peers"
 COMMANDS = {
     "dfa_tf": ["ours.py"],
@@ -74,8 +76,10 @@ def compare(precision, names, rounds, networks):
         samples = {peer.name: [] for peer in peers}
         for peer in peers:
             peer.seconds(step)
-        for _ in range(rounds):
-            for peer in peers:
+        for k in range(rounds):
+            turn = k % len(peers)
+            for peer in peers[turn:] + peers[:turn]:
+                time.sleep(PAUSE)
                 samples[peer.name].append(peer.seconds(step))
         for name, seconds in samples.items():
             ratios = [

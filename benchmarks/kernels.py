@@ -65,7 +65,10 @@ def plain_weighted(alpha, features):
     return tf.add_n([s * f for s, f in zip(scales, features, strict=True)])
 
 
-relu = ReLU(dtype="mixed_bfloat16")
+def relu(x):
+    return ReLU(dtype=x.dtype.name)(x)
+
+
 ALPHA = tf.fill([4], 0.25)
 # name, maps it takes, operation by operation, in one pass
 CASES = [
