@@ -24,6 +24,13 @@ COMMANDS = {
     "PyTorch": ["pytorch.py"],
     "PyTorch, torch.compile": ["pytorch.py", "--compile"],
 }
+# (step, group, precision): {a peer's first word: how many times as fast ours is to be}
+AIMS = {
+    ("search", 2, "bfloat16"): {"PyTorch": 2.0, "Keras": 2.0},
+    ("search", 2, "float32"): {"PyTorch": 1.7},
+    ("distill", None, "bfloat16"): {"PyTorch": 2.0, "Keras": 2.3},
+    ("distill", None, "float32"): {"PyTorch": 1.5},
+}
 STEPS = [("search", 1), ("search", 2), ("search", 3), ("distill", 0), ("teacher_forward", 0)]
 
 
@@ -109,6 +116,23 @@ def compare(precision, names, rounds, networks):
     return rows
 
 
+def aims(rows):
+    """[(text, whether reached)] for each aim that was measured; a peer's better row counts."""
+    found = []
+    for (step, group, precision), wanted in AIMS.items():
+        for peer, aim in wanted.items():
+            ratios = [
+                row["ratio"]["median"]
+                for row in rows
+                if (row["step"], row["group"], row["precision"]) == (step, group, precision)
+                and row["peer"].startswith(peer)
+            ]
+            if ratios:
+                text = f"{step} {group or ''} {precision}: {min(ratios):.2f} x {peer}, aim {aim}"
+                found.append((text, min(ratios) >= aim))
+    return found
+
+
 def line(row):
     """A row of the comparison as text."""
     ms, ratio = row["ms"], row["ratio"]
@@ -128,14 +152,20 @@ def main():
     parser.add_argument("--teacher", nargs=2, default=["28", "4"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--student", nargs=2, default=["16", "2"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--check", action="store_true", help="fail where an aim is missed")
     arguments = parser.parse_args()
     names = ["dfa_tf", *(name for name in arguments.peers if name != "dfa_tf")]
     networks = ["--teacher", *arguments.teacher, "--student", *arguments.student]
     rows = []
     for precision in arguments.precision:
         rows += compare(precision, names, arguments.rounds, networks)
+    results = aims(rows)
+    for text, reached in results:
+        print(text, "reached" if reached else "missed")
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    if arguments.check and not all(reached for _, reached in results):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":
