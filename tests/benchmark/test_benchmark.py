@@ -44,6 +44,7 @@ def test_command_writes_a_row_for_each_step_in_each_precision(quick, tmp_path, c
         assert row["images_per_second"] == pytest.approx(per_second, rel=0.01)
         assert (row["gflops"] is None) == (row["step"] == "input")
     assert found["rows"][-1]["step"] == "input"
+    assert found["input_share_of_distill"] < 1
     assert "teacher_forward" in capsys.readouterr().out
 
 

@@ -100,3 +100,13 @@ def test_folded_kernels_are_held_as_they_are_used():
     assert folded.get_layer("stem").kernel.dtype == "bfloat16"
     assert folded.get_layer("logits").kernel.dtype == "float32"
     assert folded.get_layer("norm").scale.dtype == "float32"
+
+
+def test_folded_network_normalizes_nothing_and_stops_at_the_group():
+    """The stem, four convolutions of each of two groups and one shortcut; no more."""
+    folded = small_network(depth=16, width=1).folded()
+    images = tf.TensorSpec([2, 8, 8, 3])
+    graph = tf.function(lambda x: folded.features("group2", x)).get_concrete_function(images).graph
+    kinds = [op.type for op in graph.get_operations()]
+    assert kinds.count("Conv2D") == 1 + 4 + 5
+    assert not any("BatchNorm" in kind for kind in kinds)
