@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data, models
+from dfa_tf.stages.supernet import Supernet
 from dfa_tf.training.loop import Runtime
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -62,6 +63,19 @@ def small_network(depth=16, width=1, seed=0, precision="float32", **more):
             layer.moving_mean.assign(draws.normal(0, 0.3, shape))
             layer.moving_variance.assign(draws.uniform(0.5, 1.5, shape))
     return network
+
+
+def small_supernet(teacher, student, **changes):
+    """Both networks joined, by the defaults of a search; changes: of Supernet's arguments."""
+    options = {
+        "initial": "last",
+        "normalize": False,
+        "clip": True,
+        "entry": "stream",
+        "precision": "float32",
+        "seed": 0,
+    }
+    return Supernet(teacher, student, **options | changes)
 
 
 def made_examples(count, seed=0, shape=SHAPE, classes=CLASSES):

@@ -3,27 +3,20 @@
 python benchmarks/peers/ours.py --precision bfloat16
 """
 
-import argparse
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from serve import serve
+from serve import BATCH, parsed, serve
 
 from dfa_tf import data, models
 from dfa_tf.benchmark.cases import cases
 
-BATCH = 128
-
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
-    parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
-    parser.add_argument("--student", type=int, nargs=2, default=(16, 2))
-    arguments = parser.parse_args()
+    arguments = parsed()
     precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
     draws = np.random.default_rng(0)
     examples = data.Examples(
@@ -38,12 +31,12 @@ def main():
         BATCH,
         tf.distribute.MirroredStrategy(),
     )
-    by_name = {(case.step, case.group): case for case in found}
-
-    def make(step, group):
-        return by_name[step, f"group{group}" if group else None].run
-
-    serve(make)
+    runs = {(case.step, case.group): case.run for case in found}
+    serve(
+        search=lambda group: runs["search", f"group{group}"],
+        distill=lambda: runs["distill", None],
+        teacher_forward=lambda: runs["teacher_forward", None],
+    )
 
 
 if __name__ == "__main__":

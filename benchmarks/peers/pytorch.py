@@ -7,14 +7,10 @@ not trained, SGD with Nesterov momentum and Adam of torch.optim (for-each forms)
 lie ready in memory.
 """
 
-import argparse
-
 import torch
 import torch.nn.functional as F
-from serve import serve, timed
+from serve import BATCH, parsed, serve, timed
 from torch import nn
-
-BATCH = 128
 
 
 class Block(nn.Module):
@@ -98,111 +94,115 @@ def partial_l2(s, t):
     return torch.where((s > t) | (t > 0), s - t, 0).float().square().sum((1, 2, 3))
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
-    parser.add_argument("--student", type=int, nargs=2, default=(16, 2))
-    arguments = parser.parse_args()
+def prepared(model):
+    return model.to(memory_format=torch.channels_last)
 
-    def cast():
-        return torch.autocast("cpu", torch.bfloat16, enabled=arguments.precision == "bfloat16")
 
-    def prepared(model):
-        return model.to(memory_format=torch.channels_last)
+def sgd(parameters):
+    return torch.optim.SGD(
+        parameters, 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True
+    )
 
-    def compiled(function):
-        return torch.compile(function) if arguments.compile else function
 
-    teacher = prepared(WideResNet(*arguments.teacher)).eval().requires_grad_(False)
-    images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
-    labels = torch.randint(0, 100, (BATCH,))
-    channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
-    of_student = [width * arguments.student[1] for width in (16, 32, 64)]
+class Steps:
+    """Each of the steps, as a function of nothing that runs one iteration."""
 
-    def sgd(parameters):
-        return torch.optim.SGD(
-            parameters, 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.teacher = prepared(WideResNet(*arguments.teacher)).eval().requires_grad_(False)
+        self.images = torch.randn(BATCH, 3, 32, 32).to(memory_format=torch.channels_last)
+        self.labels = torch.randint(0, 100, (BATCH,))
+        self.channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
+        self.of_student = [width * arguments.student[1] for width in (16, 32, 64)]
+
+    def new_student(self):
+        return prepared(WideResNet(*self.arguments.student)).train()
+
+    def cast(self):
+        bfloat16 = self.arguments.precision == "bfloat16"
+        return torch.autocast("cpu", torch.bfloat16, enabled=bfloat16)
+
+    def compiled(self, function):
+        return torch.compile(function) if self.arguments.compile else function
+
+    def search(self, group):
+        student = self.new_student()
+        st = prepared(
+            nn.Conv2d(self.of_student[group - 1], self.channels[group - 1], 1, bias=False)
         )
-
-    def search(group):
-        student = prepared(WideResNet(*arguments.student)).train()
-        st = prepared(nn.Conv2d(of_student[group - 1], channels[group - 1], 1, bias=False))
-        ts = prepared(nn.Conv2d(channels[group - 1], of_student[group - 1], 1, bias=False))
-        beta = torch.zeros(len(teacher.groups[group - 1]), requires_grad=True)
+        ts = prepared(
+            nn.Conv2d(self.channels[group - 1], self.of_student[group - 1], 1, bias=False)
+        )
+        beta = torch.zeros(len(self.teacher.groups[group - 1]), requires_grad=True)
         of_beta = torch.optim.Adam([beta], 1e-3, (0.5, 0.999), weight_decay=1e-3)
-        of_w = sgd([*student.parameters(), *st.parameters(), *ts.parameters()])
+        trained = nn.ModuleList([student, st, ts])
+        of_w = sgd(trained.parameters())
 
         def bridge(alpha, features):
             aggregation = sum(a * clip(t) for a, t in zip(alpha, features, strict=True))
-            found, _ = student.features(images, group)
+            found, _ = student.features(self.images, group)
             mapped = st(clip(found[-1][-1]))
             logits = student.tail(ts(aggregation), group)
             difference = F.normalize(mapped.float().flatten(1)) - F.normalize(
                 aggregation.float().flatten(1)
             )
             st_loss = difference.square().sum(1)
-            ts_loss = F.cross_entropy(logits.float(), labels, reduction="none")
+            ts_loss = F.cross_entropy(logits.float(), self.labels, reduction="none")
             return (1e-3 * st_loss + ts_loss).mean()
 
         def of_teacher():
             with torch.no_grad():
-                found, _ = teacher.features(images, group)
+                found, _ = self.teacher.features(self.images, group)
             return found[-1]
 
         def beta_loss():
-            with cast():
+            with self.cast():
                 return bridge(beta.softmax(0), of_teacher())
 
         def w_loss():
-            with cast():
+            with self.cast():
                 return bridge(beta.detach().softmax(0), of_teacher())
 
-        beta_loss, w_loss = compiled(beta_loss), compiled(w_loss)
+        beta_loss, w_loss = self.compiled(beta_loss), self.compiled(w_loss)
 
         def iterate():
             # The beta step needs no weight's gradient.
-            for parameters in (student.parameters(), st.parameters(), ts.parameters()):
-                for parameter in parameters:
-                    parameter.requires_grad_(False)
+            trained.requires_grad_(False)
             of_beta.zero_grad(set_to_none=True)
             beta_loss().backward()
             of_beta.step()
-            for parameters in (student.parameters(), st.parameters(), ts.parameters()):
-                for parameter in parameters:
-                    parameter.requires_grad_(True)
+            trained.requires_grad_(True)
             of_w.zero_grad(set_to_none=True)
             w_loss().backward()
             of_w.step()
 
         return iterate
 
-    def distill():
-        student = prepared(WideResNet(*arguments.student)).train()
+    def distill(self):
+        student = self.new_student()
         transforms = nn.ModuleList(
             prepared(nn.Sequential(nn.Conv2d(s, t, 1, bias=False), nn.BatchNorm2d(t)))
-            for s, t in zip(of_student, channels, strict=True)
+            for s, t in zip(self.of_student, self.channels, strict=True)
         )
         optimizer = sgd([*student.parameters(), *transforms.parameters()])
-        alpha = [1 / len(blocks) for blocks in teacher.groups]
+        alpha = [1 / len(blocks) for blocks in self.teacher.groups]
 
         def loss():
-            with cast():
+            with self.cast():
                 with torch.no_grad():
-                    found, _ = teacher(images)
+                    found, _ = self.teacher(self.images)
                     targets = [a * sum(features) for a, features in zip(alpha, found, strict=True)]
-                outputs, logits = student(images)
+                outputs, logits = student(self.images)
                 distances = [
                     partial_l2(transform(features[-1]), target) / 2 ** (2 - g)
                     for g, (transform, features, target) in enumerate(
                         zip(transforms, outputs, targets, strict=True)
                     )
                 ]
-                entropy = F.cross_entropy(logits.float(), labels, reduction="none")
+                entropy = F.cross_entropy(logits.float(), self.labels, reduction="none")
                 return (entropy + 1e-3 * sum(distances)).mean()
 
-        loss = compiled(loss)
+        loss = self.compiled(loss)
 
         def iterate():
             optimizer.zero_grad(set_to_none=True)
@@ -211,23 +211,22 @@ def main():
 
         return iterate
 
-    def teacher_forward():
-        @compiled
+    def teacher_forward(self):
+        @self.compiled
         def forward():
-            with torch.inference_mode(), cast():
-                return teacher(images)
+            with torch.inference_mode(), self.cast():
+                return self.teacher(self.images)
 
         return forward
 
-    def make(step, group):
-        iterate = {
-            "search": lambda: search(group),
-            "distill": distill,
-            "teacher_forward": teacher_forward,
-        }[step]()
-        return timed(iterate)
 
-    serve(make)
+def main():
+    steps = Steps(parsed("--compile"))
+    serve(
+        search=lambda group: timed(steps.search(group)),
+        distill=lambda: timed(steps.distill()),
+        teacher_forward=lambda: timed(steps.teacher_forward()),
+    )
 
 
 if __name__ == "__main__":

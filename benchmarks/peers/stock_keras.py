@@ -6,7 +6,6 @@ Keras' own layers and optimizers, dtype policy mixed_bfloat16, functional models
 group a step needs, tf.function around whole steps, and batches that lie ready in memory.
 """
 
-import argparse
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -14,9 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import tensorflow as tf
 from keras import layers
-from serve import serve, timed
-
-BATCH = 128
+from serve import BATCH, parsed, serve, timed
 
 
 def batch_norm(name=None):
@@ -73,36 +70,33 @@ def partial_l2(s, t):
     return tf.reduce_sum(tf.square(difference), [1, 2, 3])
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
-    parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
-    parser.add_argument("--student", type=int, nargs=2, default=(16, 2))
-    arguments = parser.parse_args()
-    if arguments.precision == "bfloat16":
-        keras.config.set_dtype_policy("mixed_bfloat16")
+def sgd():
+    return keras.optimizers.SGD(0.01, 0.9, nesterov=True, weight_decay=5e-4)
 
-    image, teacher_features, _, teacher_logits = wide_resnet(*arguments.teacher)
-    images = tf.random.normal([BATCH, 32, 32, 3])
-    labels = tf.random.uniform([BATCH], 0, 100, tf.int32)
-    channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
-    of_student = [width * arguments.student[1] for width in (16, 32, 64)]
 
-    def cross_entropy(logits):
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+class Steps:
+    """Each of the steps, as a function of nothing that runs one iteration."""
 
-    def sgd():
-        return keras.optimizers.SGD(0.01, 0.9, nesterov=True, weight_decay=5e-4)
+    def __init__(self, arguments):
+        self.image, self.teacher_features, _, self.teacher_logits = wide_resnet(*arguments.teacher)
+        self.student = arguments.student
+        self.images = tf.random.normal([BATCH, 32, 32, 3])
+        self.labels = tf.random.uniform([BATCH], 0, 100, tf.int32)
+        self.channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
+        self.of_student = [width * arguments.student[1] for width in (16, 32, 64)]
 
-    def search(group):
-        teacher = keras.Model(image, teacher_features[group - 1])
-        student_image, features, streams, logits = wide_resnet(*arguments.student)
+    def cross_entropy(self, logits):
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
+
+    def search(self, group):
+        teacher = keras.Model(self.image, self.teacher_features[group - 1])
+        student_image, features, streams, logits = wide_resnet(*self.student)
         head = keras.Model(student_image, features[group - 1][-1])
         tail = keras.Model(streams[group - 1], logits)
-        st, ts = conv(channels[group - 1], 1), conv(of_student[group - 1], 1)
+        st, ts = conv(self.channels[group - 1], 1), conv(self.of_student[group - 1], 1)
         st.build(head.output.shape)
         ts.build(teacher.output[0].shape)
-        beta = tf.Variable(tf.zeros([len(teacher_features[group - 1])]))
+        beta = tf.Variable(tf.zeros([len(self.teacher_features[group - 1])]))
         of_beta, of_w = keras.optimizers.Adam(1e-3, 0.5, 0.999, weight_decay=1e-3), sgd()
         seen, weights = set(), []
         for model in (head, tail, st, ts):
@@ -120,18 +114,18 @@ def main():
                     for a, t in zip(tf.unstack(alpha), maps, strict=True)
                 ]
             )
-            mapped = st(clip(head(images, training=True)))
-            entropy = cross_entropy(tail(ts(aggregation), training=True))
+            mapped = st(clip(head(self.images, training=True)))
+            entropy = self.cross_entropy(tail(ts(aggregation), training=True))
             return tf.reduce_mean(1e-3 * normalized_difference(mapped, aggregation) + entropy)
 
         @tf.function
         def iterate():
-            maps = teacher(images, training=False)
+            maps = teacher(self.images, training=False)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(beta)
                 loss = bridge(tf.nn.softmax(beta), maps)
             of_beta.apply([tape.gradient(loss, beta)], [beta])
-            maps = teacher(images, training=False)
+            maps = teacher(self.images, training=False)
             alpha = tf.nn.softmax(beta)
             with tf.GradientTape() as tape:
                 loss = bridge(alpha, maps)
@@ -140,13 +134,13 @@ def main():
 
         return iterate
 
-    def distill():
-        teacher = keras.Model(image, teacher_features)
-        student_image, features, _, logits = wide_resnet(*arguments.student)
+    def distill(self):
+        teacher = keras.Model(self.image, self.teacher_features)
+        student_image, features, _, logits = wide_resnet(*self.student)
         student = keras.Model(student_image, [[maps[-1] for maps in features], logits])
         transforms = [
             keras.Sequential([keras.Input(maps[-1].shape[1:]), conv(c, 1), batch_norm()])
-            for maps, c in zip(features, channels, strict=True)
+            for maps, c in zip(features, self.channels, strict=True)
         ]
         weights = [v for model in (student, *transforms) for v in model.trainable_variables]
         optimizer = sgd()
@@ -154,10 +148,10 @@ def main():
 
         @tf.function
         def iterate():
-            maps = teacher(images, training=False)
+            maps = teacher(self.images, training=False)
             targets = [tf.add_n(each) * tf.cast(1 / len(each), each[0].dtype) for each in maps]
             with tf.GradientTape() as tape:
-                lasts, logits = student(images, training=True)
+                lasts, logits = student(self.images, training=True)
                 distance = tf.add_n(
                     [
                         partial_l2(transform(last, training=True), target) / 2 ** (2 - g)
@@ -166,34 +160,41 @@ def main():
                         )
                     ]
                 )
-                loss = tf.reduce_mean(cross_entropy(logits) + 1e-3 * distance)
+                loss = tf.reduce_mean(self.cross_entropy(logits) + 1e-3 * distance)
             optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
             return loss
 
         return iterate
 
-    def teacher_forward():
-        teacher = keras.Model(image, [teacher_features, teacher_logits])
-        return tf.function(lambda: teacher(images, training=False))
+    def teacher_forward(self):
+        teacher = keras.Model(self.image, [self.teacher_features, self.teacher_logits])
+        return tf.function(lambda: teacher(self.images, training=False))
 
-    def make(step, group):
-        iterate = {
-            "search": lambda: search(group),
-            "distill": distill,
-            "teacher_forward": teacher_forward,
-        }[step]()
-        last = []
 
-        def kept():
-            last[:] = [iterate()]
+def finished(iterate):
+    """run(count) that ends when the last iteration's results are there."""
+    last = []
 
-        def wait():
-            for each in tf.nest.flatten(last):
-                each.numpy()
+    def kept():
+        last[:] = [iterate()]
 
-        return timed(kept, wait)
+    def wait():
+        for each in tf.nest.flatten(last):
+            each.numpy()
 
-    serve(make)
+    return timed(kept, wait)
+
+
+def main():
+    arguments = parsed()
+    if arguments.precision == "bfloat16":
+        keras.config.set_dtype_policy("mixed_bfloat16")
+    steps = Steps(arguments)
+    serve(
+        search=lambda group: finished(steps.search(group)),
+        distill=lambda: finished(steps.distill()),
+        teacher_forward=lambda: finished(steps.teacher_forward()),
+    )
 
 
 if __name__ == "__main__":

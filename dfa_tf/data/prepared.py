@@ -30,7 +30,7 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
     be had, or one whose images differ in size without `image_size`.
     """
     builder = _prepared_builder(name, data_dir)
-    shape, _ = outline(name, data_dir, image_size)
+    shape, _ = _outline(builder, name, image_size)
     image_key, label_key = _supervised_keys(builder)
     features = builder.info.features
     splits = builder.info.splits
@@ -75,7 +75,10 @@ def outline(name, data_dir=None, image_size=None):
 
     Arguments and errors as of `prepared`.
     """
-    builder = _builder(name, data_dir)
+    return _outline(_builder(name, data_dir), name, image_size)
+
+
+def _outline(builder, name, image_size):
     image_key, label_key = _supervised_keys(builder)
     features = builder.info.features
     *size, channels = features[image_key].shape

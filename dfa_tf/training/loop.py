@@ -16,11 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
-from dfa_tf.errors import Interrupted, UserError, first_line
+from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.training.devices import Agreement, is_chief, replica_sum, workers
 from dfa_tf.training.progress import Progress
 
 SECONDS_PER_BLOCK = 1.0
+OUT_OF_TOUCH = (  # what TensorFlow raises where another process does not answer any more
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
 
 
 class Diverged(Exception):
@@ -124,11 +130,11 @@ class Loop:
         """
         try:
             self._run(phases, last, shown, origin, on_step, on_log, pauses, on_pause)
-        except tf.errors.OpError as error:
+        except OUT_OF_TOUCH as error:
             if workers(self._strategy) == 1:
                 raise
             raise WorkerLost(
-                f"{self._label}: a worker is gone ({first_line(error)}); {self._checkpoints.kept}: start all of them again"
+                f"{self._label}: a worker is gone ({type(error).__name__}); what the chief saved is kept: start all of them again"
             ) from error
 
     def _run(self, phases, last, shown, origin, on_step, on_log, pauses, on_pause):

@@ -6,8 +6,7 @@ import pytest
 from dfa_tf import models
 from dfa_tf.benchmark import flops
 from dfa_tf.stages.distill import student_transforms
-from dfa_tf.stages.supernet import Supernet
-from tests.conftest import small_network
+from tests.conftest import small_network, small_supernet
 
 # WRN_10_1 on 8x8 images of 3 channels and 4 classes, in multiplications with additions:
 STEM = 64 * 9 * 3 * 16
@@ -44,16 +43,7 @@ def test_published_count_of_wrn_16_2():
 
 def test_steps_count_what_they_need():
     teacher, student = small_network(depth=16), small_network(depth=10)
-    supernet = Supernet(
-        teacher,
-        student,
-        initial="last",
-        normalize=False,
-        clip=True,
-        entry="stream",
-        precision="float32",
-        seed=0,
-    )
+    supernet = small_supernet(teacher, student)
     connector = 2 * 16 * 32 * 32  # of group 2, in both directions: 32 channels on both sides
     of_teacher = flops.forward_flops(teacher.features_model("group2"))
     of_student = 2 * (STEM + GROUP1 + GROUP2)

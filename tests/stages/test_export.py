@@ -17,16 +17,16 @@ from tests.conftest import made_examples, small_network
 
 
 @pytest.fixture(scope="module")
-def test_images():
+def images_of_test():
     return made_examples(37, seed=9)
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory, test_images):
+def exported(tmp_path_factory, images_of_test):
     workdir = tmp_path_factory.mktemp("exported")
     network = small_network(depth=10, seed=3)
     network.save(workdir / "student.keras")
-    return workdir, network, exporting.export(network=network, test=test_images, workdir=workdir)
+    return workdir, network, exporting.export(network=network, test=images_of_test, workdir=workdir)
 
 
 def test_files_are_there_and_described(exported):
@@ -44,24 +44,24 @@ def test_files_are_there_and_described(exported):
     assert (workdir / "export" / "saved_model" / "saved_model.pb").exists()
 
 
-def test_tflite_file_answers_as_the_network_does(exported, test_images):
+def test_tflite_file_answers_as_the_network_does(exported, images_of_test):
     workdir, network, _ = exported
     interpreter = Interpreter(str(workdir / "export" / "student_float32.tflite"))
     run = interpreter.get_signature_runner()
     assert list(run.get_input_details()) == ["image"]
     assert set(run.get_output_details()) == {"logits", "probabilities"}
-    image = test_images.images[:1].astype(np.float32)
+    image = images_of_test.images[:1].astype(np.float32)
     logits = network(image, training=False)["logits"]
     np.testing.assert_allclose(run(image=image)["logits"], logits, atol=1e-5)
     np.testing.assert_allclose(run(image=image)["probabilities"], tf.nn.softmax(logits), atol=1e-5)
 
 
-def test_saved_model_needs_nothing_of_this_package(exported, test_images):
+def test_saved_model_needs_nothing_of_this_package(exported, images_of_test):
     workdir, network, _ = exported
     signature = tf.saved_model.load(str(workdir / "export" / "saved_model")).signatures[
         "serving_default"
     ]
-    images = test_images.images[:5].astype(np.float32)
+    images = images_of_test.images[:5].astype(np.float32)
     np.testing.assert_allclose(
         signature(image=images)["logits"], network(images, training=False)["logits"], atol=1e-5
     )
@@ -78,30 +78,32 @@ def test_size_is_the_students_alone(exported):
 
 
 def test_export_that_does_not_match_fails_and_leaves_no_such_file(
-    tmp_path, test_images, monkeypatch
+    tmp_path, images_of_test, monkeypatch
 ):
     monkeypatch.setattr(exporting, "MAX_ERROR", -1.0)
     with pytest.raises(exporting.ExportError, match="does not match the network"):
-        exporting.export(network=small_network(depth=10), test=test_images, workdir=tmp_path)
+        exporting.export(network=small_network(depth=10), test=images_of_test, workdir=tmp_path)
     assert not list((tmp_path / "export").iterdir())
 
 
 def test_finished_export_is_kept_until_the_student_changes(
-    exported, test_images, monkeypatch, tmp_path
+    exported, images_of_test, monkeypatch, tmp_path
 ):
     workdir, network, report = exported
     shutil.copytree(workdir / "export", tmp_path / "export")
     monkeypatch.setattr(exporting, "_compared", None)  # would fail if it were called
-    assert exporting.export(network=network, test=test_images, workdir=tmp_path) == report
+    assert exporting.export(network=network, test=images_of_test, workdir=tmp_path) == report
     with pytest.raises(TypeError):
-        exporting.export(network=small_network(depth=10), test=test_images, workdir=tmp_path)
+        exporting.export(network=small_network(depth=10), test=images_of_test, workdir=tmp_path)
     # Nothing of the former student is left to be taken for this one's.
     assert not list((tmp_path / "export").iterdir())
 
 
 @pytest.fixture(scope="module")
-def made_set(test_images):
-    return data.Dataset("made", test_images, test_images, tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
+def made_set(images_of_test):
+    return data.Dataset(
+        "made", images_of_test, images_of_test, tuple("abcd"), (0.5,) * 3, (0.25,) * 3
+    )
 
 
 def test_evaluate_gives_the_same_for_all_three_kinds(exported, made_set):

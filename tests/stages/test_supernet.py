@@ -8,22 +8,20 @@ import tensorflow as tf
 
 from dfa_tf.methods import bridge
 from dfa_tf.models import BatchNormalization
-from dfa_tf.stages.supernet import Supernet, beta_step, w_step
+from dfa_tf.stages.supernet import beta_step, w_step
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
-from tests.conftest import made_examples, same, small_network, values
+from tests.conftest import made_examples, same, small_network, small_supernet, values
 
 GROUPS = ("group1", "group2", "group3")
 
 
 def _supernet(initial="uniform", precision="float32", **more):
-    options = {"normalize": False, "clip": True, "entry": "stream"} | more
-    return Supernet(
+    return small_supernet(
         small_network(depth=22, width=2, seed=1).copy(precision),
         small_network(depth=16, width=1, seed=2).copy(precision),
         initial=initial,
         precision=precision,
-        seed=0,
-        **options,
+        **more,
     )
 
 
@@ -179,16 +177,7 @@ def test_w_step_sends_no_gradient_through_the_aggregation(batch):
 
 
 def test_groups_of_one_feature_are_passed_over():
-    supernet = Supernet(
-        small_network(depth=10),
-        small_network(depth=10),
-        initial="last",
-        normalize=False,
-        clip=True,
-        entry="stream",
-        precision="float32",
-        seed=0,
-    )
+    supernet = small_supernet(small_network(depth=10), small_network(depth=10))
     assert supernet.beta == {}
     assert supernet.models == [supernet.student]
 

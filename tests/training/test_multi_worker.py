@@ -90,13 +90,14 @@ def test_the_chief_alone_writes(straight):
     assert list(other.rglob("*")) == []
 
 
-def test_after_a_workers_death_the_other_stops_and_a_restart_goes_on(straight, tmp_path):
+@pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other"])
+def test_after_a_death_the_other_stops_and_a_restart_goes_on(straight, tmp_path, victim):
     cluster = Cluster(tmp_path, tmp_path)
     checkpoints = tmp_path / "search" / "checkpoints"
     while not list(checkpoints.glob("*.index")) and cluster.processes[0].poll() is None:
         time.sleep(0.05)
-    cluster.processes[1].send_signal(signal.SIGKILL)
-    (status, said), _ = cluster.wait()
+    cluster.processes[victim].send_signal(signal.SIGKILL)
+    status, said = cluster.wait()[1 - victim]
     assert status == 1, said[-2000:]
     assert "Traceback" not in said
     assert "start all of them again" in said.strip().splitlines()[-1]
