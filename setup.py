@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
 COMMANDS = ("train_teacher", "search", "distill", "export", "evaluate", "benchmark")
+COMMANDS += ("report", "reproduce")
 
 setup(
     name="dfa_tf",
@@ -32,6 +33,7 @@ setup(
         "matplotlib",
         "tqdm",
         "scikit-learn",
+        "scipy",
         "ai-edge-litert",
         "requests",
         "wrapt",

@@ -26,6 +26,7 @@ MODULES = [
     "keras",
     "matplotlib",
     "requests",
+    "scipy",
     "sklearn",
     "tensorboard",
     "tensorflow",

@@ -6,6 +6,7 @@ The only file that imports gin. Configurables (defaults in the functions' own si
     teacher, student (macros)              @teacher/wide_resnet, @keras_file, ...
     wide_resnet  keras_file                networks
     train_teacher  search  distill         the stages
+    dfa  kd  fitnets  at  ...              methods, for distill.methods: see gin/methods
     sgd  adam  step_decay  cosine          optimizers and schedules
     runtime                                logging and saving; changes no weight and no alpha
 """
@@ -18,6 +19,7 @@ import re
 import gin
 from dfa_tf import data, models
 from dfa_tf.errors import UserError
+from dfa_tf.methods import METHODS
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.search import search
 from dfa_tf.stages.teacher import train_teacher
@@ -49,6 +51,8 @@ _register(distill, "distill", _GIVEN)
 _register(Runtime, "runtime", ("strategy", "fresh", "quiet"))
 _register(models.wide_resnet, "wide_resnet", _OF_DATA)
 _register(models.load, "keras_file")
+for _method in METHODS:
+    _register(_method, _method.name, ("alpha",) if _method.name == "dfa" else ())
 _register(optimizers.SGD, "sgd")
 _register(optimizers.Adam, "adam")
 _register(optimizers.StepDecay, "step_decay")

@@ -1,5 +1,6 @@
 """What a person would rather look at than read."""
 
+import matplotlib
 import matplotlib.figure
 import numpy as np
 from matplotlib.colors import PowerNorm
@@ -47,6 +48,54 @@ def alpha_heatmap(alpha, steps_per_epoch=None):
     figure.colorbar(mesh, ax=list(axes), label="weight alpha", pad=0.04)
     figure.suptitle(_title(alpha), fontsize=10)
     return figure
+
+
+LINES = ("-", "--", ":", "-.")  # told apart in grey, with the markers
+MARKERS = "os^vD*Px<>hd"
+
+
+def accuracy_curves(settings):
+    """Test accuracy over the steps.
+
+    settings: {title: {method: [curve of each seed]}}, a curve being [[step, accuracy, loss], ...].
+    Returns a matplotlib figure: one panel a setting, one line a method, the mean over its seeds,
+    in the order in which they end.
+    """
+    count = len(settings)
+    figure = matplotlib.figure.Figure(figsize=(8.5, 4.8 * count), layout="constrained")
+    for axis, (title, methods) in zip(
+        figure.subplots(count, squeeze=False), settings.items(), strict=True
+    ):
+        _accuracy_panel(axis[0], title, methods)
+    return figure
+
+
+def _accuracy_panel(axis, title, methods):
+    lines = {}
+    for place, (method, curves) in enumerate(methods.items()):
+        curves = [np.array(curve, float) for curve in curves if curve]
+        if not curves:
+            continue
+        # Seeds of one setting are evaluated at the same steps; an odd one out is left out.
+        steps = curves[0][:, 0]
+        alike = [c[:, 1] for c in curves if len(c) == len(steps) and (c[:, 0] == steps).all()]
+        mean = 100 * np.mean(alike, 0)
+        label = f"{method} {mean[-1]:.1f}" + (f" (n = {len(alike)})" if len(alike) > 1 else "")
+        style = {
+            "linestyle": LINES[place % len(LINES)],
+            "marker": MARKERS[place % len(MARKERS)],
+            "color": matplotlib.colormaps["viridis"](0.9 * place / max(1, len(methods) - 1)),
+            "markersize": 4,
+            "linewidth": 1.3,
+        }
+        lines[label] = (mean[-1], axis.plot(steps, mean, label=label, **style)[0])
+    axis.set_title(title, fontsize=10)
+    axis.set_xlabel("step")
+    axis.set_ylabel("test accuracy, %")
+    axis.grid(color="0.9")
+    ranked = sorted(lines, key=lambda label: -lines[label][0])
+    handles = [lines[label][1] for label in ranked]
+    axis.legend(handles, ranked, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _title(alpha):

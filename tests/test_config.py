@@ -81,7 +81,7 @@ def test_papers_settings_are_what_wrn_gin_binds():
         found = config.arguments(stage)
         assert (found["epochs"], found["batch_size"]) == (200, 128)
         assert found["optimizer"] == schedule
-    assert found["gamma_fd"] == 1e-3
+    assert found["methods"][0].gamma_fd == 1e-3
 
 
 @pytest.mark.parametrize(

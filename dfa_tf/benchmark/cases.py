@@ -10,9 +10,9 @@ from dfa_tf.benchmark import flops
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods import bridge
 from dfa_tf.methods.alpha import fixed
-from dfa_tf.methods.feature_distillation import partial_l2
+from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
-from dfa_tf.stages.distill import student_objective, student_transforms
+from dfa_tf.methods.objective import student_objective
 from dfa_tf.stages.supernet import Supernet, beta_step, w_step
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.loop import Block, Phase
@@ -109,14 +109,13 @@ class _Builder:
     def distill(self, teacher, student, still=False):
         """Stage 2. still: of one batch, made before."""
         with self._strategy.scope():
-            transforms = student_transforms(teacher, student, 0, self._precision)
-            models = [student, *transforms]
+            dfa = DFA(fixed("average", teacher)).build(teacher, student, 0, self._precision)
+            models = [student, *dfa.connectors]
             variables = [v for model in models for v in model.trainable_variables]
             optimizer = SGD(Cosine(0.01)).build(variables, 100, 10**6)
-        alpha = fixed("average", teacher)
-        objective = student_objective(teacher, student, alpha, transforms, 1e-3, partial_l2)
+        objective = student_objective(teacher, student, [dfa], [1.0], needs=())
         step = objective_step(objective, variables, optimizer, self._batch_size)
-        counted = flops.distill_step_flops(teacher, student, transforms)
+        counted = flops.distill_step_flops(teacher, student, dfa.connectors)
         return self._case("distill", None, [step], counted, still)
 
     def search(self, teacher, student):

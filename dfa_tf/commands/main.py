@@ -32,11 +32,16 @@ def run(command, argv):
         if values.help:
             print(options.usage(command, values))
             return 0
-        if rest and command != "evaluate":
+        if rest and command not in options.ARGUMENTS:
             raise UserError(f"there is no argument {rest[0]!r}: see --help")
         _stop_on_signals(command)
         if not values.debug:
             logging.set_verbosity(logging.ERROR)  # of TFDS, which warns of what is told better here
+        if command in ("report", "reproduce"):
+            from dfa_tf.commands import compare
+
+            getattr(compare, command)(values, rest)
+            return 0
         with contextlib.nullcontext() if values.debug else _quiet_start():
             import tensorflow as tf
 

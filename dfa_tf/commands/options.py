@@ -12,7 +12,15 @@ DESCRIPTIONS = {
     "distill": "Stage 2 of DFA: trains the student with the searched aggregation, evaluates it and exports it. Makes the teacher and the search first where they are missing.",
     "export": "Writes the student as a SavedModel and TF Lite files and checks each against it. Distils first where there is no student.",
     "benchmark": "Times the steps of search and distillation in both precisions, beside the machine's own peak, on noise of the shape of the config's data set.",
+    "report": "Tables and a figure of several distillations: mean and spread over seeds, by method. WORKDIRs, or folders that hold several.",
+    "reproduce": "Runs a table of DFA's paper, table2 or table5, cell by cell, and reports it beside the paper's numbers. What is done is not run again.",
     "evaluate": "Accuracy of saved models on the config's test split: .keras, SavedModel and .tflite, given by their paths; by default all of the workdir.",
+}
+
+ARGUMENTS = {
+    "evaluate": " [MODEL ...]",
+    "report": " WORKDIR ...",
+    "reproduce": " table2|table5",
 }
 
 
@@ -20,33 +28,15 @@ def define(command):
     """The flags of a command, as an absl FlagValues of its own."""
     values = flags.FlagValues()
     common = {"flag_values": values}
-    flags.DEFINE_multi_string(
-        "gin_file",
-        None,
-        f"a config; repeatable, later ones win. Default: {DEFAULT_CONFIG}",
-        **common,
-    )
-    flags.DEFINE_multi_string(
-        "gin_bindings", None, "one binding, 'search.epochs=2' say; repeatable", **common
-    )
-    flags.DEFINE_string(
-        "workdir", None, "where results go. Default: runs/<name of the first gin file>", **common
-    )
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "folder of TensorFlow Datasets. Default: TFDS_DATA_DIR, then ~/tensorflow_datasets",
-        **common,
-    )
-    flags.DEFINE_integer("seed", 0, "what all randomness follows from", **common)
-    flags.DEFINE_enum(
-        "strategy",
-        "mirrored",
-        ["mirrored", "default", "multi_worker"],
-        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes name",
-        **common,
-    )
-    if command not in ("evaluate", "benchmark"):
+    if command == "report":
+        flags.DEFINE_string(
+            "out", None, "folder to write report.md, report.csv and accuracy.png to", **common
+        )
+    else:
+        _define_config(command, common)
+    if command == "reproduce":
+        _define_reproduction(common)
+    elif command in ("train_teacher", "search", "distill", "export"):
         flags.DEFINE_boolean("fresh", False, "begin this stage anew", **common)
     if command == "distill":
         flags.DEFINE_boolean("export", True, "write the SavedModel and the TF Lite file", **common)
@@ -60,19 +50,64 @@ def define(command):
     return values
 
 
+def _define_config(command, common):
+    default = "runs/<name of the first gin file>"
+    if command == "reproduce":
+        default = "runs/reproduce_<scale>"
+    else:
+        flags.DEFINE_multi_string(
+            "gin_file",
+            None,
+            f"a config; repeatable, later ones win. Default: {DEFAULT_CONFIG}",
+            **common,
+        )
+        flags.DEFINE_integer("seed", 0, "what all randomness follows from", **common)
+    flags.DEFINE_multi_string(
+        "gin_bindings", None, "one binding, 'search.epochs=2' say; repeatable", **common
+    )
+    flags.DEFINE_string("workdir", None, f"where results go. Default: {default}", **common)
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "folder of TensorFlow Datasets. Default: TFDS_DATA_DIR, then ~/tensorflow_datasets",
+        **common,
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "mirrored",
+        ["mirrored", "default", "multi_worker"],
+        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes name",
+        **common,
+    )
+
+
+def _define_reproduction(common):
+    flags.DEFINE_enum(
+        "scale",
+        "cpu",
+        ["paper", "cpu"],
+        "paper: its networks and schedules, for GPUs; cpu: WRN_28_2 to WRN_16_1 on a part of CIFAR-100, minutes a cell",
+        **common,
+    )
+    flags.DEFINE_integer("seeds", 3, "how often each cell is run", lower_bound=1, **common)
+    flags.DEFINE_list("only", [], "rows to run, 'kd,dfa' say. Default: all", **common)
+    flags.DEFINE_string(
+        "shard", "1/1", "k/n: this process runs each n-th cell from the k-th on", **common
+    )
+
+
 def usage(command, values):
     """The help text."""
-    paths = " [MODEL ...]" if command == "evaluate" else ""
     lines = [
         *textwrap.wrap(DESCRIPTIONS[command], 90),
         "",
-        f"usage: {command}{paths} [--flag=value ...]",
+        f"usage: {command}{ARGUMENTS.get(command, '')} [--flag=value ...]",
         "",
     ]
     for name in sorted({flag.name for flag in values._flags().values()}):
         flag = values[name]
         shown = f"--[no]{name}" if flag.boolean else f"--{name}"
-        default = f" (default: {flag.default})" if flag.default not in (None, False) else ""
+        default = f" (default: {flag.default})" if flag.default not in (None, False, []) else ""
         lines.append(f"  {shown}")
         lines += textwrap.wrap(
             flag.help + default, 84, initial_indent="      ", subsequent_indent="      "

@@ -11,16 +11,17 @@ import tensorflow as tf
 from dfa_tf import config, data, files
 from dfa_tf.benchmark.report import benchmark, cells
 from dfa_tf.commands.options import DEFAULT_CONFIG
-from dfa_tf.commands.summary import export_table, summary, table
+from dfa_tf.commands.summary import export_table, summary
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import check_precision
-from dfa_tf.stages.checks import check_pair, check_schedule, check_task
-from dfa_tf.stages.distill import derived_alpha
+from dfa_tf.seeds import derived_seed
+from dfa_tf.stages.checks import check_pair, check_same_groups, check_schedule, check_task
+from dfa_tf.stages.distill import chosen_methods, derived_alpha, needs_alpha
 from dfa_tf.stages.evaluate import evaluate
 from dfa_tf.stages.export import export
 from dfa_tf.stages.teacher import adopt_teacher
+from dfa_tf.tables import table
 from dfa_tf.training.devices import is_chief, strategy_named
-from dfa_tf.training.seeds import derived_seed
 
 
 def run(command, flags, arguments):
@@ -91,6 +92,7 @@ class Pipeline:
         teacher, _ = config.network("teacher", noise.task, seed=0)
         student, _ = config.network("student", noise.task, seed=0)
         check_pair(teacher, student)
+        check_same_groups(teacher, student)
         report = benchmark(
             teacher,
             student,
@@ -106,10 +108,20 @@ class Pipeline:
             if self._flags.json:
                 files.write_json(self._flags.json, report)
 
+    @functools.cached_property
+    def _methods(self):
+        methods, _ = chosen_methods(
+            *(config.value("distill", name) for name in ("methods", "weights", "aggregation"))
+        )
+        return methods
+
+    def _needs_search(self):
+        return needs_alpha(self._methods) and config.value("distill", "aggregation") == "search"
+
     def _stages_of_distill(self):
-        aggregation = config.value("distill", "aggregation")
-        before = {"none": [], "search": ["train_teacher", "search"]}
-        return [*before.get(aggregation, ["train_teacher"]), "distill"]
+        if not self._methods:
+            return ["distill"]
+        return ["train_teacher", *(["search"] if self._needs_search() else []), "distill"]
 
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""
@@ -128,9 +140,11 @@ class Pipeline:
             check_task(student, *task, path or "the config's student")
         if teacher and student:
             check_pair(teacher, student)
-        aggregation = config.value("distill", "aggregation")
-        if "distill" in stages and aggregation not in ("search", "none"):
-            derived_alpha(aggregation, teacher)
+        takes_alpha = "distill" in stages and needs_alpha(self._methods)
+        if "search" in stages or takes_alpha:
+            check_same_groups(teacher, student)
+        if takes_alpha and not self._needs_search():
+            derived_alpha(config.value("distill", "aggregation"), teacher)
         for stage in stages:
             optimizers = ["optimizer", "beta_optimizer"] if stage == "search" else ["optimizer"]
             check_schedule(
@@ -185,9 +199,8 @@ class Pipeline:
 
     @functools.cached_property
     def _student(self):
-        aggregation = config.value("distill", "aggregation")
-        alpha = self._alpha if aggregation == "search" else None
-        teacher = self._teacher if aggregation != "none" else None
+        alpha = self._alpha if self._needs_search() else None
+        teacher = self._teacher if self._methods else None
         student, _ = config.network("student", self._dataset.task, self._seed("student"))
         of_teacher = ["teacher"] if teacher is not None else []
         with self._told("distill", "distill/student.keras"):

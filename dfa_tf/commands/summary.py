@@ -1,8 +1,8 @@
 """The tables that commands end in."""
 
-import json
-
+from dfa_tf.comparison.runs import read_json, titled
 from dfa_tf.errors import UserError
+from dfa_tf.tables import table
 
 
 def summary(workdir, exported=None):
@@ -12,18 +12,18 @@ def summary(workdir, exported=None):
     student's metrics.json is gone.
     """
     rows = [("", "accuracy", "best epoch", "parameters", "file")]
-    teacher = _read(workdir / "teacher/metrics.json")
-    student = _read(workdir / "distill/metrics.json")
-    if student is None:
+    teacher = read_json(workdir / "teacher/metrics.json")
+    student = read_json(workdir / "distill/metrics.json")
+    if not student:
         raise UserError(
             f"{workdir}/distill/metrics.json is missing or damaged: distill --fresh makes it anew"
         )
-    if teacher and student["aggregation"] != "none":
+    if teacher and student["method"] != "plain":
         rows.append(_row(f"teacher {student['teacher']}", teacher, workdir / "teacher/model.keras"))
-    plain = None if student["aggregation"] == "none" else _plain_neighbour(workdir, student)
+    plain = None if student["method"] == "plain" else _plain_neighbour(workdir, student)
     if plain:
         rows.append(_row(f"student {student['student']}, plain", *plain))
-    how = {"none": "plain", "search": "DFA"}.get(student["aggregation"], student["aggregation"])
+    how = titled(student["method"], student["aggregation"])
     path = workdir / "distill/student.keras"
     rows.append(_row(f"student {student['student']}, {how}", student, path))
     for file in exported["files"] if exported else ():
@@ -54,16 +54,6 @@ def export_table(report, folder):
     return table(rows)
 
 
-def table(rows):
-    """Rows of texts as aligned columns, the first row a heading."""
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
-
-
 def _row(name, metrics, path):
     last, best = metrics.get("last"), metrics.get("best")
     return (
@@ -78,17 +68,9 @@ def _row(name, metrics, path):
 def _plain_neighbour(workdir, student):
     """(metrics, path) of a run beside this one that trained the same student plainly."""
     for path in sorted(workdir.resolve().parent.glob("*/distill/metrics.json")):
-        metrics = _read(path)
+        metrics = read_json(path)
         alike = ("student", "dataset", "steps", "seed")
-        is_plain = metrics and metrics.get("aggregation") == "none"
+        is_plain = metrics and metrics.get("method") == "plain"
         if is_plain and all(metrics.get(key) == student.get(key) for key in alike):
             return metrics, path.parent / "student.keras"
     return None
-
-
-def _read(path):
-    try:
-        metrics = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return metrics if isinstance(metrics, dict) else None

@@ -3,6 +3,7 @@
 import dataclasses
 
 from dfa_tf.data.digits import digits
+from dfa_tf.data.examples import stratified_split
 from dfa_tf.data.prepared import prepared
 from dfa_tf.errors import UserError
 
@@ -15,6 +16,7 @@ def load(
     pad=None,
     flip=None,
     validation_fraction=0.3,
+    train_fraction=1.0,
 ):
     """The data set `name`: "digits" comes with the package, any other is TFDS's.
 
@@ -24,6 +26,7 @@ def load(
     pad, flip: as in `Augmentation`; None keeps the set's own (CIFAR: 4 and True).
     validation_fraction: of the training part that the search takes for validation (§4.1's 7:3),
         where the set has no validation part of its own.
+    train_fraction: of the training part that is used at all, the same share of each class.
     Raises UserError where the set is unknown or cannot be had.
     """
     if in_memory not in (None, True, False):
@@ -36,6 +39,9 @@ def load(
         dataset = digits()
     else:
         dataset = prepared(name, data_dir, image_size, in_memory)
+    if train_fraction != 1.0:
+        _, kept = stratified_split(dataset.train, train_fraction, seed=0)
+        dataset = dataclasses.replace(dataset, train=kept)
     augmentation = dataset.augmentation
     if pad is not None:
         augmentation = dataclasses.replace(augmentation, pad=pad)

@@ -1,1 +1,21 @@
-"""What a student learns from: aggregations, losses, connectors."""
+"""What a student learns from: the methods, their losses, aggregations, connectors."""
+
+from dfa_tf.methods.ab import AB
+from dfa_tf.methods.at import AT
+from dfa_tf.methods.crd import CRD
+from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.dkd import DKD
+from dfa_tf.methods.fitnets import FitNets
+from dfa_tf.methods.ft import FT
+from dfa_tf.methods.jacobian import Jacobian
+from dfa_tf.methods.kd import KD
+from dfa_tf.methods.margin import Margin
+from dfa_tf.methods.nst import NST
+from dfa_tf.methods.reviewkd import ReviewKD
+from dfa_tf.methods.rkd import RKD
+from dfa_tf.methods.sp import SP
+from dfa_tf.methods.vid import VID
+
+METHODS = (DFA, KD, FitNets, AT, Jacobian, FT, AB, SP, Margin, NST, VID, RKD, CRD, DKD, ReviewKD)
+
+__all__ = ["METHODS", *(method.__name__ for method in METHODS)]

@@ -2,8 +2,10 @@
 
 import keras
 
+from dfa_tf.methods.method import group_pairs
 from dfa_tf.models.layers import he_normal
 from dfa_tf.models.normalization import BatchNormalization
+from dfa_tf.seeds import derived_seed
 
 
 def connector(shape, channels, name, normalize=False, seed=0, precision="float32"):
@@ -25,3 +27,19 @@ def connector(shape, channels, name, normalize=False, seed=0, precision="float32
     if normalize:
         x = BatchNormalization(name="norm", dtype=precision)(x)
     return keras.Model(inputs, x, name=name)
+
+
+def group_connectors(teacher, student, seed, precision):
+    """A connector with batch normalization for each of `group_pairs`, from the student's last
+    feature to the teacher's channels: the student transforms F_s of Eqn 3."""
+    return [
+        connector(
+            student.group(of_student).feature_shape,
+            teacher.group(of_teacher).feature_shape[-1],
+            f"{of_student}_connector",
+            normalize=True,
+            seed=derived_seed(seed, of_student),
+            precision=precision,
+        )
+        for of_teacher, of_student in group_pairs(teacher, student)
+    ]

@@ -77,8 +77,3 @@ def feature_distillation_loss(students, targets, distance=partial_l2):
             for group, (student, target) in enumerate(zip(students, targets, strict=True), start=1)
         ]
     )
-
-
-def student_loss(cross_entropy, feature_distillation, gamma_fd=1e-3):
-    """L_student (Eqn 4); both arguments of one shape, which is returned."""
-    return cross_entropy + gamma_fd * feature_distillation

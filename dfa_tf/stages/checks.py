@@ -6,9 +6,8 @@ from dfa_tf.training.optimizers import check_recipe, steps_of
 
 
 def check_pair(teacher, student):
-    """Raises UserError unless both take the same images, tell the same classes, and have as many
-    groups, of the same spatial sizes (DFA §3.1)."""
-    pair = f"the teacher {teacher.name} and the student {student.name}"
+    """Raises UserError unless both take the same images and tell the same classes."""
+    pair = _named(teacher, student)
     if teacher.image_shape != student.image_shape:
         raise UserError(
             f"{pair} take images {teacher.image_shape} and {student.image_shape}: they must agree"
@@ -17,6 +16,11 @@ def check_pair(teacher, student):
         raise UserError(
             f"{pair} tell {teacher.num_classes} and {student.num_classes} classes: they must agree"
         )
+
+
+def check_same_groups(teacher, student):
+    """Raises UserError unless both have as many groups, of the same spatial sizes (DFA §3.1)."""
+    pair = _named(teacher, student)
     if len(teacher.group_names) != len(student.group_names):
         raise UserError(
             f"{pair} have {len(teacher.group_names)} and {len(student.group_names)} groups: choose networks with as many"
@@ -30,6 +34,10 @@ def check_pair(teacher, student):
             raise UserError(
                 f"{pair} do not correspond in {name}: maps of {sizes[0][0]}x{sizes[0][1]} and {sizes[1][0]}x{sizes[1][1]}"
             )
+
+
+def _named(teacher, student):
+    return f"the teacher {teacher.name} and the student {student.name}"
 
 
 def check_task(network, num_classes, image_shape, path):

@@ -1,37 +1,37 @@
-"""Stage 2 of DFA: feature distillation with a derived aggregation (Algorithm 1, right)."""
+"""Stage 2: the student learns from the teacher, by DFA or another method, or several."""
 
+import dataclasses
 import json
 import os
 import pathlib
 
-import tensorflow as tf
-
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
 from dfa_tf.methods.alpha import Alpha, fixed
-from dfa_tf.methods.bridge import aggregate
-from dfa_tf.methods.connectors import connector
-from dfa_tf.methods.feature_distillation import (
-    DISTANCES,
-    feature_distillation_loss,
-    student_loss,
-)
-from dfa_tf.methods.losses import cross_entropy, plain_objective
+from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.losses import plain_objective
+from dfa_tf.methods.method import ALPHA
+from dfa_tf.methods.objective import pretraining_objective, student_objective
 from dfa_tf.models.network import Network, load, save
-from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
+from dfa_tf.seeds import derived_seed
+from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.fit import fit
 from dfa_tf.training.loop import Runtime
 from dfa_tf.training.optimizers import SGD
-from dfa_tf.training.seeds import derived_seed
+
+PLAIN = "plain"
 
 
 def distill(
     *,
     teacher=None,
     student,
+    methods=None,
+    weights=None,
+    ce_weight=None,
     alpha=None,
     aggregation="search",
     train,
@@ -39,8 +39,6 @@ def distill(
     workdir,
     dataset="",
     augmentation=Augmentation(),
-    gamma_fd=1e-3,
-    distance="partial",
     epochs=200,
     batch_size=128,
     optimizer=SGD(),
@@ -49,17 +47,20 @@ def distill(
     runtime=Runtime(),
     settings=None,
 ) -> Network:
-    """Trains the student with cross entropy and feature distillation from A_i (Eqns 2-4).
+    """Trains the student with cross entropy and what the methods take from the teacher.
 
     teacher: a Network, never changed; None for aggregation "none".
     student: a Network; its present weights are the start, and it is left as it is.
-    alpha: an Alpha, or the path of an alpha.json. Without one, `aggregation` says which: "last", "average", "random" (Table 5),
-        the path of an alpha.json, or "none" for plain training without a teacher. With one, or
-        from a search of this workdir, it is "search".
+    methods: recipes of dfa_tf.methods, `[KD()]` say; by default DFA (Eqns 2-4). Those with a
+        pretraining do it first, in turn. weights: a factor for each method's loss, by default 1.
+    ce_weight: of the cross entropy; by default the product of what the methods ask for.
+    alpha: for DFA, an Alpha or the path of an alpha.json. Without one, `aggregation` says which:
+        "last", "average", "random" (Table 5), the path of an alpha.json, or "none" for plain
+        training without a teacher. With one, or from a search of this workdir, it is "search".
     train, test: examples; the paper trains on search's train and validation together. Without
         `test` nothing is evaluated. dataset: their name, for the record.
-    gamma_fd: weight of L_fd in Eqn 4. distance: "partial" (the overhaul's partial L2) or
-        "clipped" (L2 of maps clipped at -1). epochs, batch_size, optimizer: the schedule.
+    epochs, batch_size, optimizer: the schedule; a pretraining has epochs of its own and begins
+        the optimizer anew.
     precision: "float32" or "mixed_bfloat16"; logits and losses are float32 in both.
     augmentation: of the training batches. seed: what batches and connectors follow from.
     runtime: devices, logging and saving.
@@ -71,23 +72,27 @@ def distill(
     """
     strategy = runtime.devices
     recorded = settings or described(distill, locals())
-    if distance not in DISTANCES:
-        raise UserError(f"distill.distance is {' or '.join(DISTANCES)}, not {distance!r}")
-    if aggregation != "none":
+    methods, weights = chosen_methods(methods, weights, aggregation)
+    if methods:
         if teacher is None:
-            raise UserError(f"distill.aggregation={aggregation!r} needs a teacher")
+            raise UserError(f"{label_of(methods)} needs a teacher")
         check_pair(teacher, student)
+    if needs_alpha(methods):
+        check_same_groups(teacher, student)
         if isinstance(alpha, str | os.PathLike):
             alpha = Alpha.load(alpha)
         alpha = alpha or derived_alpha(aggregation, teacher, derived_seed(seed, "random alpha"))
         alpha.check_fits(teacher)
+        methods = [
+            dataclasses.replace(method, alpha=alpha) if ALPHA in method.needs else method
+            for method in methods
+        ]
     check_examples(student, *filter(None, (train, test)))
     inputs = {"student": json.dumps(student.spec), "train": train.description}
-    if aggregation != "none":
-        inputs |= {
-            "teacher": fingerprint(teacher),
-            "alpha": json.dumps([[float(f"{a:.6g}") for a in g.alpha] for g in alpha.groups]),
-        }
+    if methods:
+        inputs["teacher"] = fingerprint(teacher)
+    if needs_alpha(methods):
+        inputs["alpha"] = json.dumps([[float(f"{a:.6g}") for a in g.alpha] for g in alpha.groups])
     folder = StageFolder(
         workdir, "distill", "student.keras", recorded, inputs, writes=is_chief(strategy)
     )
@@ -102,33 +107,45 @@ def distill(
         replicas=strategy.num_replicas_in_sync,
         optimizers=[optimizer],
     )
+    common = {
+        "folder": folder,
+        "train": train,
+        "augmentation": augmentation,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "seed": seed,
+        "runtime": runtime,
+    }
     with folder.work(runtime):
         with strategy.scope():
             trained = student.copy(precision)
-            if aggregation == "none":
-                connectors, objective = [], plain_objective(trained)
-            else:
-                frozen = teacher.folded(precision)
-                connectors = student_transforms(
-                    frozen, trained, derived_seed(seed, "distill"), precision
+            frozen = teacher.folded(precision) if methods else None
+            made = [
+                method.build(teacher, trained, derived_seed(seed, "distill"), precision)
+                for method in methods
+            ]
+        needs = {need for method in methods for need in method.needs}
+        connectors = [model for each in made for model in each.connectors]
+        models = [trained, *connectors, *(model for each in made for model in each.helpers)]
+        phases = []
+        for method, each in zip(methods, made, strict=True):
+            if each.pretraining:
+                phases.append(
+                    _pretrain(method, each.pretraining, frozen, trained, models, needs, common)
                 )
-                objective = student_objective(
-                    frozen, trained, alpha, connectors, gamma_fd, DISTANCES[distance]
-                )
+        if methods:
+            objective = student_objective(frozen, trained, made, weights, needs, ce_weight)
+        else:
+            objective = plain_objective(trained)
         saved, facts = fit(
             label="distill",
-            folder=folder,
             network=trained,
             objective=objective,
-            connectors=connectors,
-            train=train,
-            test=test,
-            augmentation=augmentation,
+            models=models,
+            variables=[v for m in (trained, *connectors) for v in m.trainable_variables],
             epochs=epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            seed=seed,
-            runtime=runtime,
+            test=test,
+            **common,
         )
         if is_chief(strategy):
             write_metrics(
@@ -139,10 +156,69 @@ def distill(
                 dataset=dataset,
                 teacher=teacher.name if teacher is not None else None,
                 student=student.name,
-                aggregation=aggregation,
+                method=label_of(methods),
+                aggregation=aggregation if needs_alpha(methods) or not methods else None,
+                pretraining=phases,
             )
             save(saved, folder.artifact)
     return saved
+
+
+def _pretrain(method, pretraining, teacher, student, models, needs, common):
+    """Runs a method's pretraining to its end. Returns what metrics.json says of it."""
+    _, facts = fit(
+        label=f"distill/{method.name}",
+        within=f"pretraining_{method.name}",
+        network=student,
+        objective=pretraining_objective(teacher, student, pretraining, needs),
+        models=models,
+        variables=pretraining.variables,
+        epochs=pretraining.epochs,
+        test=None,
+        **common,
+    )
+    told = ("steps", "epochs", "seconds", "images_per_second")
+    return {"method": method.name} | {name: facts[name] for name in told}
+
+
+def chosen_methods(methods, weights, aggregation):
+    """(methods, a factor for each) of what `distill` is given; none for plain training.
+
+    Raises UserError for what is no method, or does not go together.
+    """
+    methods = [DFA()] if methods is None else list(methods)
+    for method in methods:
+        if not hasattr(method, "build") or not hasattr(method, "needs"):
+            raise UserError(f"distill.methods lists methods, [@kd()] say, not {method!r}")
+    if aggregation == "none":
+        if not all(ALPHA in method.needs for method in methods):
+            raise UserError(
+                f"distill.aggregation='none' is plain training, without {label_of(methods)}: unbind one of the two"
+            )
+        return [], []
+    if not methods:
+        raise UserError(
+            "distill.methods is empty: list some, or bind distill.aggregation='none' for plain training"
+        )
+    names = [method.name for method in methods]
+    if len(set(names)) < len(names):
+        raise UserError(f"distill.methods lists {label_of(methods)}: each at most once")
+    weights = [1.0] * len(methods) if weights is None else list(weights)
+    if len(weights) != len(methods):
+        raise UserError(
+            f"distill.weights has {len(weights)} numbers for {len(methods)} methods: give one for each"
+        )
+    return methods, weights
+
+
+def needs_alpha(methods):
+    """Whether one of the methods takes aggregation weights."""
+    return any(ALPHA in method.needs for method in methods)
+
+
+def label_of(methods):
+    """The methods' names in one: "dfa+kd", or "plain" for none."""
+    return "+".join(method.name for method in methods) or PLAIN
 
 
 def derived_alpha(aggregation, teacher, seed=0):
@@ -158,40 +234,3 @@ def derived_alpha(aggregation, teacher, seed=0):
         alpha.check_fits(teacher, aggregation)
         return alpha
     return fixed(aggregation, teacher, seed)
-
-
-def student_transforms(teacher, student, seed, precision):
-    """The student transforms F_s of Eqn 3: 1x1 convolution and batch normalization, one a group."""
-    return [
-        connector(
-            student.group(name).feature_shape,
-            teacher.group(name).feature_shape[-1],
-            f"{name}_connector",
-            normalize=True,
-            seed=derived_seed(seed, name),
-            precision=precision,
-        )
-        for name in student.group_names
-    ]
-
-
-def student_objective(teacher, student, alpha, connectors, gamma_fd, distance):
-    """L_student (Eqn 4) from A_i of the teacher's unclipped pre-ReLU features."""
-
-    def objective(images, labels):
-        features = teacher(images, training=False)["features"]
-        targets = [
-            tf.stop_gradient(aggregate(features[name], alpha[name])) for name in teacher.group_names
-        ]
-        outputs = student(images, training=True)
-        lasts = [outputs["features"][name][-1] for name in student.group_names]
-        transformed = [
-            transform(last, training=True)
-            for transform, last in zip(connectors, lasts, strict=True)
-        ]
-        fd = feature_distillation_loss(transformed, targets, distance)
-        ce = cross_entropy(outputs["logits"], labels)
-        parts = {"cross_entropy": ce, "feature_distillation": fd}
-        return student_loss(ce, fd, gamma_fd), outputs["logits"], parts
-
-    return objective

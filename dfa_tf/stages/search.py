@@ -9,7 +9,8 @@ from dfa_tf.errors import UserError
 from dfa_tf.figures import alpha_heatmap
 from dfa_tf.methods import bridge
 from dfa_tf.methods.alpha import Alpha
-from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
+from dfa_tf.seeds import derived_seed
+from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.stages.search_record import SearchRecord
@@ -19,7 +20,6 @@ from dfa_tf.training.devices import is_chief
 from dfa_tf.training.fit import images_per_second
 from dfa_tf.training.loop import Loop, Phase, Runtime
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, steps_of
-from dfa_tf.training.seeds import derived_seed
 from dfa_tf.training.summaries import Summaries
 
 PICTURE = "alpha.png"
@@ -95,6 +95,7 @@ def search(
         writes=is_chief(strategy),
     )
     check_pair(teacher, student)
+    check_same_groups(teacher, student)
     check_examples(student, train, validation)
     if final not in ("last", "mean"):
         raise UserError(f"search.final is 'last' or 'mean', not {final!r}")

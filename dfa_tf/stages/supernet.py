@@ -6,8 +6,8 @@ import tensorflow as tf
 from dfa_tf.methods import bridge
 from dfa_tf.methods.alpha import initial_beta
 from dfa_tf.methods.connectors import connector
+from dfa_tf.seeds import derived_seed
 from dfa_tf.training.devices import global_mean
-from dfa_tf.training.seeds import derived_seed
 
 
 class Supernet:

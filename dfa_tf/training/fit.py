@@ -4,12 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
+from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import global_mean, is_chief
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import steps_of
-from dfa_tf.training.seeds import derived_seed
 from dfa_tf.training.summaries import Summaries
 
 
@@ -19,7 +19,9 @@ def fit(
     folder,
     network,
     objective,
-    connectors=(),
+    models=None,
+    variables=None,
+    within="",
     train,
     test,
     augmentation,
@@ -29,32 +31,37 @@ def fit(
     seed,
     runtime,
 ):
-    """Trains `network`, and `connectors` with it, from the last checkpoint in `folder` on.
+    """Trains on `objective`, from the last checkpoint in the stage's `folder` on.
 
-    objective(images, labels) returns (loss [B], logits [B, classes], {name: [B]}) for one
-    replica's part of a batch. network and connectors were made in the strategy's scope.
+    network: what is evaluated and returned. models: all whose state is kept, `network` among
+    them, made in the strategy's scope; by default it alone. variables: those trained, by default
+    all that the models can train.
+    objective(images, labels) returns (loss [B], logits [B, classes] or None, {name: [B]}) for one
+    replica's part of a batch. within: name of a folder of this run's own in `folder`.
     optimizer: a recipe, such as `SGD`. Returns (network, facts): the trained network in float32,
     and what metrics.json says of the run.
     """
+    models = models or [network]
+    path = folder.path / within
     strategy = runtime.devices
     steps_per_epoch = len(train) / batch_size
     steps = steps_of(epochs, len(train), batch_size)
     with strategy.scope():
-        models = [network, *connectors]
-        variables = [v for model in models for v in model.trainable_variables]
+        if variables is None:
+            variables = [v for model in models for v in model.trainable_variables]
         optimizer = optimizer.build(variables, steps_per_epoch, steps)
 
     chief = is_chief(strategy)
     journal = Journal(curve=[])
     weights = [v.value for model in models for v in model.variables]
     checkpoints = Checkpoints(
-        folder.path / "checkpoints",
+        path / "checkpoints",
         journal,
         {"weights": weights, "optimizer": optimizer.state},
         chief,
     )
     checkpoints.restore()
-    summaries = Summaries(folder.path if chief else None)
+    summaries = Summaries(path if chief else None)
     if journal["step"] == 0:
         summaries.text("config", folder.config_text)
     evaluator = Evaluator(network, test)
@@ -99,8 +106,9 @@ def objective_step(objective, variables, optimizer, batch_size):
             loss, logits, parts = objective(images, labels)
             share = global_mean(loss, batch_size)
         optimizer.apply(tape.gradient(share, weights))
-        right = tf.argmax(logits, -1, output_type=labels.dtype) == labels
-        measured = {"loss": loss, "accuracy": right} | parts
+        measured = {"loss": loss} | parts
+        if logits is not None:
+            measured["accuracy"] = tf.argmax(logits, -1, output_type=labels.dtype) == labels
         return {f"train/{k}": global_mean(v, batch_size) for k, v in measured.items()}
 
     return step

@@ -121,7 +121,7 @@ class Loop:
     ):
         """Runs the phases, in turn within each step, from the journal's step to `last`, and saves.
 
-        shown: {title: measurement} for the progress bar.
+        shown: {title: measurement} for the progress bar, as far as they are measured.
         on_step(measured): after each step, in order. on_log(step, means): every `log_every`
         steps counted from `origin`, with means since the last time. on_pause(step): at each step
         in `pauses`; a line that it returns is shown.
@@ -166,7 +166,11 @@ class Loop:
                     self.journal.add("timed_steps", steps)
                     self.journal.add("timed_seconds", seconds)
                     size = max(1, min(2 * size, int(SECONDS_PER_BLOCK * steps / seconds)))
-                means = {title: float(np.mean(measured[name])) for title, name in shown.items()}
+                means = {
+                    title: float(np.mean(measured[name]))
+                    for title, name in shown.items()
+                    if name in measured
+                }
                 progress.update(step, seconds, means)
                 if ends.is_log(step):
                     self._log(on_log)

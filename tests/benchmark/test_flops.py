@@ -5,7 +5,7 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.benchmark import flops
-from dfa_tf.stages.distill import student_transforms
+from dfa_tf.methods.connectors import group_connectors
 from tests.conftest import small_network, small_supernet
 
 # WRN_10_1 on 8x8 images of 3 channels and 4 classes, in multiplications with additions:
@@ -58,7 +58,7 @@ def test_steps_count_what_they_need():
         + 2 * connector  # none for the aggregation
         + 3 * tail
     )
-    transforms = student_transforms(teacher, student, 0, "float32")
+    transforms = group_connectors(teacher, student, 0, "float32")
     assert isinstance(transforms[0], keras.Model)
     assert flops.distill_step_flops(teacher, student, transforms) == (
         flops.forward_flops(teacher)

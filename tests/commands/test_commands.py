@@ -149,7 +149,7 @@ def test_teacher_from_a_file(command, tmp_path):
         ("distill", ["--gin_bindings=distill.aggregation='x.json'"], "x.json cannot be read"),
         ("search", ["--gin_bindings=search.epochs='three'"], "search.epochs is set to 'three'"),
         ("distill", ["--gin_bindings=distill.aggregation=3"], "distill.aggregation is set to 3"),
-        ("distill", ["--gin_bindings=distill.gamma_fd='x'"], "distill.gamma_fd is set to 'x'"),
+        ("distill", ["--gin_bindings=dfa.gamma_fd='x'"], "dfa.gamma_fd is set to 'x'"),
         ("distill", ["--gin_bindings=distill.optimizer=@sgd"], "write @sgd()"),
         ("distill", ["--gin_bindings=distill.optimizer=0.1"], "is a reference, like @sgd()"),
         ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "a whole width"),

@@ -72,8 +72,3 @@ def test_groups_count_a_quarter_a_half_and_one():
     targets = [tf.fill([1, 1, 1, 1], 1.0)] * 3
     np.testing.assert_allclose(fd.feature_distillation_loss(maps, targets), [7.0])
     assert [fd.group_weight(g, 5) for g in range(1, 6)] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
-
-
-def test_student_loss_weighs_the_feature_distillation():
-    assert fd.student_loss(2.0, 500.0) == pytest.approx(2.5)
-    assert fd.student_loss(2.0, 500.0, gamma_fd=0.0) == 2.0

@@ -11,7 +11,7 @@ from dfa_tf import models
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.methods.alpha import Alpha
 from dfa_tf.stages import folder as folders
-from dfa_tf.stages.checks import check_pair
+from dfa_tf.stages.checks import check_same_groups
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training import fit as fitting
 from dfa_tf.training.loop import Diverged, Runtime
@@ -247,7 +247,7 @@ def test_teacher_and_student_of_other_tasks_are_refused(run, student, told):
 
 def test_groups_that_do_not_correspond_are_named(run):
     class Other:
-        """What `check_pair` looks at, of a network of another layout."""
+        """What `check_same_groups` looks at, of a network of another layout."""
 
         def __init__(self, groups):
             teacher = run.teacher
@@ -256,11 +256,11 @@ def test_groups_that_do_not_correspond_are_named(run):
             self.group = lambda name: type("Group", (), {"feature_shape": groups[name]})
 
     sizes = {"group1": (8, 8, 16), "group2": (4, 4, 32), "group3": (2, 2, 64)}
-    check_pair(run.teacher, Other(sizes))
+    check_same_groups(run.teacher, Other(sizes))
     with pytest.raises(UserError, match="have 3 and 2 groups"):
-        check_pair(run.teacher, Other({k: sizes[k] for k in ("group1", "group2")}))
+        check_same_groups(run.teacher, Other({k: sizes[k] for k in ("group1", "group2")}))
     with pytest.raises(UserError, match="do not correspond in group2: maps of 4x4 and 2x2"):
-        check_pair(run.teacher, Other(sizes | {"group2": (2, 2, 32)}))
+        check_same_groups(run.teacher, Other(sizes | {"group2": (2, 2, 32)}))
 
 
 def test_workdir_that_cannot_be_written_is_told(run, tmp_path):

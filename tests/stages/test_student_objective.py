@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.alpha import fixed
-from dfa_tf.methods.feature_distillation import partial_l2
-from dfa_tf.stages import distill as distilling
+from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.objective import student_objective
 from tests.conftest import same, small_network, values
 
 GROUPS = ("group1", "group2", "group3")
@@ -17,9 +17,9 @@ def parts():
     """(teacher, student, alpha, connectors, objective) with gamma_fd = 0.01."""
     teacher, student = small_network(22, 2, seed=1), small_network(16, 1, seed=2)
     alpha = fixed("random", teacher, seed=5)
-    connectors = distilling.student_transforms(teacher, student, 0, "float32")
-    objective = distilling.student_objective(teacher, student, alpha, connectors, 0.01, partial_l2)
-    return teacher, student, alpha, connectors, objective
+    dfa = DFA(alpha, gamma_fd=0.01).build(teacher, student, 0, "float32")
+    objective = student_objective(teacher, student, [dfa], [1.0], needs=())
+    return teacher, student, alpha, dfa.connectors, objective
 
 
 def _partial_l2(s, t, m=-1.0):

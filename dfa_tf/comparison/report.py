@@ -1,0 +1,169 @@
+"""Accuracy of several runs as tables and a figure: mean and spread over seeds, by method."""
+
+import csv
+import dataclasses
+import io
+import statistics
+
+from dfa_tf.comparison.runs import FINISHED
+from dfa_tf.files import replacing, write_text
+from dfa_tf.tables import markdown_table, table
+
+HEADING = (
+    "method",
+    "n",
+    "last epoch, %",
+    "best epoch, %",
+    "parameters",
+    "seconds",
+    "images/s",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `runs` say. paper: {method: percent} to stand beside, or None. order: of the methods."""
+
+    runs: list
+    paper: dict | None = None
+    order: tuple = ()
+
+    @property
+    def finished(self):
+        return [run for run in self.runs if run.state == FINISHED]
+
+    @property
+    def unfinished(self):
+        """Lines that name the runs that are not in the tables."""
+        return [
+            f"{run.state}: {run.path} ({run.note})" for run in self.runs if run.state != FINISHED
+        ]
+
+    def settings(self):
+        """{title of a table: {method: its runs}}, methods in `order`, others after by name."""
+        tables = {}
+        for run in self.finished:
+            tables.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
+        place = {method: k for k, method in enumerate(self.order)}
+        return {
+            _title(next(iter(methods.values()))[0]): dict(
+                sorted(methods.items(), key=lambda item: (place.get(item[0], len(place)), item[0]))
+            )
+            for _, methods in sorted(tables.items(), key=lambda item: str(item[0]))
+        }
+
+    def rows(self, methods):
+        """The rows of one table as texts, its heading first."""
+        heading = HEADING + (("paper, %",) if self.paper else ())
+        rows = [heading]
+        for teacher in _teachers(methods):
+            rows.append((*teacher, *([""] if self.paper else [])))
+        for method, runs in methods.items():
+            row = (
+                method,
+                str(len(runs)),
+                spread([run.metrics["last"]["accuracy"] for run in runs if run.metrics["last"]]),
+                spread([run.metrics["best"]["accuracy"] for run in runs if run.metrics["best"]]),
+                f"{runs[0].metrics['parameters']:,}",
+                f"{statistics.mean(map(_seconds, runs)):.0f}",
+                _speed(runs),
+            )
+            number = (self.paper or {}).get(method)
+            rows.append((*row, *([f"{number:.2f}" if number else ""] if self.paper else [])))
+        return rows
+
+    def text(self):
+        """For the terminal."""
+        parts = [f"{title}\n{table(self.rows(m))}" for title, m in self.settings().items()]
+        return "\n\n".join([*parts, *(["\n".join(self.unfinished)] if self.unfinished else [])])
+
+    def markdown(self):
+        parts = [
+            f"{title}\n\n{markdown_table(self.rows(m))}" for title, m in self.settings().items()
+        ]
+        missing = "\n".join(f"- {line}" for line in self.unfinished)
+        return "\n\n".join([*parts, *([f"Not in the tables:\n\n{missing}"] if missing else []), ""])
+
+    def csv(self):
+        """One line a run, accuracies as fractions; unfinished ones with their state alone."""
+        names = ["workdir", "state", "dataset", "train_examples", "teacher", "student", "method"]
+        names += ["seed", "last_accuracy", "best_accuracy", "parameters", "steps", "seconds"]
+        names += ["images_per_second"]
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer.writeheader()
+        for run in self.runs:
+            line = {"workdir": str(run.path), "state": run.state}
+            if run.state == FINISHED:
+                of = run.metrics
+                line |= {name: of[name] for name in names if name in of} | {
+                    "method": run.method,
+                    "last_accuracy": of["last"] and of["last"]["accuracy"],
+                    "best_accuracy": of["best"] and of["best"]["accuracy"],
+                    "seconds": _seconds(run),
+                }
+            writer.writerow(line)
+        return stream.getvalue()
+
+    def write(self, folder):
+        """FOLDER/report.md, report.csv, and accuracy.png and .pdf where there is a curve."""
+        from dfa_tf.figures import accuracy_curves  # matplotlib is slow to import
+
+        write_text(folder / "report.md", self.markdown())
+        write_text(folder / "report.csv", self.csv())
+        curves = {
+            title: {m: [run.metrics["curve"] for run in runs] for m, runs in methods.items()}
+            for title, methods in self.settings().items()
+        }
+        if curves:
+            figure = accuracy_curves(curves)
+            for name in ("accuracy.png", "accuracy.pdf"):
+                with replacing(folder / name) as part:
+                    figure.savefig(part, dpi=150)
+
+
+def spread(fractions):
+    """Percent as "mean +- standard deviation" (n - 1); one value stands alone, none is empty."""
+    percent = [100 * fraction for fraction in fractions]
+    if not percent:
+        return ""
+    mean = f"{statistics.mean(percent):.2f}"
+    return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def _title(run):
+    of = run.metrics
+    student = f"{of['teacher']} to {of['student']}" if of["teacher"] else of["student"]
+    return f"{student} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['epochs']:g} epochs"
+
+
+def _teachers(methods):
+    """A row for each teacher of these runs."""
+    seen = {}
+    for runs in methods.values():
+        for run in runs:
+            last = run.teacher.get("last")
+            if last and run.metrics["teacher"]:
+                key = run.metrics["teacher"], last["accuracy"], run.teacher["parameters"]
+                seen[key] = (
+                    f"Teacher {key[0]}",
+                    "1",
+                    spread([last["accuracy"]]),
+                    spread([run.teacher["best"]["accuracy"]]),
+                    f"{key[2]:,}",
+                    "",
+                    "",
+                )
+    return seen.values()
+
+
+def _seconds(run):
+    """Of the training and of what went before it."""
+    of = run.metrics
+    return of["seconds"] + sum(phase["seconds"] for phase in of.get("pretraining", []))
+
+
+def _speed(runs):
+    speeds = [run.metrics["images_per_second"] for run in runs]
+    speeds = [speed for speed in speeds if speed]
+    return f"{statistics.median(speeds):.0f}" if speeds else ""

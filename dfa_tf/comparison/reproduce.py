@@ -1,0 +1,183 @@
+"""Runs the cells of a table, one process each, and goes on where it was."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import dfa_tf
+from dfa_tf import files
+from dfa_tf.comparison import paper, runs
+from dfa_tf.comparison.cells import SCALES, cells, flags, titles
+from dfa_tf.comparison.report import Report
+from dfa_tf.errors import Interrupted, UserError
+
+WAIT_SECONDS = 10
+
+
+class CellsFailed(Exception):
+    """Some cells ended with an error; the others are there."""
+
+    told = True
+
+
+class Reproduction:
+    """A table of the paper in one folder, which several processes or machines may share.
+
+    table: of `cells.TABLES`. scale: of SCALES, by name. root: the folder. only: rows, or all.
+    shard: (k, n), this process takes each n-th cell from the k-th on. bindings: gin bindings for
+    the teacher and all cells. passed_on: further flags for each command (--data_dir, ...).
+    """
+
+    def __init__(
+        self, table, scale, seeds, root, *, only=(), shard=(1, 1), bindings=(), passed_on=()
+    ):
+        self._table, self._scale = table, SCALES[scale]
+        self._cells = cells(table, self._scale, seeds, only)
+        self._root, self._shard = pathlib.Path(root), shard
+        self._bindings, self._passed_on = list(bindings), list(passed_on)
+        self._record = {"scale": scale, "bindings": self._bindings}
+        self._child = None
+
+    def run(self):
+        """Makes what is missing.
+
+        Raises UserError for what the user can mend, Interrupted after a signal, and CellsFailed,
+        at the end, where cells could not be made.
+        """
+        self._check_record()
+        k, n = self._shard
+        own = self._cells[k - 1 :: n]
+        left = [cell for cell in own if not self._is_done(cell)]
+        self._say(f"{len(own) - len(left)} of {len(own)} cells are done already")
+        failed, began = [], time.monotonic()
+        with _forwarding(self):
+            if left:
+                self._teacher()
+            for count, cell in enumerate(left):
+                spent = time.monotonic() - began
+                more = (
+                    f", about {_duration(spent / count * (len(left) - count))} left"
+                    if count
+                    else ""
+                )
+                self._say(f"cell {count + 1} of {len(left)}: {cell.folder}{more}")
+                status = self._call("distill", cell.folder, self._arguments(cell))
+                if status == 2:
+                    raise UserError(f"{cell.folder} cannot be run: see the line above")
+                if status:
+                    failed.append(cell.folder)
+        if failed:
+            raise CellsFailed(
+                f"{len(failed)} cells failed, see above: {', '.join(failed)}; the same command tries them again"
+            )
+
+    def report(self):
+        """{pair: Report} of what is there by now, of all shards."""
+        return {
+            pair: Report(
+                [runs.read(self._root / c.folder) for c in self._cells if c.pair == pair],
+                paper.numbers(of_paper),
+                titles(self._table),
+            )
+            for pair, of_paper in self._scale.paper.items()
+        }
+
+    def _is_done(self, cell):
+        return (self._root / cell.folder / "distill" / "student.keras").exists()
+
+    def _arguments(self, cell):
+        teacher = [
+            "teacher=@keras_file",
+            f'keras_file.path="{(self._root / "teacher/teacher/model.keras").resolve()}"',
+        ]
+        return cell.arguments(self._scale) + flags([], [*teacher, *self._bindings])
+
+    def _teacher(self):
+        """The shared teacher: the first shard trains it, the others wait for it."""
+        path = self._root / "teacher/teacher/model.keras"
+        if path.exists():
+            return
+        if self._shard[0] > 1:
+            self._say(f"waiting for shard 1 to train the teacher, {path}")
+            while not path.exists():
+                time.sleep(WAIT_SECONDS)
+            return
+        self._say("the teacher, once for all cells")
+        bindings = [*self._bindings, *self._scale.teacher_bindings]
+        arguments = flags((*self._scale.teacher, *self._scale.overlay), bindings)
+        status = self._call("train_teacher", "teacher", arguments)
+        if status == 2:
+            raise UserError("the teacher cannot be trained: see the line above")
+        if status:
+            raise CellsFailed("the teacher's training failed: see above")
+
+    def _call(self, command, folder, arguments):
+        """Runs a command to its end. Returns its exit status; raises Interrupted after a signal."""
+        where = str(pathlib.Path(dfa_tf.__file__).parent.parent)
+        path = os.pathsep.join(filter(None, [where, os.environ.get("PYTHONPATH")]))
+        self._child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "dfa_tf.commands", command),
+                *arguments,
+                *self._passed_on,
+                f"--workdir={self._root / folder}",
+            ],
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.DEVNULL,  # the cell's own summary
+            start_new_session=True,  # so that Ctrl-C reaches it once, through `_forwarding`
+        )
+        status = self._child.wait()
+        self._child = None
+        if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise Interrupted(
+                "reproduce: stopped; the same command goes on from there", status - 128
+            )
+        return status
+
+    def stop(self, signum):
+        """Passes a signal on to the command that runs, if one does."""
+        if self._child is None:
+            raise Interrupted("reproduce: stopped; the same command goes on from there", signum)
+        self._child.send_signal(signum)
+
+    def _check_record(self):
+        path = self._root / "reproduce.json"
+        before = runs.read_json(path)
+        if before and before != self._record:
+            raise UserError(
+                f"{self._root} was made with {before}, not {self._record}: choose another --workdir"
+            )
+        try:
+            files.write_json(path, self._record)
+        except OSError as error:
+            raise UserError(
+                f"{self._root} cannot be written ({error.strerror}): choose another --workdir"
+            ) from error
+
+    def _say(self, line):
+        print(f"reproduce: {line}", file=sys.stderr, flush=True)
+
+
+class _forwarding:
+    """Within it, SIGTERM and SIGINT go to the command that runs."""
+
+    def __init__(self, reproduction):
+        self._reproduction = reproduction
+
+    def __enter__(self):
+        def forward(signum, frame):
+            self._reproduction.stop(signum)
+
+        self._before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def __exit__(self, *_):
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+
+def _duration(seconds):
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,17 @@
+"""Rows of texts as tables, the first row a heading."""
+
+
+def table(rows):
+    """Aligned columns, for a terminal."""
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+
+
+def markdown_table(rows):
+    """A Markdown table."""
+    heading, *rest = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([heading, "|" + " --- |" * len(rows[0]), *rest])

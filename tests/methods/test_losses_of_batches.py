@@ -1,0 +1,113 @@
+"""SP, RKD and CRD, which compare the images of a batch: NumPy forms of their formulas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.methods.crd import crd_loss
+from dfa_tf.methods.rkd import rkd_angle, rkd_distance
+from dfa_tf.methods.sp import sp_loss
+from tests.methods.numerics import check_loss, flat, maps, unit
+
+
+def _sp(t, s):
+    g = [unit(flat(m) @ flat(m).T) for m in (t, s)]
+    return ((g[0] - g[1]) ** 2).mean(-1)
+
+
+def _huber(x, y):
+    d = np.abs(x - y)
+    return np.where(d < 1, d**2 / 2, d - 0.5)
+
+
+def _rkd_distance(t, s):
+    relative = []
+    for e in (t, s):
+        d = np.array([[np.linalg.norm(a - b) for b in e] for a in e])
+        relative.append(d / d[d > 0].mean())
+    return _huber(*relative).mean(-1)
+
+
+def _rkd_angle(t, s):
+    """By the vertex j: cosines of the angles between j to i and j to k."""
+    cosines = []
+    for e in (t, s):
+        n = len(e)
+        table = np.zeros((n, n, n))
+        for j in range(n):
+            for i in range(n):
+                for k in range(n):
+                    if j not in (i, k):
+                        table[j, i, k] = unit(e[i] - e[j]) @ unit(e[k] - e[j])
+        cosines.append(table)
+    return _huber(*cosines).mean((1, 2))
+
+
+LABELS = np.array([0, 1, 0, 2, 1])
+TAU = 0.3
+
+
+def _crd(constant_z):
+    """The two directions of Eqn 18, image by image; Z of fixed embeddings, as no gradient has it."""
+
+    def formula(t, s):
+        losses = np.zeros(len(LABELS))
+        for anchors, others in ((s, t), (t, s)):
+            for i, anchor in enumerate(anchors):
+                e = np.exp(others @ anchor / TAU)
+                negatives = [j for j in range(len(LABELS)) if LABELS[j] != LABELS[i]]
+                h = e / (e + len(negatives) * constant_z)
+                losses[i] -= np.log(h[i]) + sum(np.log(1 - h[j]) for j in negatives)
+        return losses
+
+    return formula
+
+
+def test_sp_equals_its_formula():
+    check_loss(sp_loss, _sp, maps(1, 4, 2, 2, 5), maps(2, 4, 2, 2, 3))
+
+
+def test_sp_sums_to_the_papers_frobenius_norm():
+    t, s = maps(3, 4, 2, 2, 5), maps(4, 4, 2, 2, 3)
+    g = [unit(flat(m) @ flat(m).T) for m in (t, s)]
+    paper = np.linalg.norm(g[0] - g[1]) ** 2 / 4**2
+    np.testing.assert_allclose(tf.reduce_mean(sp_loss(t, s)), paper, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ours", "formula"), [(rkd_distance, _rkd_distance), (rkd_angle, _rkd_angle)]
+)
+def test_rkd_equals_its_formulas(ours, formula):
+    check_loss(ours, formula, maps(5, 5, 6), maps(6, 5, 3))
+
+
+def test_rkd_looks_at_shape_not_at_place_and_size():
+    """Moved, turned and enlarged embeddings lie to each other as before."""
+    embeddings = maps(7, 6, 3)
+    turned = np.linalg.qr(maps(8, 3, 3))[0]
+    moved = 4.0 * embeddings @ turned + 2.0
+    for loss in (rkd_distance, rkd_angle):
+        np.testing.assert_allclose(loss(embeddings, moved.astype(np.float32)), 0, atol=1e-5)
+
+
+def test_rkd_of_one_point_twice_is_finite():
+    twice = np.repeat(maps(9, 2, 3), 2, 0)
+    student = tf.constant(twice)
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        loss = tf.reduce_sum(rkd_distance(maps(10, 4, 3), student))
+        loss += tf.reduce_sum(rkd_angle(maps(10, 4, 3), student))
+    assert np.isfinite(tape.gradient(loss, student)).all()
+
+
+def test_crd_equals_its_formula():
+    t, s = unit(maps(11, 5, 4)), unit(maps(12, 5, 4))
+    z = np.exp(s @ t.T / TAU).mean()
+    check_loss(lambda t, s: crd_loss(t, s, tf.constant(LABELS), TAU), _crd(z), t, s)
+
+
+def test_crd_is_lower_where_the_pairs_belong_together():
+    t, labels = tf.constant(unit(maps(13, 6, 4))), tf.range(6)
+    right = crd_loss(t, t, labels, 0.07)
+    wrong = crd_loss(t, tf.roll(t, 1, 0), labels, 0.07)
+    assert float(tf.reduce_mean(right)) < float(tf.reduce_mean(wrong))

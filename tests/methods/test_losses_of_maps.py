@@ -1,0 +1,180 @@
+"""FitNets, AT, Jacobian, FT, AB, Margin, NST, VID, ReviewKD: NumPy forms of their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import integrate, stats
+
+from dfa_tf.methods.ab import ab_loss
+from dfa_tf.methods.at import at_distance
+from dfa_tf.methods.fitnets import hint_loss
+from dfa_tf.methods.ft import ft_loss
+from dfa_tf.methods.jacobian import jacobian_loss
+from dfa_tf.methods.margin import above_margin, expected_negative
+from dfa_tf.methods.method import area_averages
+from dfa_tf.methods.nst import nst_loss
+from dfa_tf.methods.reviewkd import hcl
+from dfa_tf.methods.vid import vid_loss
+from tests.methods.numerics import check_loss, flat, maps, unit
+
+
+def _hint(t, s):
+    return ((t - s) ** 2).reshape(len(t), -1).mean(1)
+
+
+def _at_paper(t, s):
+    q = [unit(flat((m**2).mean(-1))) for m in (t, s)]
+    return np.linalg.norm(q[1] - q[0], axis=-1) / (2 * q[0].shape[1])
+
+
+def _at_code(t, s):
+    q = [unit(flat((m**2).mean(-1))) for m in (t, s)]
+    return ((q[1] - q[0]) ** 2).mean(-1)
+
+
+def _jacobian(t, s):
+    return ((unit(flat(s)) - unit(flat(t))) ** 2).sum(-1)
+
+
+def _ft(power):
+    return lambda t, s: (np.abs(unit(flat(s)) - unit(flat(t))) ** power).mean(-1)
+
+
+def _ab(t, s):
+    off = (s + 1) ** 2 * ((s > -1) & (t <= 0))
+    on = (s - 1) ** 2 * ((s <= 1) & (t > 0))
+    return flat(off + on).sum(1)
+
+
+def _above_margin(t, s):
+    return flat((s - t) ** 2 * ((s > t) | (t > 0))).sum(1)
+
+
+def _nst(t, s):
+    """Eqn 7 channel by channel, with the kernel (x . y)^2."""
+
+    def kernel(x, y):
+        return np.mean([[(a @ b) ** 2 for b in y] for a in x])
+
+    losses = []
+    for teacher, student in zip(t, s, strict=True):
+        x, y = (unit(m.reshape(-1, m.shape[-1]).T) for m in (teacher, student))
+        losses.append(kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))
+    return np.array(losses)
+
+
+def _hcl(t, s):
+    """8x8 maps: themselves, 4x4, 2x2 and 1x1, weighing 1, 1/2, 1/4, 1/8 of 15/8."""
+    total = 0
+    for size, weight in ((8, 1), (4, 1 / 2), (2, 1 / 4), (1, 1 / 8)):
+        parts = (8 // size,) * 2
+        pooled = (t - s).reshape(len(t), size, parts[0], size, parts[1], -1).mean((2, 4))
+        total += weight * (pooled**2).reshape(len(t), -1).mean(1)
+    return total / (15 / 8)
+
+
+OF_EQUAL_SHAPE = {
+    "fitnets": (hint_loss, _hint),
+    "at, paper": (lambda t, s: at_distance(t, s, "paper"), _at_paper),
+    "at, code": (lambda t, s: at_distance(t, s, "code"), _at_code),
+    "jacobian": (jacobian_loss, _jacobian),
+    "ft, L1": (lambda t, s: ft_loss(t, s, 1), _ft(1)),
+    "ft, L2": (lambda t, s: ft_loss(t, s, 2), _ft(2)),
+    "ab": (ab_loss, _ab),
+    "margin": (lambda t, s: above_margin(s, t), _above_margin),
+    "nst": (nst_loss, _nst),
+}
+
+
+@pytest.mark.parametrize("method", OF_EQUAL_SHAPE)
+def test_loss_and_gradient_equal_the_formula(method):
+    ours, formula = OF_EQUAL_SHAPE[method]
+    check_loss(ours, formula, maps(1, 2, 4, 4, 3), maps(2, 2, 4, 4, 3))
+
+
+@pytest.mark.parametrize("method", [m for m in OF_EQUAL_SHAPE if m != "ab"])
+def test_equal_maps_cost_nothing_and_pull_nowhere(method):
+    ours, _ = OF_EQUAL_SHAPE[method]
+    same = tf.constant(maps(3, 2, 4, 4, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(same)
+        loss = ours(tf.stop_gradient(same), same)
+    np.testing.assert_allclose(loss, 0, atol=1e-6)
+    np.testing.assert_allclose(tape.gradient(loss, same), 0, atol=1e-5)
+
+
+def test_ab_costs_nothing_once_every_neuron_is_on_its_side_by_the_margin():
+    teacher = tf.constant([[[[-2.0, 0.0, 0.5, 3.0]]]])
+    np.testing.assert_allclose(ab_loss(teacher, tf.constant([[[[-1.0, -7, 1, 1.5]]]])), [0])
+    # Off by 1.5, 2, 1.5 and on the wrong side by 3.
+    np.testing.assert_allclose(
+        ab_loss(teacher, tf.constant([[[[0.5, 1, -0.5, -2]]]])), [1.5**2 + 2**2 + 1.5**2 + 3**2]
+    )
+
+
+@pytest.mark.parametrize("method", ["at, paper", "at, code", "nst"])
+def test_maps_of_other_channels_are_compared(method):
+    ours, formula = OF_EQUAL_SHAPE[method]
+    check_loss(ours, formula, maps(4, 2, 4, 4, 5), maps(5, 2, 4, 4, 3))
+
+
+# The images of jacobian are of one size, and margin's builder brings its maps to one.
+@pytest.mark.parametrize("method", [m for m in OF_EQUAL_SHAPE if m not in ("jacobian", "margin")])
+def test_larger_map_is_averaged_down(method):
+    ours, formula = OF_EQUAL_SHAPE[method]
+    large, small = maps(6, 2, 4, 4, 3), maps(7, 2, 2, 2, 3)
+
+    def halved(m):
+        return m if m.shape[1] == 2 else m.reshape(2, 2, 2, 2, 2, 3).mean((2, 4))
+
+    def on_halves(t, s):
+        return formula(halved(t), halved(s))
+
+    check_loss(ours, on_halves, large, small)
+    check_loss(ours, on_halves, small, large)
+
+
+def test_area_averages_of_sizes_that_do_not_divide():
+    """Three pixels to two: each new one has one and a half of the old."""
+    row = tf.reshape(tf.constant([1.0, 2.0, 6.0]), [1, 1, 3, 1])
+    averaged = area_averages(row, 1, 2)
+    np.testing.assert_allclose(averaged[0, 0, :, 0], [(1 + 1) / 1.5, (1 + 6) / 1.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "gamma"), [(0.0, 1.0), (0.7, -0.4), (-1.5, 2.0), (2.0, 0.8)])
+def test_margin_is_the_expected_value_below_zero(mean, gamma):
+    """E[x | x < 0] of a normal x, by integration."""
+    density = stats.norm(mean, abs(gamma)).pdf
+    low = mean - 12 * abs(gamma)
+    mass, moment = (integrate.quad(f, low, 0)[0] for f in (density, lambda x: x * density(x)))
+    margin = expected_negative(np.array([mean]), np.array([gamma]))
+    np.testing.assert_allclose(margin, [moment / mass], rtol=1e-4)
+
+
+def test_margin_of_a_channel_that_is_hardly_ever_negative_is_three_deviations():
+    """Phi(-4) < 1e-3."""
+    np.testing.assert_allclose(expected_negative(np.array([2.0]), np.array([-0.5])), [-1.5])
+
+
+def test_vid_equals_its_formula():
+    variance = np.array([0.5, 2.0, 4.0], np.float32)
+
+    def formula(t, s, v):
+        return flat((t - s) ** 2 / v + np.log(v)).mean(1) / 2
+
+    arrays = maps(8, 2, 4, 4, 3), maps(9, 2, 4, 4, 3), variance
+    check_loss(vid_loss, formula, *arrays, learnt=1)
+    check_loss(vid_loss, formula, *arrays, learnt=2)
+
+
+def test_vid_of_a_right_guess_is_half_the_logarithm_of_the_variance():
+    same = tf.constant(maps(10, 2, 4, 4, 3))
+    np.testing.assert_allclose(vid_loss(same, same, tf.constant([9.0] * 3)), math.log(3), rtol=1e-5)
+
+
+def test_context_loss_of_reviewkd_equals_its_formula():
+    check_loss(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
+    same = tf.constant(maps(13, 2, 8, 8, 2))
+    np.testing.assert_allclose(hcl(same, same), 0, atol=1e-7)
