@@ -39,6 +39,15 @@ def write_json(path, value):
     write_text(path, _json(value) + "\n")
 
 
+def read_json(path):
+    """What a JSON file says, {} where it is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _json(value, indent=""):
     flat = json.dumps(value, allow_nan=False)
     if len(flat) + len(indent) <= 100 or not isinstance(value, dict | list):

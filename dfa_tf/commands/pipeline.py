@@ -168,7 +168,9 @@ class Pipeline:
         }
         with self._told("train_teacher", "teacher/model.keras"):
             if path:
-                return adopt_teacher(**common, settings=self._settings("dataset", "teacher"))
+                return adopt_teacher(
+                    **common, path=path, settings=self._settings("dataset", "teacher")
+                )
             return config.call(
                 "train_teacher",
                 **common,

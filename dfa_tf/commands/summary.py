@@ -1,7 +1,8 @@
 """The tables that commands end in."""
 
-from dfa_tf.comparison.runs import read_json, titled
+from dfa_tf.comparison.runs import titled
 from dfa_tf.errors import UserError
+from dfa_tf.files import read_json
 from dfa_tf.tables import table
 
 

@@ -22,10 +22,14 @@ HEADING = (
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `runs` say. paper: {method: percent} to stand beside, or None. order: of the methods."""
+    """What `runs` say.
+
+    paper: {method: percent} to stand beside, under `paper_title`. order: of the methods.
+    """
 
     runs: list
     paper: dict | None = None
+    paper_title: str = "paper, %"
     order: tuple = ()
 
     @property
@@ -46,7 +50,7 @@ class Report:
             tables.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
         place = {method: k for k, method in enumerate(self.order)}
         return {
-            _title(next(iter(methods.values()))[0]): dict(
+            _title([run for runs in methods.values() for run in runs]): dict(
                 sorted(methods.items(), key=lambda item: (place.get(item[0], len(place)), item[0]))
             )
             for _, methods in sorted(tables.items(), key=lambda item: str(item[0]))
@@ -54,7 +58,7 @@ class Report:
 
     def rows(self, methods):
         """The rows of one table as texts, its heading first."""
-        heading = HEADING + (("paper, %",) if self.paper else ())
+        heading = HEADING + ((self.paper_title,) if self.paper else ())
         rows = [heading]
         for teacher in _teachers(methods):
             rows.append((*teacher, *([""] if self.paper else [])))
@@ -65,7 +69,7 @@ class Report:
                 spread([run.metrics["last"]["accuracy"] for run in runs if run.metrics["last"]]),
                 spread([run.metrics["best"]["accuracy"] for run in runs if run.metrics["best"]]),
                 f"{runs[0].metrics['parameters']:,}",
-                f"{statistics.mean(map(_seconds, runs)):.0f}",
+                f"{statistics.mean(run.seconds for run in runs):.0f}",
                 _speed(runs),
             )
             number = (self.paper or {}).get(method)
@@ -100,7 +104,7 @@ class Report:
                     "method": run.method,
                     "last_accuracy": of["last"] and of["last"]["accuracy"],
                     "best_accuracy": of["best"] and of["best"]["accuracy"],
-                    "seconds": _seconds(run),
+                    "seconds": round(run.seconds, 1),
                 }
             writer.writerow(line)
         return stream.getvalue()
@@ -131,10 +135,11 @@ def spread(fractions):
     return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
 
 
-def _title(run):
-    of = run.metrics
-    student = f"{of['teacher']} to {of['student']}" if of["teacher"] else of["student"]
-    return f"{student} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['epochs']:g} epochs"
+def _title(runs):
+    of = runs[0].metrics
+    teachers = sorted({run.metrics["teacher"] for run in runs if run.metrics["teacher"]})
+    networks = " to ".join([" and ".join(teachers)] * bool(teachers) + [of["student"]])
+    return f"{networks} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['epochs']:g} epochs"
 
 
 def _teachers(methods):
@@ -155,12 +160,6 @@ def _teachers(methods):
                     "",
                 )
     return seen.values()
-
-
-def _seconds(run):
-    """Of the training and of what went before it."""
-    of = run.metrics
-    return of["seconds"] + sum(phase["seconds"] for phase in of.get("pretraining", []))
 
 
 def _speed(runs):

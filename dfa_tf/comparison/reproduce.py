@@ -80,6 +80,7 @@ class Reproduction:
             pair: Report(
                 [runs.read(self._root / c.folder) for c in self._cells if c.pair == pair],
                 paper.numbers(of_paper),
+                f"paper's {of_paper}, %",
                 titles(self._table),
             )
             for pair, of_paper in self._scale.paper.items()
@@ -145,7 +146,7 @@ class Reproduction:
 
     def _check_record(self):
         path = self._root / "reproduce.json"
-        before = runs.read_json(path)
+        before = files.read_json(path)
         if before and before != self._record:
             raise UserError(
                 f"{self._root} was made with {before}, not {self._record}: choose another --workdir"

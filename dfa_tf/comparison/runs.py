@@ -1,9 +1,10 @@
 """What a workdir holds of a distillation: finished, unfinished or missing."""
 
 import dataclasses
-import json
 import pathlib
 import re
+
+from dfa_tf.files import read_json
 
 FINISHED, UNFINISHED, MISSING = "finished", "unfinished", "missing"
 TITLES = {
@@ -32,20 +33,28 @@ class Run:
     """One workdir's distillation.
 
     state: FINISHED, UNFINISHED or MISSING. metrics: what its metrics.json says, {} unless finished.
-    teacher: what the teacher's metrics.json says, {} where there is none. note: what to tell of
-    one that is not finished.
+    teacher, search: what those stages' say, {} where there is none. note: what to tell of a run
+    that is not finished.
     """
 
     path: pathlib.Path
     state: str
     metrics: dict
     teacher: dict
+    search: dict
     note: str = ""
 
     @property
     def method(self):
         """The method as tables call it."""
         return titled(self.metrics["method"], self.metrics["aggregation"])
+
+    @property
+    def seconds(self):
+        """Of the training, and of the search and the pretraining that the method needs."""
+        before = [self.search] if self.metrics["aggregation"] == "search" else []
+        phases = [self.metrics, *before, *self.metrics["pretraining"]]
+        return sum(phase.get("seconds", 0) for phase in phases)
 
     @property
     def setting(self):
@@ -72,26 +81,20 @@ def found(paths):
 
 def read(workdir):
     """The Run of one workdir."""
-    stage = workdir / "distill"
-    metrics = read_json(stage / "metrics.json")
-    teacher = read_json(workdir / "teacher" / "metrics.json")
-    if metrics and (stage / "student.keras").exists():
-        if "method" in metrics:
-            return Run(workdir, FINISHED, metrics, teacher)
-        return Run(workdir, UNFINISHED, {}, teacher, "its metrics.json is of an earlier version")
+    metrics, teacher, search = (
+        read_json(workdir / stage / "metrics.json") for stage in ("distill", "teacher", "search")
+    )
+    stage, state = workdir / "distill", UNFINISHED
     if not stage.is_dir():
-        what = "no distillation in it" if workdir.is_dir() else "no such folder"
-        return Run(workdir, MISSING, {}, teacher, what)
-    return Run(workdir, UNFINISHED, {}, teacher, _progress(stage))
-
-
-def read_json(path):
-    """What a JSON file says, {} where it is missing or damaged."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        state = MISSING
+        note = "no distillation in it" if workdir.is_dir() else "no such folder"
+    elif not metrics or not (stage / "student.keras").exists():
+        note = _progress(stage)
+    elif "method" not in metrics:
+        note = "its metrics.json is of an earlier version"
+    else:
+        return Run(workdir, FINISHED, metrics, teacher, search)
+    return Run(workdir, state, {}, teacher, search, note)
 
 
 def _workdirs(path):

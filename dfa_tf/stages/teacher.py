@@ -1,9 +1,11 @@
 """The teacher: trained, or taken from a file."""
 
 import json
+import pathlib
 
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
+from dfa_tf.files import read_json
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.models.network import Network, load, save
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
@@ -77,18 +79,20 @@ def train_teacher(
             runtime=runtime,
         )
         if is_chief(strategy):
-            write_metrics(folder, seed, saved, facts)
+            write_metrics(folder, seed, saved, facts, evaluated=_evaluated(saved, test))
             save(saved, folder.artifact)
     return saved
 
 
 def adopt_teacher(
-    *, network, test=None, workdir, seed=0, runtime=Runtime(), settings=None
+    *, network, path=None, test=None, workdir, seed=0, runtime=Runtime(), settings=None
 ) -> Network:
     """Takes a network trained elsewhere as the workdir's teacher: evaluates and copies it there.
 
-    network: a trained Network. The other arguments, and what is raised, are as in
-    `train_teacher`. Returns the Network that WORKDIR/teacher/model.keras holds.
+    network: a trained Network. path: of the file it is from; where the metrics.json beside it
+    tells of the same weights on the same test examples, that result is taken. The other
+    arguments, and what is raised, are as in `train_teacher`. Returns the Network that
+    WORKDIR/teacher/model.keras holds.
     """
     strategy = runtime.devices
     inputs = {"network": fingerprint(network)}
@@ -97,7 +101,10 @@ def adopt_teacher(
         return load_teacher(folder.artifact, network)
     with folder.work(runtime):
         evaluator = Evaluator(network, test)
-        result = evaluator(network)
+        evaluated = _evaluated(network, test)
+        known = read_json(pathlib.Path(path).parent / "metrics.json") if path else {}
+        same = known.get("evaluated") == evaluated
+        result = known["last"] if same else evaluator(network)
         facts = {
             "steps": 0,
             "epochs": 0,
@@ -110,9 +117,14 @@ def adopt_teacher(
             "images_per_second": None,
         }
         if is_chief(strategy):
-            write_metrics(folder, seed, network, facts)
+            write_metrics(folder, seed, network, facts, evaluated=evaluated)
             save(evaluator.network(network), folder.artifact)
     return evaluator.network(network)
+
+
+def _evaluated(network, test):
+    """Which weights were evaluated on which examples."""
+    return {"network": fingerprint(network), "test": test and test.description}
 
 
 def teacher_folder(workdir, settings, strategy, inputs=None):

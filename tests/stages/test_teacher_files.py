@@ -22,6 +22,22 @@ def test_adopted_teacher_is_copied_and_evaluated(run):
         adopt_teacher(network=small_network(seed=5), test=run.test, workdir=run.workdir)
 
 
+def test_adopted_teacher_that_was_evaluated_on_these_examples_is_not_again(run, tmp_path):
+    trained = run.train_teacher()
+    path = run.workdir / "teacher" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"last": {"accuracy": 0.123, "loss": 4.0}}))
+    source = {"network": trained, "path": path.parent / "model.keras"}
+
+    def adopted(workdir, **changes):
+        adopt_teacher(**source | {"test": run.test} | changes, workdir=workdir)
+        return json.loads((workdir / "teacher" / "metrics.json").read_text())["last"]["accuracy"]
+
+    assert adopted(tmp_path / "same") == 0.123
+    assert adopted(tmp_path / "other images", test=run.train) != 0.123
+    assert adopted(tmp_path / "other weights", network=run.teacher) != 0.123
+
+
 def test_damaged_teacher_in_the_workdir_is_told_and_left_alone(run):
     run.train_teacher()
     path = run.workdir / "teacher" / "model.keras"
