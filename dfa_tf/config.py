@@ -20,6 +20,7 @@ import gin
 from dfa_tf import data, models
 from dfa_tf.errors import UserError
 from dfa_tf.methods import METHODS
+from dfa_tf.methods.method import ALPHA
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.search import search
 from dfa_tf.stages.teacher import train_teacher
@@ -51,8 +52,8 @@ _register(distill, "distill", _GIVEN)
 _register(Runtime, "runtime", ("strategy", "fresh", "quiet"))
 _register(models.wide_resnet, "wide_resnet", _OF_DATA)
 _register(models.load, "keras_file")
-for _method in METHODS:
-    _register(_method, _method.name, ("alpha",) if _method.name == "dfa" else ())
+for _name, _method in METHODS.items():
+    _register(_method, _name, ("alpha",) if ALPHA in _method.needs else ())
 _register(optimizers.SGD, "sgd")
 _register(optimizers.Adam, "adam")
 _register(optimizers.StepDecay, "step_decay")

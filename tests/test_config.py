@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dfa_tf import config
+from dfa_tf import config, methods
 from dfa_tf.errors import UserError
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.search import search
@@ -13,6 +13,8 @@ from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from tests.conftest import ROOT, made_examples
 
 SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").rglob("*.gin"))
+METHODS = [path for path in SHIPPED if path.startswith("gin/methods/")]  # beside another config
+WHOLE = [path for path in SHIPPED if path not in METHODS]
 
 PAIR = ["teacher = @teacher/wide_resnet", "student = @student/wide_resnet"]
 
@@ -26,7 +28,7 @@ def _made():
     return task, made_examples(2 * classes, shape=shape, classes=classes)
 
 
-@pytest.mark.parametrize("path", SHIPPED)
+@pytest.mark.parametrize("path", WHOLE)
 def test_shipped_config_is_parsed_built_and_driven_for_two_steps(path, tmp_path):
     config.parse([path], [])
     task, made = _made()
@@ -53,6 +55,26 @@ def test_shipped_config_is_parsed_built_and_driven_for_two_steps(path, tmp_path)
     student = driven(distill, teacher=teacher, student=networks["student"], alpha=alpha, train=made)
     assert student.name == networks["student"].name
     assert np.isfinite(student.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize("name", sorted(methods.METHODS))
+def test_every_method_has_a_config_that_chooses_it_alone(name):
+    """And binds its settings to what the code takes by default: the published ones."""
+    config.parse(["gin/wrn.gin", f"gin/methods/{name}.gin"], [])
+    (chosen,) = config.value("distill", "methods")
+    assert chosen == methods.METHODS[name]()
+    assert config.value("distill", "epochs") == 200  # the rest is the other config's
+
+
+def test_methods_can_be_combined_with_weights():
+    bindings = ["distill.methods = [@dfa(), @kd()]", "distill.weights = (1.0, 0.5)"]
+    config.parse(["gin/wrn.gin"], [*bindings, "kd.temperature = 2.0"])
+    dfa, kd = config.value("distill", "methods")
+    assert (dfa.name, kd.name, kd.temperature) == ("dfa", "kd", 2.0)
+    assert config.value("distill", "weights") == (1.0, 0.5)
+    recorded = config.settings("distill")
+    assert recorded["kd.temperature"] == "2.0"
+    assert recorded["dfa.gamma_fd"] == "0.001"
 
 
 @pytest.mark.parametrize("path", SHIPPED)
@@ -102,7 +124,11 @@ def test_pairs_are_the_tables(path, teacher, student):
 
 def test_short_searches_let_beta_travel_as_far_as_the_papers():
     """Learning rate times steps per group near 11."""
-    for path, examples in (("gin/cifar100_cpu.gin", 35_000), ("gin/digits.gin", 908)):
+    for path, examples in (
+        ("gin/cifar100_cpu.gin", 35_000),
+        ("gin/reproduce_cpu.gin", 7_000),
+        ("gin/digits.gin", 908),
+    ):
         config.parse([path], [])
         found = config.arguments("search")
         steps = int(found["epochs"] * examples / found["batch_size"])

@@ -20,32 +20,29 @@ TABLES = {
 class Scale:
     """How large the runs are.
 
-    teacher: gin files of the one teacher that all cells share. pairs: {name: gin files of the
-    pair}. overlay: gin files that come last. teacher_bindings, cell_bindings: gin bindings.
-    paper: the pair of the paper whose numbers stand beside each pair's.
+    teacher: gin file of the one teacher that all cells share, with teacher_bindings.
+    pairs: {name: gin file}. paper: {name: pair of the paper whose numbers stand beside}.
     """
 
-    teacher: tuple
+    teacher: str
     pairs: dict
     paper: dict
-    overlay: tuple = ()
     teacher_bindings: tuple = ()
 
 
 SCALES = {
     "paper": Scale(
-        teacher=("gin/wrn.gin",),
+        teacher="gin/wrn.gin",
         pairs={
-            "pair1": ("gin/wrn_pair1.gin",),
-            "pair2": ("gin/wrn_pair2.gin",),
-            "pair3": ("gin/wrn.gin",),
+            "pair1": "gin/wrn_pair1.gin",
+            "pair2": "gin/wrn_pair2.gin",
+            "pair3": "gin/wrn.gin",
         },
         paper={pair: pair for pair in paper.PAIRS},
     ),
     "cpu": Scale(
-        teacher=("gin/wrn.gin",),
-        pairs={"cpu": ("gin/wrn.gin",)},
-        overlay=("gin/reproduce_cpu.gin",),
+        teacher="gin/reproduce_cpu.gin",
+        pairs={"cpu": "gin/reproduce_cpu.gin"},
         teacher_bindings=("dataset.train_fraction=1.0",),
         paper={"cpu": "pair3"},
     ),
@@ -68,7 +65,7 @@ class Cell:
     def arguments(self, scale):
         """Flags that say what it is, without workdir and data."""
         method = (f"gin/methods/{self.row}.gin",) if self.row in TITLES else ()
-        files = (*scale.pairs[self.pair], *method, *scale.overlay)
+        files = (scale.pairs[self.pair], *method)
         bindings = []
         if self.row == "student":
             bindings = ['distill.aggregation="none"']

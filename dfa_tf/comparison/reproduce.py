@@ -108,7 +108,7 @@ class Reproduction:
             return
         self._say("the teacher, once for all cells")
         bindings = [*self._bindings, *self._scale.teacher_bindings]
-        arguments = flags((*self._scale.teacher, *self._scale.overlay), bindings)
+        arguments = flags([self._scale.teacher], bindings)
         status = self._call("train_teacher", "teacher", arguments)
         if status == 2:
             raise UserError("the teacher cannot be trained: see the line above")

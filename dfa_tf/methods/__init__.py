@@ -1,21 +1,17 @@
-"""What a student learns from: the methods, their losses, aggregations, connectors."""
+"""What a student learns from: one file a method, and the losses and connectors that they share."""
 
-from dfa_tf.methods.ab import AB
-from dfa_tf.methods.at import AT
-from dfa_tf.methods.crd import CRD
-from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.dkd import DKD
-from dfa_tf.methods.fitnets import FitNets
-from dfa_tf.methods.ft import FT
-from dfa_tf.methods.jacobian import Jacobian
-from dfa_tf.methods.kd import KD
-from dfa_tf.methods.margin import Margin
-from dfa_tf.methods.nst import NST
-from dfa_tf.methods.reviewkd import ReviewKD
-from dfa_tf.methods.rkd import RKD
-from dfa_tf.methods.sp import SP
-from dfa_tf.methods.vid import VID
+import importlib
+import inspect
+import pkgutil
 
-METHODS = (DFA, KD, FitNets, AT, Jacobian, FT, AB, SP, Margin, NST, VID, RKD, CRD, DKD, ReviewKD)
 
-__all__ = ["METHODS", *(method.__name__ for method in METHODS)]
+def _classes():
+    for found in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        for _, each in inspect.getmembers(module, inspect.isclass):
+            if each.__module__ == module.__name__ and hasattr(each, "needs"):
+                yield each
+
+
+# Every class here that says what it `needs` (see method.py), so that a new method is one new file.
+METHODS = {method.name: method for method in _classes()}

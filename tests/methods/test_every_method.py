@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf import data
-from dfa_tf.methods import AB, CRD, DFA, FT, METHODS, RKD, SP, FitNets
+from dfa_tf import data, methods
 from dfa_tf.methods.alpha import fixed
 from dfa_tf.methods.method import NEEDS
 from dfa_tf.methods.objective import pretraining_objective, student_objective, weighted_sum
@@ -21,7 +20,11 @@ PAIRS = {
     "plain teacher": lambda: (plain_network(seed=1), small_network(10, 1, seed=2)),
     "plain student": lambda: (small_network(16, 2, seed=1), plain_network(seed=2)),
 }
+METHODS = list(methods.METHODS.values())
+DFA = methods.METHODS["dfa"]
 OTHER_THAN_DFA = [method for method in METHODS if method is not DFA]
+WITH_PRETRAINING = [methods.METHODS[name] for name in ("fitnets", "ft", "ab")]
+ACROSS_THE_BATCH = [methods.METHODS[name] for name in ("sp", "rkd", "crd")]
 
 
 def _of(methods):
@@ -94,7 +97,7 @@ def test_bfloat16_has_the_loss_of_float32(method, batch):
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_of([FitNets, FT, AB])
+@_of(WITH_PRETRAINING)
 def test_pretraining_reaches_what_it_trains(method, batch):
     made = Made(method)
     variables = made.made.pretraining.variables
@@ -117,7 +120,10 @@ def test_networks_of_other_groups_sizes_and_channels_do(method, pair, batch):
         assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_of(pytest.param(m, marks=[] if m in (SP, RKD, CRD, DFA) else pytest.mark.slow) for m in METHODS)
+@_of(
+    pytest.param(m, marks=[] if m in (*ACROSS_THE_BATCH, DFA) else pytest.mark.slow)
+    for m in METHODS
+)
 def test_two_replicas_have_the_terms_of_one(method, one_replica, two_replicas):
     """Methods that compare the images of a batch see all of it, on any number of replicas.
 
