@@ -139,7 +139,7 @@ def _title(runs):
     of = runs[0].metrics
     teachers = sorted({run.metrics["teacher"] for run in runs if run.metrics["teacher"]})
     networks = " to ".join([" and ".join(teachers)] * bool(teachers) + [of["student"]])
-    return f"{networks} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['epochs']:g} epochs"
+    return f"{networks} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['steps']:,} steps"
 
 
 def _teachers(methods):

@@ -1,0 +1,136 @@
+"""bin/report: hand-worked means and spreads, and nothing hidden."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from dfa_tf.comparison import paper, runs
+from dfa_tf.comparison.report import Report, spread
+
+
+def _workdir(folder, accuracy=None, *, method="kd", aggregation=None, seed=0, **changes):
+    """A workdir as a distillation leaves it; without an accuracy, one that is not finished."""
+    stage = folder / "distill"
+    (stage / "checkpoints").mkdir(parents=True)
+    if accuracy is None:
+        (stage / "checkpoints" / "step-40.index").write_text("")
+        return folder
+    metrics = {
+        "seed": seed,
+        "steps": 100,
+        "epochs": 2,
+        "train_examples": 640,
+        "last": {"accuracy": accuracy, "loss": 1.0},
+        "best": {"accuracy": accuracy + 0.01, "step": 50},
+        "curve": [[50, accuracy + 0.01, 1.0], [100, accuracy, 1.0]],
+        "seconds": 30.0,
+        "images_per_second": 200.0,
+        "parameters": 1234,
+        "dataset": "cifar100",
+        "teacher": "WRN_28_2",
+        "student": "WRN_16_1",
+        "method": method,
+        "aggregation": aggregation,
+        "pretraining": [],
+    }
+    (stage / "metrics.json").write_text(json.dumps(metrics | changes))
+    (stage / "student.keras").write_text("")
+    return folder
+
+
+def _rows(report):
+    (methods,) = report.settings().values()
+    heading, *rows = report.rows(methods)
+    return {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
+
+
+def test_mean_and_deviation_by_hand():
+    """50, 52 and 54 % are 52 +- 2 (n - 1)."""
+    assert spread([0.50, 0.52, 0.54]) == "52.00 +- 2.00"
+    assert spread([0.5]) == "50.00"
+    assert spread([]) == ""
+
+
+def test_seeds_of_a_method_are_one_row(tmp_path):
+    for seed, accuracy in enumerate((0.50, 0.52, 0.54)):
+        _workdir(tmp_path / f"kd{seed}", accuracy, seed=seed)
+    _workdir(tmp_path / "plain", 0.4, method="plain", aggregation="none", teacher=None)
+    rows = _rows(Report(runs.found([tmp_path]), paper={"KD": 73.35}))
+    assert rows["KD"]["n"] == "3"
+    assert rows["KD"]["last epoch, %"] == "52.00 +- 2.00"
+    assert rows["KD"]["best epoch, %"] == "53.00 +- 2.00"
+    assert rows["KD"]["paper, %"] == "73.35"
+    assert rows["Student"]["last epoch, %"] == "40.00"
+    assert (rows["KD"]["parameters"], rows["KD"]["images/s"]) == ("1,234", "200")
+
+
+def test_seconds_are_of_all_that_the_method_needs(tmp_path):
+    """30 of the training, 12 of a pretraining, 100 of the search."""
+    _workdir(
+        tmp_path / "dfa",
+        0.5,
+        method="dfa",
+        aggregation="search",
+        pretraining=[{"method": "x", "seconds": 12.0}],
+    )
+    (tmp_path / "dfa" / "search").mkdir()
+    (tmp_path / "dfa" / "search" / "metrics.json").write_text('{"seconds": 100.0}')
+    assert _rows(Report(runs.found([tmp_path])))["DFA"]["seconds"] == "142"
+
+
+def test_runs_of_other_data_or_length_are_tables_of_their_own(tmp_path):
+    _workdir(tmp_path / "a", 0.5)
+    _workdir(tmp_path / "b", 0.6, steps=200)
+    _workdir(tmp_path / "c", 0.7, train_examples=50_000)
+    assert len(Report(runs.found([tmp_path])).settings()) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "aggregation", "title"),
+    [
+        ("plain", "none", "Student"),
+        ("dfa", "search", "DFA"),
+        ("dfa", "average", "Average"),
+        ("dfa", "/elsewhere/alpha.json", "DFA of /elsewhere/alpha.json"),
+        ("dfa+kd", "search", "DFA + KD"),
+        ("mine", None, "mine"),
+    ],
+)
+def test_methods_are_called_as_in_the_literature(method, aggregation, title):
+    assert runs.titled(method, aggregation) == title
+
+
+def test_unfinished_and_missing_runs_are_named(tmp_path):
+    _workdir(tmp_path / "half")
+    _workdir(tmp_path / "done", 0.5)
+    report = Report(runs.found([tmp_path / "half", tmp_path / "done", tmp_path / "gone"]))
+    assert [line.split(":")[0] for line in report.unfinished] == ["unfinished", "missing"]
+    assert "half (saved at step 40)" in report.unfinished[0]
+    assert "gone (no such folder)" in report.unfinished[1]
+    for text in (report.text(), report.markdown()):
+        assert all(line in text for line in report.unfinished)
+
+
+def test_report_is_written_as_markdown_csv_and_a_figure(tmp_path):
+    for seed in range(2):
+        _workdir(tmp_path / "runs" / f"kd{seed}", 0.5 + 0.02 * seed, seed=seed)
+    _workdir(tmp_path / "runs" / "half")
+    Report(runs.found([tmp_path / "runs"])).write(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"report.md", "report.csv", "accuracy.png", "accuracy.pdf"}
+    assert "| KD | 2 | 51.00 +- 1.41 |" in (tmp_path / "out" / "report.md").read_text()
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
+    told = {line["workdir"].rsplit("/", 1)[1]: line for line in lines}
+    assert told["kd1"]["last_accuracy"] == "0.52"
+    assert (told["kd1"]["seed"], told["kd1"]["state"]) == ("1", "finished")
+    assert (told["half"]["state"], told["half"]["last_accuracy"]) == ("unfinished", "")
+
+
+def test_papers_numbers_of_a_pair():
+    """Table 2's last row is pair (3); Table 5 names its columns by the student."""
+    numbers = paper.numbers("pair3")
+    assert (numbers["Student"], numbers["DFA"], numbers["Margin"]) == (73.42, 75.85, 75.51)
+    assert (numbers["Random"], numbers["Last"], numbers["Average"]) == (74.25, 75.51, 74.11)
+    assert paper.numbers("pair1")["FitNets"] == 78.17
