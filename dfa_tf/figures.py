@@ -84,7 +84,7 @@ def _accuracy_panel(axis, title, methods):
         style = {
             "linestyle": LINES[place % len(LINES)],
             "marker": MARKERS[place % len(MARKERS)],
-            "color": matplotlib.colormaps["viridis"](0.9 * place / max(1, len(methods) - 1)),
+            "color": matplotlib.colormaps["viridis"](0.85 * place / max(1, len(methods) - 1)),
             "markersize": 4,
             "linewidth": 1.3,
         }
