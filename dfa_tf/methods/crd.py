@@ -50,10 +50,12 @@ def crd_loss(teacher, student, labels, temperature):
 
     For image i as the student sees it and N images j of other classes as the teacher does,
         -log h(i, i) - sum over j of log(1 - h(i, j)),  h = e / (e + N Z),  e = exp(s_i t_j / tau),
-    and the same with the networks exchanged. Z, the mean of e over the batch's pairs, makes e a
-    probability ratio, as the constant of the authors' code does; no gradient flows through it.
+    and the same with the networks exchanged. Z, the mean of e over all pairs of other classes in the
+    batch, makes e a probability ratio. The authors' code takes it once, from the first batch, where
+    positives count for nothing among so many negatives; no gradient flows through it in either.
     """
     everyone = gathered(labels)
+    apart = everyone[:, None] != everyone[None]
     negative = tf.cast(labels[:, None] != everyone[None], tf.float32)
     place = own_rows(labels) + tf.range(tf.shape(labels)[0])
     itself = tf.one_hot(place, tf.shape(everyone)[0])
@@ -62,8 +64,9 @@ def crd_loss(teacher, student, labels, temperature):
         others = gathered(others)
         scores = tf.matmul(anchors, others, transpose_b=True) / temperature
         of_all = tf.matmul(gathered(anchors), others, transpose_b=True) / temperature
-        pairs = tf.cast(tf.size(of_all), tf.float32)
-        log_z = tf.stop_gradient(tf.reduce_logsumexp(of_all)) - tf.math.log(pairs)
+        pairs = tf.maximum(tf.reduce_sum(tf.cast(apart, tf.float32)), 1.0)
+        log_sum = tf.reduce_logsumexp(tf.where(apart, of_all, -1e9))
+        log_z = tf.stop_gradient(log_sum) - tf.math.log(pairs)
         count = tf.reduce_sum(negative, -1, keepdims=True)
         odds = scores - log_z - tf.math.log(tf.maximum(count, 1.0))  # log of h / (1 - h)
         terms = itself * tf.nn.softplus(-odds) + negative * tf.nn.softplus(odds)

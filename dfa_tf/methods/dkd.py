@@ -13,12 +13,12 @@ class DKD:
     """CE + alpha TCKD + beta NCKD, at one temperature (Eqn 7).
 
     The paper raises the distillation's weight linearly over 20 epochs first; here it is whole
-    from the start.
+    from the start. beta: 6 in their CIFAR-100 settings for wide ResNets, 8 for most ResNets.
     """
 
     temperature: float = 4.0
     alpha: float = 1.0
-    beta: float = 8.0
+    beta: float = 6.0
 
     name = "dkd"
     needs = ()

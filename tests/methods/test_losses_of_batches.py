@@ -102,7 +102,8 @@ def test_rkd_of_one_point_twice_is_finite():
 
 def test_crd_equals_its_formula():
     t, s = unit(maps(11, 5, 4)), unit(maps(12, 5, 4))
-    z = np.exp(s @ t.T / TAU).mean()
+    apart = LABELS[:, None] != LABELS
+    z = np.exp(s @ t.T / TAU)[apart].mean()
     check_loss(lambda t, s: crd_loss(t, s, tf.constant(LABELS), TAU), _crd(z), t, s)
 
 
@@ -111,3 +112,16 @@ def test_crd_is_lower_where_the_pairs_belong_together():
     right = crd_loss(t, t, labels, 0.07)
     wrong = crd_loss(t, tf.roll(t, 1, 0), labels, 0.07)
     assert float(tf.reduce_mean(right)) < float(tf.reduce_mean(wrong))
+
+
+def test_crd_of_a_student_that_agrees_tells_the_pair_from_the_rest():
+    """Pairs at cosine 1, all others at 0: h(i, i) -> 1, so the loss falls to its floor of
+    log((1 + N) / N) for each of the N negatives, 1 in sum, in each direction."""
+    axes, labels = tf.eye(64), tf.range(64)
+    loss = crd_loss(axes, axes, labels, 0.05)
+    np.testing.assert_allclose(loss, 2 * 63 * np.log(64 / 63), rtol=1e-4)
+
+
+def test_crd_of_one_class_alone_is_finite():
+    rows = tf.constant(unit(maps(14, 4, 3)))
+    assert np.isfinite(crd_loss(rows, rows, tf.zeros(4, tf.int32), 0.07)).all()
