@@ -23,10 +23,18 @@ def fused(function):
 
     @functools.wraps(function)
     def call(*arguments):
+        # Variables are read here: the compiled function would take one replicated variable for
+        # another of its shape.
+        arguments = tf.nest.map_structure(_read, arguments)
         # The shapes, which a call would hide from TensorFlow's own fusions of what follows.
         return tf.nest.map_structure(lambda x: tf.ensure_shape(x, x.shape), compiled(*arguments))
 
     return call
+
+
+def _read(x):
+    is_variable = tf.is_tensor(x) and not isinstance(x, tf.Tensor)
+    return tf.convert_to_tensor(x) if is_variable else x
 
 
 def slice_sums(term, *maps):

@@ -34,3 +34,14 @@ def test_result_keeps_its_static_shape_in_a_graph():
 
     graph = tf.function(twice).get_concrete_function(tf.TensorSpec([7, 3])).graph
     assert graph.outputs[0].shape == [7, 3]
+
+
+def test_replicated_variables_of_one_shape_are_told_apart(one_replica):
+    @fused
+    def scaled(x, scale):
+        return x * scale
+
+    with one_replica.scope():
+        scales = [tf.Variable([value]) for value in (2.0, 3.0)]
+    results = [scaled(tf.constant([1.0]), scale) for scale in scales]
+    np.testing.assert_array_equal(results, [[2.0], [3.0]])

@@ -95,6 +95,26 @@ def test_folded_network_answers_as_the_network_does_in_inference(features):
     assert not any(isinstance(layer, models.BatchNormalization) for layer in folded.layers)
 
 
+@pytest.mark.parametrize("replicas", ["one_replica", "two_replicas"])
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_folded_network_is_itself_under_a_strategy(replicas, precision, batch, request):
+    """Its many variables of one shape are not taken for each other."""
+    strategy = request.getfixturevalue(replicas)
+    network = small_network(depth=16, width=2, seed=3)
+    images, _ = batch
+    with strategy.scope():
+        folded = network.folded(precision)
+
+    @tf.function
+    def answer(images):
+        return strategy.run(lambda x: folded(x, training=False)["logits"], args=(images,))
+
+    exact = network(images, training=False)["logits"]
+    tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.05}[precision] * np.abs(exact).max()
+    for logits in strategy.experimental_local_results(answer(images)):
+        np.testing.assert_allclose(logits, exact, atol=tolerance)
+
+
 def test_folded_kernels_are_held_as_they_are_used():
     folded = small_network(depth=10).folded("mixed_bfloat16")
     assert folded.get_layer("stem").kernel.dtype == "bfloat16"
