@@ -27,6 +27,7 @@ from dfa_tf.stages.teacher import train_teacher
 from dfa_tf.training import optimizers
 from dfa_tf.training.loop import Runtime
 
+DEFAULTS = "distill.methods = [@dfa()]"  # so that what is bound to dfa counts, and is recorded
 NETWORKS = ("teacher", "student")  # the macros that every config defines
 _GIVEN = ("network", "teacher", "student", "alpha", "train", "validation", "test", "workdir")
 _GIVEN += ("dataset", "augmentation", "seed", "runtime", "settings")
@@ -93,6 +94,7 @@ def parse(gin_files, bindings):
     gin.config.register_file_reader(lambda path: open(find_gin_file(path)), _is_found)
     try:
         text = "\n".join([*map(_text_with_includes, gin_files), *bindings])
+        gin.parse_config(DEFAULTS)
         for path in gin_files:
             where = str(path)
             gin.parse_config_file(str(find_gin_file(path)))
@@ -245,6 +247,9 @@ def _text_with_includes(path):
 
 def _check_type(name, value, default):
     """Raises UserError where a plain value is not of the kind of its default."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            _check_type(name, item, inspect.Parameter.empty)
     if isinstance(value, gin.config.ConfigurableReference):
         if not value.evaluate:
             raise UserError(f"{name} is set to {value!r}: write {value!r}(), with its brackets")

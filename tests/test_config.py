@@ -66,6 +66,21 @@ def test_every_method_has_a_config_that_chooses_it_alone(name):
     assert config.value("distill", "epochs") == 200  # the rest is the other config's
 
 
+def test_dfa_is_the_method_where_none_is_bound_and_its_bindings_count(tmp_path):
+    own = "teacher = @teacher/wide_resnet\nteacher/wide_resnet.depth = 10\nstudent = @teacher/wide_resnet"
+    (tmp_path / "own.gin").write_text(own)
+    config.parse([tmp_path / "own.gin"], ["dfa.gamma_fd = 0.5"])
+    (method,) = config.value("distill", "methods")
+    assert (method.name, method.gamma_fd) == ("dfa", 0.5)
+    assert config.settings("distill")["dfa.gamma_fd"] == "0.5"
+
+
+def test_method_without_its_brackets_is_told():
+    config.parse(["gin/wrn.gin"], ["distill.methods = [@kd]"])
+    with pytest.raises(UserError, match="with its brackets"):
+        config.settings("distill")
+
+
 def test_methods_can_be_combined_with_weights():
     bindings = ["distill.methods = [@dfa(), @kd()]", "distill.weights = (1.0, 0.5)"]
     config.parse(["gin/wrn.gin"], [*bindings, "kd.temperature = 2.0"])

@@ -13,6 +13,7 @@ from dfa_tf.benchmark.report import benchmark, cells
 from dfa_tf.commands.options import DEFAULT_CONFIG
 from dfa_tf.commands.summary import export_table, summary
 from dfa_tf.errors import UserError
+from dfa_tf.methods.method import ALPHA
 from dfa_tf.models.network import check_precision
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_pair, check_same_groups, check_schedule, check_task
@@ -140,6 +141,9 @@ class Pipeline:
             check_task(student, *task, path or "the config's student")
         if teacher and student:
             check_pair(teacher, student)
+        for method in self._methods if "distill" in stages else ():
+            if ALPHA not in method.needs:
+                method.build(teacher, student, 0, "float32")  # which may refuse the pair
         takes_alpha = "distill" in stages and needs_alpha(self._methods)
         if "search" in stages or takes_alpha:
             check_same_groups(teacher, student)

@@ -43,15 +43,35 @@ class Report:
             f"{run.state}: {run.path} ({run.note})" for run in self.runs if run.state != FINISHED
         ]
 
+    @property
+    def notes(self):
+        """What else to know: `unfinished`, and seeds that are there twice."""
+        twice = [
+            f"one seed several times: {', '.join(str(run.path) for run in runs)}"
+            for methods in self.settings().values()
+            for runs in methods.values()
+            if len({run.metrics["seed"] for run in runs}) < len(runs)
+        ]
+        return self.unfinished + twice
+
     def settings(self):
-        """{title of a table: {method: its runs}}, methods in `order`, others after by name."""
+        """{title of a table: {row: its runs}}, methods in `order`, others after by name.
+
+        A row's runs differ in the seed alone: those of other bindings have rows of their own.
+        """
         tables = {}
         for run in self.finished:
             tables.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
+        for methods in tables.values():
+            for method in list(methods):
+                methods |= _variants(method, methods.pop(method))
         place = {method: k for k, method in enumerate(self.order)}
         return {
             _title([run for runs in methods.values() for run in runs]): dict(
-                sorted(methods.items(), key=lambda item: (place.get(item[0], len(place)), item[0]))
+                sorted(
+                    methods.items(),
+                    key=lambda item: (place.get(item[1][0].method, len(place)), item[0]),
+                )
             )
             for _, methods in sorted(tables.items(), key=lambda item: str(item[0]))
         }
@@ -72,21 +92,21 @@ class Report:
                 f"{statistics.mean(run.seconds for run in runs):.0f}",
                 _speed(runs),
             )
-            number = (self.paper or {}).get(method)
+            number = (self.paper or {}).get(runs[0].method)
             rows.append((*row, *([f"{number:.2f}" if number else ""] if self.paper else [])))
         return rows
 
     def text(self):
         """For the terminal."""
         parts = [f"{title}\n{table(self.rows(m))}" for title, m in self.settings().items()]
-        return "\n\n".join([*parts, *(["\n".join(self.unfinished)] if self.unfinished else [])])
+        return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
 
     def markdown(self):
         parts = [
             f"{title}\n\n{markdown_table(self.rows(m))}" for title, m in self.settings().items()
         ]
-        missing = "\n".join(f"- {line}" for line in self.unfinished)
-        return "\n\n".join([*parts, *([f"Not in the tables:\n\n{missing}"] if missing else []), ""])
+        notes = "\n".join(f"- {line}" for line in self.notes)
+        return "\n\n".join([*parts, *([f"To note:\n\n{notes}"] if notes else []), ""])
 
     def csv(self):
         """One line a run, accuracies as fractions; unfinished ones with their state alone."""
@@ -133,6 +153,20 @@ def spread(fractions):
         return ""
     mean = f"{statistics.mean(percent):.2f}"
     return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def _variants(method, runs):
+    """{row: runs}: one row, or one for each set of bindings, named by those that differ."""
+    groups = {}
+    for run in runs:
+        groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
+    if len(groups) == 1:
+        return {method: runs}
+    shared = set.intersection(*(set(bindings) for bindings in groups))
+    return {
+        f"{method} ({', '.join(f'{n} = {v}' for n, v in bindings if (n, v) not in shared)})": some
+        for bindings, some in groups.items()
+    }
 
 
 def _title(runs):

@@ -39,7 +39,7 @@ class Reproduction:
         self._root, self._shard = pathlib.Path(root), shard
         self._bindings, self._passed_on = list(bindings), list(passed_on)
         self._record = {"scale": scale, "bindings": self._bindings}
-        self._child = None
+        self._child, self._asked = None, 0
 
     def run(self):
         """Makes what is missing.
@@ -57,6 +57,7 @@ class Reproduction:
             if left:
                 self._teacher()
             for count, cell in enumerate(left):
+                self._check_asked()
                 spent = time.monotonic() - began
                 more = (
                     f", about {_duration(spent / count * (len(left) - count))} left"
@@ -65,7 +66,7 @@ class Reproduction:
                 )
                 self._say(f"cell {count + 1} of {len(left)}: {cell.folder}{more}")
                 status = self._call("distill", cell.folder, self._arguments(cell))
-                if status == 2:
+                if status == 2 and not count:  # what ails the first cell likely ails all
                     raise UserError(f"{cell.folder} cannot be run: see the line above")
                 if status:
                     failed.append(cell.folder)
@@ -102,9 +103,10 @@ class Reproduction:
         if path.exists():
             return
         if self._shard[0] > 1:
-            self._say(f"waiting for shard 1 to train the teacher, {path}")
+            self._say(f"waiting until shard 1 has trained the teacher, {path}")
             while not path.exists():
                 time.sleep(WAIT_SECONDS)
+                self._check_asked()
             return
         self._say("the teacher, once for all cells")
         bindings = [*self._bindings, *self._scale.teacher_bindings]
@@ -128,21 +130,26 @@ class Reproduction:
             ],
             env=os.environ | {"PYTHONPATH": path},
             stdout=subprocess.DEVNULL,  # the cell's own summary
-            start_new_session=True,  # so that Ctrl-C reaches it once, through `_forwarding`
+            start_new_session=True,  # so that Ctrl-C reaches it once, through `stop`
         )
+        if self._asked:  # before there was a process to pass it on to
+            self.stop(self._asked)
         status = self._child.wait()
         self._child = None
-        if status in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            raise Interrupted(
-                "reproduce: stopped; the same command goes on from there", status - 128
-            )
+        self._check_asked()
         return status
 
     def stop(self, signum):
-        """Passes a signal on to the command that runs, if one does."""
-        if self._child is None:
-            raise Interrupted("reproduce: stopped; the same command goes on from there", signum)
-        self._child.send_signal(signum)
+        """Notes a signal, and passes it on to the command that runs, if one does."""
+        self._asked = signum
+        if self._child is not None:
+            self._child.send_signal(signal.SIGTERM if signum == signal.SIGHUP else signum)
+
+    def _check_asked(self):
+        if self._asked:
+            raise Interrupted(
+                "reproduce: stopped; the same command goes on from there", self._asked
+            )
 
     def _check_record(self):
         path = self._root / "reproduce.json"
@@ -163,7 +170,7 @@ class Reproduction:
 
 
 class _forwarding:
-    """Within it, SIGTERM and SIGINT go to the command that runs."""
+    """Within it, signals to stop go to the command that runs."""
 
     def __init__(self, reproduction):
         self._reproduction = reproduction
@@ -172,7 +179,8 @@ class _forwarding:
         def forward(signum, frame):
             self._reproduction.stop(signum)
 
-        self._before = {s: signal.signal(s, forward) for s in (signal.SIGTERM, signal.SIGINT)}
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        self._before = {each: signal.signal(each, forward) for each in signals}
 
     def __exit__(self, *_):
         for signum, handler in self._before.items():

@@ -33,8 +33,8 @@ class Run:
     """One workdir's distillation.
 
     state: FINISHED, UNFINISHED or MISSING. metrics: what its metrics.json says, {} unless finished.
-    teacher, search: what those stages' say, {} where there is none. note: what to tell of a run
-    that is not finished.
+    teacher, search: what those stages' say, {} where there is none. bindings: {name: text} that it
+    was run with, seed and places aside. note: what to tell of a run that is not finished.
     """
 
     path: pathlib.Path
@@ -42,6 +42,7 @@ class Run:
     metrics: dict
     teacher: dict
     search: dict
+    bindings: dict
     note: str = ""
 
     @property
@@ -76,7 +77,8 @@ def titled(method, aggregation):
 
 def found(paths):
     """The Run of each workdir among `paths`, and of those in a folder that holds several."""
-    return [read(workdir) for path in paths for workdir in _workdirs(pathlib.Path(path))]
+    workdirs = [workdir for path in paths for workdir in _workdirs(pathlib.Path(path))]
+    return [read(workdir) for workdir in {path.resolve(): path for path in workdirs}.values()]
 
 
 def read(workdir):
@@ -93,8 +95,23 @@ def read(workdir):
     elif "method" not in metrics:
         note = "its metrics.json is of an earlier version"
     else:
-        return Run(workdir, FINISHED, metrics, teacher, search)
-    return Run(workdir, state, {}, teacher, search, note)
+        return Run(workdir, FINISHED, metrics, teacher, search, _bindings(stage, metrics, teacher))
+    return Run(workdir, state, {}, teacher, search, {}, note)
+
+
+def _bindings(stage, metrics, teacher):
+    """What tells runs of one method apart that are not seeds of each other."""
+    try:
+        lines = (stage / "config.gin").read_text().splitlines()
+    except OSError:
+        lines = []
+    pairs = [line.split(" = ", 1) for line in lines if " = " in line and not line.startswith("#")]
+    bindings = {name: text for name, text in pairs if not name.endswith(".path")}
+    if metrics["teacher"]:
+        bindings["teacher"] = metrics["teacher"]
+        if not teacher.get("steps"):  # not trained by this run, so no seed of its own
+            bindings["teacher"] += " " + teacher.get("evaluated", {}).get("network", "")
+    return bindings
 
 
 def _workdirs(path):
@@ -105,9 +122,14 @@ def _workdirs(path):
 
 
 def _progress(stage):
-    steps = [
-        int(match[1])
-        for file in stage.glob("**/checkpoints/step-*.index")
-        if (match := re.search(r"step-(\d+)\.index$", file.name))
-    ]
-    return f"saved at step {max(steps)}" if steps else "nothing saved yet"
+    phases = sorted(stage.glob("pretraining_*"), key=lambda path: path.stat().st_mtime)
+    for folder in (stage, *reversed(phases)):
+        steps = [
+            int(match[1])
+            for file in (folder / "checkpoints").glob("step-*.index")
+            if (match := re.search(r"step-(\d+)\.index$", file.name))
+        ]
+        if steps:
+            where = "" if folder == stage else f" of its {folder.name.replace('_', ' by ')}"
+            return f"saved at step {max(steps)}{where}"
+    return "nothing saved yet"

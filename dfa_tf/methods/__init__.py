@@ -14,4 +14,8 @@ def _classes():
 
 
 # Every class here that says what it `needs` (see method.py), so that a new method is one new file.
-METHODS = {method.name: method for method in _classes()}
+METHODS = {}
+for _method in _classes():
+    if _method.name in METHODS:
+        raise ValueError(f"{_method} and {METHODS[_method.name]} are both named {_method.name!r}")
+    METHODS[_method.name] = _method

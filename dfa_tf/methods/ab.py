@@ -6,7 +6,14 @@ import tensorflow as tf
 
 from dfa_tf.methods.connectors import group_connectors
 from dfa_tf.methods.feature_distillation import group_weight
-from dfa_tf.methods.method import Distillation, Pretraining, flat, group_pairs, matched
+from dfa_tf.methods.method import (
+    Distillation,
+    Pretraining,
+    check_positive,
+    flat,
+    group_pairs,
+    matched,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,10 +21,10 @@ class AB:
     """Activation boundaries: a first stage of their loss alone, then training from there.
 
     The second stage is training with cross entropy; list KD beside this method for the paper's
-    other one. The loss is Eqn 4, of all groups' ends before their ReLU, the last group counting
-    1, the one before it 1/2 and so on.
+    other one. The loss is `ab_loss` of all groups' ends before their ReLU, the last group
+    counting 1, the one before it 1/2 and so on.
 
-    weight: of the sum over the groups. epochs: of the first stage. margin: mu of Eqn 4.
+    weight: of the sum over the groups. epochs: of the first stage. margin: mu.
     """
 
     weight: float = 3e-3
@@ -26,6 +33,9 @@ class AB:
 
     name = "ab"
     needs = ()
+
+    def __post_init__(self):
+        check_positive(self, "epochs")
 
     def build(self, teacher, student, seed, precision):
         pairs = group_pairs(teacher, student)
@@ -48,7 +58,9 @@ class AB:
 
 
 def ab_loss(teacher, student, margin=1.0):
-    """Eqn 4 of two pre-ReLU maps [B, H, W, C], the larger averaged down, summed: [B].
+    """Activation transfer loss of two pre-ReLU maps [B, H, W, C], the larger averaged down: [B].
+
+    Summed over the elements:
 
     (s + mu)^2 where the teacher is off (t <= 0) and s > -mu; (s - mu)^2 where it is on and s <= mu.
     """

@@ -5,19 +5,19 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, gathered, own_rows, unit
+from dfa_tf.methods.method import Distillation, check_positive, gathered, own_rows, unit
 from dfa_tf.seeds import derived_seed
 
 
 @dataclasses.dataclass(frozen=True)
 class CRD:
-    """Contrastive representation distillation: CE + weight * NCE of both directions (Eqn 18).
+    """Contrastive representation distillation: CE + weight * NCE of both directions.
 
     Both embeddings are mapped linearly to `dimension` numbers of norm 1. Negatives are the images
     of other classes in the global batch, also where replicas share it (see `gathered`). The paper
     draws 16,384 from a memory of the whole training set; a memory would tie an example's loss to
     its place in the set, and the batch needs none.
-    temperature: tau of Eqn 19.
+    temperature: tau.
     """
 
     weight: float = 0.8
@@ -26,6 +26,9 @@ class CRD:
 
     name = "crd"
     needs = ()
+
+    def __post_init__(self):
+        check_positive(self, "temperature")
 
     def build(self, teacher, student, seed, precision):
         maps = [

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from dfa_tf.methods.kd import divergence
-from dfa_tf.methods.method import Distillation
+from dfa_tf.methods.method import Distillation, check_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,9 @@ class DKD:
 
     name = "dkd"
     needs = ()
+
+    def __post_init__(self):
+        check_positive(self, "temperature")
 
     def build(self, teacher, student, seed, precision):
         def terms(teacher, student, labels):

@@ -7,7 +7,14 @@ import tensorflow as tf
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import connector
 from dfa_tf.methods.kd import kd_loss
-from dfa_tf.methods.method import Distillation, Pretraining, flat, group_pairs, matched
+from dfa_tf.methods.method import (
+    Distillation,
+    Pretraining,
+    check_positive,
+    flat,
+    group_pairs,
+    matched,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +42,7 @@ class FitNets:
     def __post_init__(self):
         if self.form not in ("paper", "joint"):
             raise UserError(f"fitnets.form is 'paper' or 'joint', not {self.form!r}")
+        check_positive(self, "hint_epochs", "temperature")
 
     def build(self, teacher, student, seed, precision):
         pairs = group_pairs(teacher, student)

@@ -6,14 +6,14 @@ import keras
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
-from dfa_tf.methods.method import Distillation, Pretraining, flat, matched, unit
+from dfa_tf.methods.method import Distillation, Pretraining, check_positive, flat, matched, unit
 from dfa_tf.models.layers import he_normal
 from dfa_tf.seeds import derived_seed
 
 
 @dataclasses.dataclass(frozen=True)
 class FT:
-    """Factor transfer: CE + weight * mean |F_S / |F_S| - F_T / |F_T||^p (Eqns 2 to 4).
+    """Factor transfer: CE + weight * mean |F_S / |F_S| - F_T / |F_T||^p.
 
     F_T: what the paraphraser, an autoencoder of the teacher's last activation trained first, has
     in its middle. F_S: of the translator, its counterpart on the student's side.
@@ -37,6 +37,7 @@ class FT:
             raise UserError(f"ft.reconstruction is 'l1' or 'l2', not {self.reconstruction!r}")
         if self.p not in (1, 2):
             raise UserError(f"ft.p is 1 or 2, not {self.p!r}")
+        check_positive(self, "paraphraser_epochs", "k")
 
     def build(self, teacher, student, seed, precision):
         t, s = teacher.group_names[-1], student.group_names[-1]

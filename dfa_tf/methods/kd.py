@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation
+from dfa_tf.methods.method import Distillation, check_positive
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,9 @@ class KD:
 
     name = "kd"
     needs = ()
+
+    def __post_init__(self):
+        check_positive(self, "temperature")
 
     def build(self, teacher, student, seed, precision):
         def terms(teacher, student, labels):

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
+from dfa_tf.errors import UserError
+
 INPUT_GRADIENT, ALPHA = "input_gradient", "alpha"
 NEEDS = (INPUT_GRADIENT, ALPHA)
 
@@ -81,6 +83,14 @@ class Distillation:
     connectors: Sequence = ()
     helpers: Sequence = ()
     pretraining: Pretraining | None = None
+
+
+def check_positive(method, *fields):
+    """Raises UserError unless these settings of a method lie above 0."""
+    for field in fields:
+        value = getattr(method, field)
+        if not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"{method.name}.{field} is a number above 0, not {value!r}")
 
 
 def group_pairs(teacher, student):

@@ -9,7 +9,7 @@ from dfa_tf.methods.method import Distillation, group_pairs, matched, unit
 
 @dataclasses.dataclass(frozen=True)
 class NST:
-    """Neuron selectivity transfer: CE + weight / 2 * MMD^2 with the kernel (x . y)^2 (Eqn 7).
+    """Neuron selectivity transfer: CE + weight / 2 * MMD^2 with the kernel (x . y)^2.
 
     A sample of the distribution is one channel's map, of norm 1; at the ends of all groups, after
     their ReLU.

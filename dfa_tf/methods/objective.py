@@ -7,6 +7,8 @@ import tensorflow as tf
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import INPUT_GRADIENT, Outputs
 
+RESERVED = {"loss", "accuracy", "cross_entropy"}
+
 
 def student_objective(teacher, student, distillations, factors, needs, ce_weight=None):
     """CE times its weight, plus the sum of factor * weight * term over all methods' terms.
@@ -24,10 +26,11 @@ def student_objective(teacher, student, distillations, factors, needs, ce_weight
         learnt = outputs(student, images, labels, needs, training=True)
         ce = cross_entropy(learnt.logits, labels)
         loss, measured = ce_weight * ce, {"cross_entropy": ce}
-        for distillation, factor in zip(distillations, factors, strict=True):
+        for place, (distillation, factor) in enumerate(zip(distillations, factors, strict=True), 1):
             terms = distillation.terms(taught, learnt, labels)
             loss += factor * weighted_sum(terms, distillation.weights)
-            measured |= terms
+            # Two methods may have terms of one name, FitNets and KD say.
+            measured |= {f"{n}_{place}" if n in measured else n: term for n, term in terms.items()}
         return loss, learnt.logits, measured
 
     return objective
@@ -47,7 +50,12 @@ def pretraining_objective(teacher, student, pretraining, needs):
 
 
 def weighted_sum(terms, weights):
-    """Sum of weight * term, [B], or 0 without terms. Both have the same names."""
+    """Sum of weight * term, [B], or 0 without terms.
+
+    Raises ValueError unless both have the same names, none of which the loop takes itself.
+    """
+    if RESERVED & set(terms):
+        raise ValueError(f"a method's terms are not called {', '.join(RESERVED & set(terms))}")
     if set(terms) != set(weights):
         raise ValueError(f"the terms are {set(terms)}, the weights of {set(weights)}")
     return sum(weights[name] * term for name, term in terms.items())

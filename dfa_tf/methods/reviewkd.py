@@ -15,7 +15,7 @@ LEVELS = (4, 2, 1)  # sizes that the hierarchical context loss looks at, beside 
 
 @dataclasses.dataclass(frozen=True)
 class ReviewKD:
-    """CE + weight * sum over stages of HCL(fused S, T) (Eqn 8), on maps before their ReLU.
+    """CE + weight * sum over stages of HCL(fused S, T), on maps before their ReLU.
 
     The student's maps are fused from the last stage back to the first, each with what came of
     those after it, by attention (ABF); the embedding is the last stage of all. Their code raises

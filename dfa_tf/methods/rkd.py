@@ -9,7 +9,7 @@ from dfa_tf.methods.method import Distillation, gathered, norm, unit
 
 @dataclasses.dataclass(frozen=True)
 class RKD:
-    """CE + distance * RKD-D + angle * RKD-A (Eqns 4 to 8), of the embeddings that are classified.
+    """CE + distance * RKD-D + angle * RKD-A, of the embeddings that are classified.
 
     Distances are those of all pairs, angles those of all triples of the global batch, also where
     replicas share it (see `gathered`). As in their code, losses are averaged over pairs and

@@ -9,7 +9,7 @@ from dfa_tf.methods.method import Distillation, flat, gathered, unit
 
 @dataclasses.dataclass(frozen=True)
 class SP:
-    """Similarity-preserving distillation: CE + weight / B^2 |G_T - G_S|_F^2 (Eqn 4).
+    """Similarity-preserving distillation: CE + weight / B^2 |G_T - G_S|_F^2.
 
     G is A A^T with rows of norm 1, A the last group's activation [B, H W C]. It compares all
     examples of the global batch, also where replicas share it (see `gathered`).

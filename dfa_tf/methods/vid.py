@@ -6,7 +6,7 @@ import math
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, group_pairs, matched
+from dfa_tf.methods.method import Distillation, check_positive, group_pairs, matched
 from dfa_tf.models.layers import he_normal
 from dfa_tf.seeds import derived_seed
 
@@ -15,10 +15,10 @@ LEAST_VARIANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class VID:
-    """Variational information distillation: CE + weight * sum over groups of -log q(T | S) (Eqn 6).
+    """Variational information distillation: CE + weight * sum over groups of -log q(T | S).
 
     q is normal: its mean comes of S by three 1x1 convolutions, its variance is one number for
-    each of the teacher's channels, begun at `variance` (Eqn 7). Maps are the groups' ends after
+    each of the teacher's channels, begun at `variance`. Maps are the groups' ends after
     their ReLU. The loss is averaged over elements and has no least value, since the variance may
     shrink to 1e-5 as the student gets there.
     """
@@ -28,6 +28,9 @@ class VID:
 
     name = "vid"
     needs = ()
+
+    def __post_init__(self):
+        check_positive(self, "variance")
 
     def build(self, teacher, student, seed, precision):
         pairs = group_pairs(teacher, student)

@@ -81,6 +81,10 @@ def distill(
         check_same_groups(teacher, student)
         if isinstance(alpha, str | os.PathLike):
             alpha = Alpha.load(alpha)
+        own = next((m.alpha for m in methods if ALPHA in m.needs and m.alpha), None)
+        if own and (alpha or aggregation != "search"):
+            raise UserError("alpha is given twice: in the method, and as alpha= or aggregation=")
+        alpha = alpha or own
         alpha = alpha or derived_alpha(aggregation, teacher, derived_seed(seed, "random alpha"))
         alpha.check_fits(teacher)
         methods = [
@@ -116,14 +120,14 @@ def distill(
         "seed": seed,
         "runtime": runtime,
     }
+    with strategy.scope():  # before anything is written: a method may refuse the pair
+        trained = student.copy(precision)
+        frozen = teacher.folded(precision) if methods else None
+        made = [
+            method.build(teacher, trained, derived_seed(seed, "distill"), precision)
+            for method in methods
+        ]
     with folder.work(runtime):
-        with strategy.scope():
-            trained = student.copy(precision)
-            frozen = teacher.folded(precision) if methods else None
-            made = [
-                method.build(teacher, trained, derived_seed(seed, "distill"), precision)
-                for method in methods
-            ]
         needs = {need for method in methods for need in method.needs}
         connectors = [model for each in made for model in each.connectors]
         models = [trained, *connectors, *(model for each in made for model in each.helpers)]
@@ -186,9 +190,11 @@ def chosen_methods(methods, weights, aggregation):
 
     Raises UserError for what is no method, or does not go together.
     """
-    methods = [DFA()] if methods is None else list(methods)
+    methods = [DFA()] if methods is None else methods
+    if not isinstance(methods, list | tuple):
+        raise UserError(f"distill.methods is a list, [@kd()] say, not {methods!r}")
     for method in methods:
-        if not hasattr(method, "build") or not hasattr(method, "needs"):
+        if not hasattr(method, "needs") or isinstance(method, type):
             raise UserError(f"distill.methods lists methods, [@kd()] say, not {method!r}")
     if aggregation == "none":
         if not all(ALPHA in method.needs for method in methods):
@@ -203,12 +209,15 @@ def chosen_methods(methods, weights, aggregation):
     names = [method.name for method in methods]
     if len(set(names)) < len(names):
         raise UserError(f"distill.methods lists {label_of(methods)}: each at most once")
-    weights = [1.0] * len(methods) if weights is None else list(weights)
+    weights = [1.0] * len(methods) if weights is None else weights
+    is_list = isinstance(weights, list | tuple)
+    if not is_list or not all(isinstance(weight, int | float) for weight in weights):
+        raise UserError(f"distill.weights is a list of numbers, not {weights!r}")
     if len(weights) != len(methods):
         raise UserError(
             f"distill.weights has {len(weights)} numbers for {len(methods)} methods: give one for each"
         )
-    return methods, weights
+    return list(methods), list(weights)
 
 
 def needs_alpha(methods):

@@ -19,6 +19,7 @@ CONFIG = "config.gin"
 LOCK = ".lock"
 INPUT = "# input "
 MOST_DIFFERENCES = 6
+PLACE = "keras_file.path"  # which may be another one on another machine: the weights are an input
 
 
 class StageFolder:
@@ -99,7 +100,7 @@ class StageFolder:
                 name.removeprefix("# "), *_short(recorded.get(name), self._lines.get(name))
             )
             for name in names
-            if recorded.get(name) != self._lines.get(name)
+            if recorded.get(name) != self._lines.get(name) and not name.endswith(PLACE)
         ]
         if differences:
             told = "; ".join(differences[:MOST_DIFFERENCES])

@@ -102,6 +102,40 @@ def test_methods_are_called_as_in_the_literature(method, aggregation, title):
     assert runs.titled(method, aggregation) == title
 
 
+def _bound(folder, **bindings):
+    lines = ["# What distill was run with.", "# flag --seed = 3", 'keras_file.path = "/a/b"']
+    lines += [f"{name.replace('__', '.')} = {value}" for name, value in bindings.items()]
+    (folder / "distill" / "config.gin").write_text("\n".join(lines))
+
+
+def test_runs_of_other_bindings_are_no_seeds_of_each_other(tmp_path):
+    for name, tau in (("a", 4.0), ("b", 4.0), ("c", 8.0)):
+        _bound(_workdir(tmp_path / name, 0.5, seed=ord(name)), kd__temperature=tau, kd__alpha=0.9)
+    report = Report(runs.found([tmp_path, tmp_path / "a"]), paper={"KD": 73.35})
+    rows = _rows(report)
+    assert set(rows) == {"KD (kd.temperature = 4.0)", "KD (kd.temperature = 8.0)"}
+    assert rows["KD (kd.temperature = 4.0)"]["n"] == "2"  # a is counted once
+    assert rows["KD (kd.temperature = 8.0)"]["paper, %"] == "73.35"
+    assert not report.notes
+
+
+def test_seed_that_is_there_twice_is_told(tmp_path):
+    for name in "ab":
+        _workdir(tmp_path / name, 0.5, seed=1)
+    (note,) = Report(runs.found([tmp_path])).notes
+    assert "one seed several times" in note
+
+
+def test_unfinished_run_tells_the_phase_it_is_in(tmp_path):
+    first = tmp_path / "run" / "distill" / "pretraining_ab" / "checkpoints"
+    first.mkdir(parents=True)
+    (first / "step-90.index").write_text("")
+    assert runs.read(tmp_path / "run").note == "saved at step 90 of its pretraining by ab"
+    (tmp_path / "run" / "distill" / "checkpoints").mkdir()
+    (tmp_path / "run" / "distill" / "checkpoints" / "step-5.index").write_text("")
+    assert runs.read(tmp_path / "run").note == "saved at step 5"
+
+
 def test_unfinished_and_missing_runs_are_named(tmp_path):
     _workdir(tmp_path / "half")
     _workdir(tmp_path / "done", 0.5)

@@ -119,6 +119,24 @@ def test_killed_reproduction_goes_on_and_ends_in_the_table(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("when", [0.0, 0.05, 1.5])
+def test_signal_at_the_start_of_a_cell_leaves_no_process_behind(tmp_path, when):
+    """Before the cell's process listens to signals, and while it starts."""
+    (tmp_path / "teacher/teacher").mkdir(parents=True)
+    (tmp_path / "teacher/teacher/model.keras").write_text("there")
+    running = subprocess.Popen(_command(tmp_path), stderr=subprocess.PIPE, text=True)
+    for line in running.stderr:
+        if "cell 1 of 2" in line:
+            break
+    time.sleep(when)
+    running.send_signal(signal.SIGHUP)
+    assert "cell 2" not in running.stderr.read()
+    assert running.wait() == 128 + signal.SIGHUP
+    named = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
+    assert not named.stdout
+
+
+@pytest.mark.slow
 def test_cell_that_cannot_be_run_is_told(tmp_path):
     wrong = _command(tmp_path, "--gin_bindings=distill.batch_size=10000")
     told = subprocess.run(wrong, capture_output=True, text=True)

@@ -8,10 +8,13 @@ import pytest
 from dfa_tf import methods, models
 from dfa_tf.errors import UserError
 from dfa_tf.methods.ab import AB
+from dfa_tf.methods.alpha import fixed
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.ft import FT
 from dfa_tf.methods.kd import KD
+from dfa_tf.methods.margin import Margin
+from dfa_tf.methods.objective import student_objective
 from dfa_tf.methods.vid import VID
 from dfa_tf.training.loop import Loop, Runtime
 from tests.conftest import same, small_network, values
@@ -82,6 +85,13 @@ def test_resumed_run_through_pretrainings_equals_a_straight_one(run, tmp_path, m
     assert same(straight.get_weights(), resumed.get_weights())
 
 
+def test_terms_of_one_name_are_logged_apart(batch):
+    teacher, student = small_network(**TEACHER), small_network(depth=10, seed=3)
+    made = [m.build(teacher, student, 0, "float32") for m in (FitNets(), KD())]
+    _, _, measured = student_objective(teacher, student, made, [1, 1], ())(*batch)
+    assert set(measured) == {"cross_entropy", "kd", "kd_2"}
+
+
 def test_pretraining_is_told_in_the_metrics(run):
     run.distill(teacher=small_network(**TEACHER), methods=[AB(epochs=0.5)], epochs=0.5)
     (phase,) = _metrics(run)["pretraining"]
@@ -96,6 +106,10 @@ def test_pretraining_is_told_in_the_metrics(run):
         ({"methods": [KD()], "aggregation": "none"}, "is plain training, without kd"),
         ({"methods": []}, "distill.methods is empty"),
         ({"methods": ["kd"]}, "lists methods"),
+        ({"methods": [KD]}, "lists methods"),
+        ({"methods": KD()}, "is a list"),
+        ({"methods": [KD()], "weights": 0.5}, "is a list of numbers"),
+        ({"methods": [KD()], "weights": ["1"]}, "is a list of numbers"),
         ({"methods": [KD()], "teacher": None}, "kd needs a teacher"),
     ],
 )
@@ -105,7 +119,36 @@ def test_methods_that_do_not_go_together_are_told(run, changes, told):
     assert not (run.workdir / "distill").exists()
 
 
-def test_settings_that_are_none_are_told():
-    for wrong in (lambda: FitNets(form="both"), lambda: FT(p=3), lambda: DFA(distance="cosine")):
-        with pytest.raises(UserError):
-            wrong()
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda: FitNets(form="both"), "'paper' or 'joint'"),
+        (lambda: FT(p=3), "is 1 or 2"),
+        (lambda: DFA(distance="cosine"), "partial or clipped"),
+        (lambda: AB(epochs=0), "ab.epochs is a number above 0, not 0"),
+        (lambda: KD(temperature="hot"), "kd.temperature is a number above 0"),
+    ],
+)
+def test_settings_that_are_none_are_told(wrong, told):
+    with pytest.raises(UserError, match=told):
+        wrong()
+
+
+def test_alpha_may_be_given_in_the_method_but_not_twice(run):
+    teacher = small_network(**TEACHER)
+    last = fixed("last", teacher)
+    given = {"teacher": teacher, "methods": [DFA(last)], "epochs": 0.5}
+    with pytest.raises(UserError, match="given twice"):
+        run.distill(**given)  # beside aggregation="average"
+    by_method = run.distill(**given, aggregation="search")
+    by_name = run.distill(
+        **given | {"methods": [DFA()]}, aggregation="last", workdir=run.workdir / "other"
+    )
+    assert same(by_method.get_weights(), by_name.get_weights())
+
+
+def test_pair_that_a_method_refuses_leaves_nothing_behind(run):
+    raw = small_network(**TEACHER, features="raw")
+    with pytest.raises(UserError, match="take normalized features"):
+        run.distill(teacher=raw, methods=[Margin()])
+    assert not (run.workdir / "distill").exists()
