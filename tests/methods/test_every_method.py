@@ -24,11 +24,15 @@ METHODS = list(methods.METHODS.values())
 DFA = methods.METHODS["dfa"]
 OTHER_THAN_DFA = [method for method in METHODS if method is not DFA]
 WITH_PRETRAINING = [methods.METHODS[name] for name in ("fitnets", "ft", "ab")]
-ACROSS_THE_BATCH = [methods.METHODS[name] for name in ("sp", "rkd", "crd")]
 
 
 def _of(methods):
     return pytest.mark.parametrize("method", methods, ids=lambda method: method.name)
+
+
+def _slow_but(*names):
+    """All methods, those of other names only among the slow tests."""
+    return [pytest.param(m, marks=[] if m.name in names else pytest.mark.slow) for m in METHODS]
 
 
 class Made:
@@ -88,7 +92,7 @@ def test_loss_reaches_all_that_is_trained_and_leaves_the_teacher(method, batch):
     )
 
 
-@_of(METHODS)
+@_of(_slow_but("dfa", "jacobian", "vid", "crd", "reviewkd"))
 def test_bfloat16_has_the_loss_of_float32(method, batch):
     exact, _, _ = _gradients(Made(method).objective(), [], *batch)
     made = Made(method, precision="mixed_bfloat16")
@@ -120,10 +124,7 @@ def test_networks_of_other_groups_sizes_and_channels_do(method, pair, batch):
         assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_of(
-    pytest.param(m, marks=[] if m in (*ACROSS_THE_BATCH, DFA) else pytest.mark.slow)
-    for m in METHODS
-)
+@_of(_slow_but("dfa", "sp", "rkd", "crd"))
 def test_two_replicas_have_the_terms_of_one(method, one_replica, two_replicas):
     """Methods that compare the images of a batch see all of it, on any number of replicas.
 
