@@ -39,9 +39,11 @@ class Report:
     @property
     def unfinished(self):
         """Lines that name the runs that are not in the tables."""
-        return [
-            f"{run.state}: {run.path} ({run.note})" for run in self.runs if run.state != FINISHED
-        ]
+        alike = {}
+        for run in self.runs:
+            if run.state != FINISHED:
+                alike.setdefault(f"{run.state}, {run.note}", []).append(str(run.path))
+        return [f"{what}: {', '.join(paths)}" for what, paths in alike.items()]
 
     @property
     def notes(self):

@@ -140,9 +140,10 @@ def test_unfinished_and_missing_runs_are_named(tmp_path):
     _workdir(tmp_path / "half")
     _workdir(tmp_path / "done", 0.5)
     report = Report(runs.found([tmp_path / "half", tmp_path / "done", tmp_path / "gone"]))
-    assert [line.split(":")[0] for line in report.unfinished] == ["unfinished", "missing"]
-    assert "half (saved at step 40)" in report.unfinished[0]
-    assert "gone (no such folder)" in report.unfinished[1]
+    assert report.unfinished == [
+        f"unfinished, saved at step 40: {tmp_path / 'half'}",
+        f"missing, no such folder: {tmp_path / 'gone'}",
+    ]
     for text in (report.text(), report.markdown()):
         assert all(line in text for line in report.unfinished)
 
