@@ -27,7 +27,7 @@ from dfa_tf.stages.teacher import train_teacher
 from dfa_tf.training import optimizers
 from dfa_tf.training.loop import Runtime
 
-DEFAULTS = "distill.methods = [@dfa()]"  # so that what is bound to dfa counts, and is recorded
+DEFAULTS = "distill.methods = [@dfa()]"  # a binding, so that dfa's count and are recorded
 NETWORKS = ("teacher", "student")  # the macros that every config defines
 _GIVEN = ("network", "teacher", "student", "alpha", "train", "validation", "test", "workdir")
 _GIVEN += ("dataset", "augmentation", "seed", "runtime", "settings")

@@ -4,6 +4,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 from matplotlib.colors import PowerNorm
+from matplotlib.ticker import MaxNLocator
 
 
 def alpha_heatmap(alpha, steps_per_epoch=None):
@@ -91,6 +92,7 @@ def _accuracy_panel(axis, title, methods):
         lines[label] = (mean[-1], axis.plot(steps, mean, label=label, **style)[0])
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel("test accuracy, %")
     axis.grid(color="0.9")
     ranked = sorted(lines, key=lambda label: -lines[label][0])

@@ -30,7 +30,10 @@ def define(command):
     common = {"flag_values": values}
     if command == "report":
         flags.DEFINE_string(
-            "out", None, "folder to write report.md, report.csv and accuracy.png to", **common
+            "out",
+            None,
+            "folder to write report.md, report.csv, accuracy.png and accuracy.pdf to",
+            **common,
         )
     else:
         _define_config(command, common)

@@ -49,7 +49,7 @@ class Report:
     def notes(self):
         """What else to know: `unfinished`, and seeds that are there twice."""
         twice = [
-            f"one seed several times: {', '.join(str(run.path) for run in runs)}"
+            f"one seed several times, of which one counts: {', '.join(str(run.path) for run in runs)}"
             for methods in self.settings().values()
             for runs in methods.values()
             if len({run.metrics["seed"] for run in runs}) < len(runs)
@@ -80,11 +80,13 @@ class Report:
 
     def rows(self, methods):
         """The rows of one table as texts, its heading first."""
-        heading = HEADING + ((self.paper_title,) if self.paper else ())
-        rows = [heading]
+        first = next(iter(methods.values()))[0]
+        paper = self.paper if first.metrics["dataset"] == "cifar100" else None
+        rows = [HEADING + ((self.paper_title,) if paper else ())]
         for teacher in _teachers(methods):
-            rows.append((*teacher, *([""] if self.paper else [])))
+            rows.append((*teacher, *([_percent(paper.get("Teacher"))] if paper else [])))
         for method, runs in methods.items():
+            runs = list({run.metrics["seed"]: run for run in runs}.values())  # `notes` names others
             row = (
                 method,
                 str(len(runs)),
@@ -94,8 +96,7 @@ class Report:
                 f"{statistics.mean(run.seconds for run in runs):.0f}",
                 _speed(runs),
             )
-            number = (self.paper or {}).get(runs[0].method)
-            rows.append((*row, *([f"{number:.2f}" if number else ""] if self.paper else [])))
+            rows.append((*row, *([_percent(paper.get(runs[0].method))] if paper else [])))
         return rows
 
     def text(self):
@@ -155,6 +156,10 @@ def spread(fractions):
         return ""
     mean = f"{statistics.mean(percent):.2f}"
     return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def _percent(number):
+    return f"{number:.2f}" if number else ""
 
 
 def _variants(method, runs):

@@ -1,5 +1,6 @@
 """Runs the cells of a table, one process each, and goes on where it was."""
 
+import ctypes
 import os
 import pathlib
 import signal
@@ -15,6 +16,8 @@ from dfa_tf.comparison.report import Report
 from dfa_tf.errors import Interrupted, UserError
 
 WAIT_SECONDS = 10
+RECORD = "reproduce.json"
+PR_SET_PDEATHSIG = 1
 
 
 class CellsFailed(Exception):
@@ -56,6 +59,7 @@ class Reproduction:
         with _forwarding(self):
             if left:
                 self._teacher()
+                files.write_json(self._root / RECORD, self._record)
             for count, cell in enumerate(left):
                 self._check_asked()
                 spent = time.monotonic() - began
@@ -72,7 +76,7 @@ class Reproduction:
                     failed.append(cell.folder)
         if failed:
             raise CellsFailed(
-                f"{len(failed)} cells failed, see above: {', '.join(failed)}; the same command tries them again"
+                f"see above what ailed {', '.join(failed)}; the same command tries again"
             )
 
     def report(self):
@@ -81,7 +85,7 @@ class Reproduction:
             pair: Report(
                 [runs.read(self._root / c.folder) for c in self._cells if c.pair == pair],
                 paper.numbers(of_paper),
-                f"paper's {of_paper}, %",
+                f"paper, {paper.NETWORKS[of_paper]}, %",
                 titles(self._table),
             )
             for pair, of_paper in self._scale.paper.items()
@@ -131,6 +135,7 @@ class Reproduction:
             env=os.environ | {"PYTHONPATH": path},
             stdout=subprocess.DEVNULL,  # the cell's own summary
             start_new_session=True,  # so that Ctrl-C reaches it once, through `stop`
+            preexec_fn=_end_with_parent,
         )
         if self._asked:  # before there was a process to pass it on to
             self.stop(self._asked)
@@ -152,14 +157,16 @@ class Reproduction:
             )
 
     def _check_record(self):
-        path = self._root / "reproduce.json"
-        before = files.read_json(path)
-        if before and before != self._record:
+        """Raises UserError where the folder has cells of other bindings, or cannot be written."""
+        before = files.read_json(self._root / RECORD)
+        differing = [name for name in before if before[name] != self._record.get(name)]
+        if differing:
+            told = "; ".join(f"{n} was {before[n]!r}, is {self._record[n]!r}" for n in differing)
             raise UserError(
-                f"{self._root} was made with {before}, not {self._record}: choose another --workdir"
+                f"{self._root} was made with another config ({told}): choose another --workdir"
             )
         try:
-            files.write_json(path, self._record)
+            self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self._root} cannot be written ({error.strerror}): choose another --workdir"
@@ -167,6 +174,11 @@ class Reproduction:
 
     def _say(self, line):
         print(f"reproduce: {line}", file=sys.stderr, flush=True)
+
+
+def _end_with_parent():
+    """Has Linux stop this process, as by SIGTERM, should its parent be killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class _forwarding:

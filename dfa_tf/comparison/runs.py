@@ -90,6 +90,8 @@ def read(workdir):
     if not stage.is_dir():
         state = MISSING
         note = "no distillation in it" if workdir.is_dir() else "no such folder"
+    elif not metrics and (stage / "metrics.json").exists():
+        note = "its metrics.json cannot be read"
     elif not metrics or not (stage / "student.keras").exists():
         note = _progress(stage)
     elif "method" not in metrics:
@@ -117,8 +119,11 @@ def _bindings(stage, metrics, teacher):
 def _workdirs(path):
     if (path / "distill").is_dir() or not path.is_dir():
         return [path]
-    within = sorted({stage.parent for stage in path.glob("**/distill") if stage.is_dir()})
-    return within or [path]
+    stages = [
+        stage for name in ("teacher", "search", "distill") for stage in path.glob(f"**/{name}")
+    ]
+    # The workdir "teacher" of a reproduction is no stage, but holds one.
+    return sorted({s.parent for s in stages if (s / "config.gin").exists()}) or [path]
 
 
 def _progress(stage):

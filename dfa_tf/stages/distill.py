@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
@@ -170,6 +171,9 @@ def distill(
 
 def _pretrain(method, pretraining, teacher, student, models, needs, common):
     """Runs a method's pretraining to its end. Returns what metrics.json says of it."""
+    runtime = common["runtime"]
+    if is_chief(runtime.devices) and not runtime.quiet:
+        print(f"distill: {method.name} begins, {pretraining.epochs:g} epochs", file=sys.stderr)
     _, facts = fit(
         label=f"distill/{method.name}",
         within=f"pretraining_{method.name}",
@@ -211,8 +215,8 @@ def chosen_methods(methods, weights, aggregation):
         raise UserError(f"distill.methods lists {label_of(methods)}: each at most once")
     weights = [1.0] * len(methods) if weights is None else weights
     is_list = isinstance(weights, list | tuple)
-    if not is_list or not all(isinstance(weight, int | float) for weight in weights):
-        raise UserError(f"distill.weights is a list of numbers, not {weights!r}")
+    if not is_list or not all(isinstance(w, int | float) and w >= 0 for w in weights):
+        raise UserError(f"distill.weights is a list of numbers, 0 or more, not {weights!r}")
     if len(weights) != len(methods):
         raise UserError(
             f"distill.weights has {len(weights)} numbers for {len(methods)} methods: give one for each"

@@ -1,5 +1,7 @@
 """Training a network's weights on one objective: the teacher's, the student's."""
 
+import sys
+
 import numpy as np
 import tensorflow as tf
 
@@ -64,6 +66,8 @@ def fit(
     summaries = Summaries(path if chief else None)
     if journal["step"] == 0:
         summaries.text("config", folder.config_text)
+    elif journal["step"] < steps and chief and not runtime.quiet:
+        print(f"{label}: goes on from step {journal['step']} of {steps}", file=sys.stderr)
     evaluator = Evaluator(network, test)
     loop = Loop(label, runtime, checkpoints, summaries, batch_size, watched="train/loss")
 

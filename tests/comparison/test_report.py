@@ -15,6 +15,7 @@ def _workdir(folder, accuracy=None, *, method="kd", aggregation=None, seed=0, **
     stage = folder / "distill"
     (stage / "checkpoints").mkdir(parents=True)
     if accuracy is None:
+        (stage / "config.gin").write_text("")
         (stage / "checkpoints" / "step-40.index").write_text("")
         return folder
     metrics = {
@@ -37,6 +38,7 @@ def _workdir(folder, accuracy=None, *, method="kd", aggregation=None, seed=0, **
     }
     (stage / "metrics.json").write_text(json.dumps(metrics | changes))
     (stage / "student.keras").write_text("")
+    (stage / "config.gin").write_text("")
     return folder
 
 
@@ -121,9 +123,28 @@ def test_runs_of_other_bindings_are_no_seeds_of_each_other(tmp_path):
 
 def test_seed_that_is_there_twice_is_told(tmp_path):
     for name in "ab":
-        _workdir(tmp_path / name, 0.5, seed=1)
-    (note,) = Report(runs.found([tmp_path])).notes
+        _bound(_workdir(tmp_path / name, 0.5, seed=1))
+    report = Report(runs.found([tmp_path]))
+    assert _rows(report)["KD"]["n"] == "1"
+    (note,) = report.notes
     assert "one seed several times" in note
+
+
+def test_damaged_metrics_are_told(tmp_path):
+    (_workdir(tmp_path / "run") / "distill" / "metrics.json").write_text('{"a":')
+    assert runs.read(tmp_path / "run").note == "its metrics.json cannot be read"
+
+
+def test_workdir_that_has_only_a_teacher_is_named(tmp_path):
+    (tmp_path / "early" / "teacher").mkdir(parents=True)
+    (tmp_path / "early" / "teacher" / "config.gin").write_text("")
+    (line,) = Report(runs.found([tmp_path])).unfinished
+    assert line == f"missing, no distillation in it: {tmp_path / 'early'}"
+
+
+def test_papers_numbers_stand_beside_the_papers_data_only(tmp_path):
+    _workdir(tmp_path / "digits", 0.5, dataset="digits")
+    assert "paper, %" not in _rows(Report(runs.found([tmp_path]), paper={"KD": 73.35}))["KD"]
 
 
 def test_unfinished_run_tells_the_phase_it_is_in(tmp_path):
