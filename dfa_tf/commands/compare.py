@@ -3,6 +3,7 @@
 import pathlib
 import sys
 
+from dfa_tf.commands.options import default_workdir
 from dfa_tf.comparison import runs
 from dfa_tf.comparison.cells import TABLES, shard_of
 from dfa_tf.comparison.report import Report
@@ -12,9 +13,7 @@ from dfa_tf.errors import UserError
 
 def report(values, paths):
     """A table of the workdirs, and --out."""
-    if not paths:
-        raise UserError("name one workdir or more: report runs/wrn runs/wrn_kd")
-    told = Report(runs.found(paths))
+    told = Report(runs.found(paths or [default_workdir(values)]))
     print(told.text())
     if not told.finished:
         raise UserError("none of these holds a finished distillation")
@@ -33,10 +32,11 @@ def reproduce(values, arguments):
     reproduction = Reproduction(
         table,
         values.scale,
-        values.seeds,
+        range(values.seed, values.seed + values.seeds),
         root,
         only=values.only,
         shard=shard_of(values.shard),
+        gin_files=values.gin_file or (),
         bindings=values.gin_bindings or (),
         passed_on=passed_on,
     )

@@ -1,5 +1,6 @@
 """The commands' flags. Nothing here imports TensorFlow, so help and flag errors come at once."""
 
+import pathlib
 import textwrap
 
 from absl import flags
@@ -12,14 +13,14 @@ DESCRIPTIONS = {
     "distill": "Stage 2 of DFA: trains the student with the searched aggregation, evaluates it and exports it. Makes the teacher and the search first where they are missing.",
     "export": "Writes the student as a SavedModel and TF Lite files and checks each against it. Distils first where there is no student.",
     "benchmark": "Times the steps of search and distillation in both precisions, beside the machine's own peak, on noise of the shape of the config's data set.",
-    "report": "Tables and a figure of several distillations: mean and spread over seeds, by method. WORKDIRs, or folders that hold several.",
+    "report": "Tables and a figure of several distillations: mean and spread over seeds, by method. WORKDIRs, or folders that hold several; by default the one that --workdir or --gin_file names.",
     "reproduce": "Runs a table of DFA's paper, table2 or table5, cell by cell, and reports it beside the paper's numbers. What is done is not run again.",
     "evaluate": "Accuracy of saved models on the config's test split: .keras, SavedModel and .tflite, given by their paths; by default all of the workdir.",
 }
 
 ARGUMENTS = {
     "evaluate": " [MODEL ...]",
-    "report": " WORKDIR ...",
+    "report": " [WORKDIR ...]",
     "reproduce": " table2|table5",
 }
 
@@ -28,52 +29,27 @@ def define(command):
     """The flags of a command, as an absl FlagValues of its own."""
     values = flags.FlagValues()
     common = {"flag_values": values}
-    if command == "report":
-        flags.DEFINE_string(
-            "out",
-            None,
-            "folder to write report.md, report.csv, accuracy.png and accuracy.pdf to",
-            **common,
-        )
-    else:
-        _define_config(command, common)
-    if command == "reproduce":
-        _define_reproduction(common)
-    elif command in ("train_teacher", "search", "distill", "export"):
-        flags.DEFINE_boolean("fresh", False, "begin this stage anew", **common)
-    if command == "distill":
-        flags.DEFINE_boolean("export", True, "write the SavedModel and the TF Lite file", **common)
-    if command == "benchmark":
-        flags.DEFINE_string("json", None, "file to write the rows to", **common)
-        flags.DEFINE_string(
-            "profile", None, "folder to write a TensorBoard trace of each step to", **common
-        )
-    flags.DEFINE_boolean("debug", False, "show the traceback of an error", **common)
-    flags.DEFINE_boolean("help", False, "show this help", short_name="h", **common)
-    return values
-
-
-def _define_config(command, common):
-    default = "runs/<name of the first gin file>"
-    if command == "reproduce":
-        default = "runs/reproduce_<scale>"
-    else:
-        flags.DEFINE_multi_string(
-            "gin_file",
-            None,
-            f"a config; repeatable, later ones win. Default: {DEFAULT_CONFIG}",
-            **common,
-        )
-        flags.DEFINE_integer("seed", 0, "what all randomness follows from", **common)
+    is_table = command == "reproduce"
+    flags.DEFINE_multi_string(
+        "gin_file",
+        None,
+        "a config; repeatable, later ones win. "
+        + ("Read after each cell's own" if is_table else f"Default: {DEFAULT_CONFIG}"),
+        **common,
+    )
     flags.DEFINE_multi_string(
         "gin_bindings", None, "one binding, 'search.epochs=2' say; repeatable", **common
     )
-    flags.DEFINE_string("workdir", None, f"where results go. Default: {default}", **common)
+    place = "runs/reproduce_<scale>" if is_table else "runs/<name of the first gin file>"
+    flags.DEFINE_string("workdir", None, f"where results go. Default: {place}", **common)
     flags.DEFINE_string(
         "data_dir",
         None,
         "folder of TensorFlow Datasets. Default: TFDS_DATA_DIR, then ~/tensorflow_datasets",
         **common,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "the first seed" if is_table else "what all randomness follows from", **common
     )
     flags.DEFINE_enum(
         "strategy",
@@ -82,6 +58,33 @@ def _define_config(command, common):
         "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes name",
         **common,
     )
+    if command in ("train_teacher", "search", "distill", "export"):
+        flags.DEFINE_boolean("fresh", False, "begin this stage anew", **common)
+    if command == "distill":
+        flags.DEFINE_boolean("export", True, "write the SavedModel and the TF Lite file", **common)
+    if command == "benchmark":
+        flags.DEFINE_string("json", None, "file to write the rows to", **common)
+        flags.DEFINE_string(
+            "profile", None, "folder to write a TensorBoard trace of each step to", **common
+        )
+    if command == "report":
+        flags.DEFINE_string(
+            "out",
+            None,
+            "folder to write report.md, report.csv, accuracy.png and accuracy.pdf to",
+            **common,
+        )
+    if is_table:
+        _define_reproduction(common)
+    flags.DEFINE_boolean("debug", False, "show the traceback of an error", **common)
+    flags.DEFINE_boolean("help", False, "show this help", short_name="h", **common)
+    return values
+
+
+def default_workdir(values):
+    """The workdir that --workdir or --gin_file names."""
+    first = pathlib.Path((values.gin_file or [DEFAULT_CONFIG])[0])
+    return pathlib.Path(values.workdir or f"runs/{first.stem}")
 
 
 def _define_reproduction(common):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dfa_tf import config, data, files
 from dfa_tf.benchmark.report import benchmark, cells
-from dfa_tf.commands.options import DEFAULT_CONFIG
+from dfa_tf.commands.options import DEFAULT_CONFIG, default_workdir
 from dfa_tf.commands.summary import export_table, summary
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA
@@ -43,7 +43,7 @@ class Pipeline:
         self._command, self._flags = command, flags
         self._strategy = strategy_named(flags.strategy)
         self._is_chief = is_chief(self._strategy)
-        self._workdir = pathlib.Path(flags.workdir or f"runs/{pathlib.Path(files[0]).stem}")
+        self._workdir = default_workdir(flags)
         self._warn_of_slow_precision()
 
     @functools.cached_property

@@ -19,12 +19,13 @@ def summary(workdir, exported=None):
         raise UserError(
             f"{workdir}/distill/metrics.json is missing or damaged: distill --fresh makes it anew"
         )
-    if teacher and student["method"] != "plain":
+    is_plain = student["method"] == "plain"
+    if teacher and not is_plain:
         rows.append(_row(f"teacher {student['teacher']}", teacher, workdir / "teacher/model.keras"))
-    plain = None if student["method"] == "plain" else _plain_neighbour(workdir, student)
+    plain = None if is_plain else _plain_neighbour(workdir, student)
     if plain:
         rows.append(_row(f"student {student['student']}, plain", *plain))
-    how = titled(student["method"], student["aggregation"])
+    how = "plain" if is_plain else titled(student["method"], student["aggregation"])
     path = workdir / "distill/student.keras"
     rows.append(_row(f"student {student['student']}, {how}", student, path))
     for file in exported["files"] if exported else ():

@@ -84,14 +84,14 @@ def flags(gin_files, bindings):
 def cells(table, scale, seeds, only=()):
     """The table's cells, seed after seed, so that a part of them is a table already.
 
-    only: rows to keep; all by default. Raises UserError for a row that the table has not.
+    seeds: those of the cells. only: rows to keep; all by default. Raises UserError for a row that the table has not.
     """
     for row in only:
         if row not in TABLES[table]:
             raise UserError(f"{table} has no row {row!r}: its rows are {', '.join(TABLES[table])}")
     return [
         Cell(row, pair, seed)
-        for seed in range(seeds)
+        for seed in seeds
         for pair in scale.pairs
         for row in TABLES[table]
         if not only or row in only

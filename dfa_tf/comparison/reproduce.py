@@ -29,19 +29,30 @@ class CellsFailed(Exception):
 class Reproduction:
     """A table of the paper in one folder, which several processes or machines may share.
 
-    table: of `cells.TABLES`. scale: of SCALES, by name. root: the folder. only: rows, or all.
-    shard: (k, n), this process takes each n-th cell from the k-th on. bindings: gin bindings for
-    the teacher and all cells. passed_on: further flags for each command (--data_dir, ...).
+    table: of `cells.TABLES`. scale: of SCALES, by name. seeds: of each cell. root: the folder.
+    only: rows, or all. shard: (k, n), this process takes each n-th cell from the k-th on.
+    gin_files, bindings: further ones for the teacher and all cells. passed_on: further flags for each command (--data_dir, ...).
     """
 
     def __init__(
-        self, table, scale, seeds, root, *, only=(), shard=(1, 1), bindings=(), passed_on=()
+        self,
+        table,
+        scale,
+        seeds,
+        root,
+        *,
+        only=(),
+        shard=(1, 1),
+        gin_files=(),
+        bindings=(),
+        passed_on=(),
     ):
         self._table, self._scale = table, SCALES[scale]
         self._cells = cells(table, self._scale, seeds, only)
         self._root, self._shard = pathlib.Path(root), shard
-        self._bindings, self._passed_on = list(bindings), list(passed_on)
-        self._record = {"scale": scale, "bindings": self._bindings}
+        self._gin_files, self._bindings = list(gin_files), list(bindings)
+        self._passed_on = list(passed_on)
+        self._record = {"scale": scale, "files": self._gin_files, "bindings": self._bindings}
         self._child, self._asked = None, 0
 
     def run(self):
@@ -99,7 +110,7 @@ class Reproduction:
             "teacher=@keras_file",
             f'keras_file.path="{(self._root / "teacher/teacher/model.keras").resolve()}"',
         ]
-        return cell.arguments(self._scale) + flags([], [*teacher, *self._bindings])
+        return cell.arguments(self._scale) + flags(self._gin_files, [*teacher, *self._bindings])
 
     def _teacher(self):
         """The shared teacher: the first shard trains it, the others wait for it."""
@@ -114,7 +125,7 @@ class Reproduction:
             return
         self._say("the teacher, once for all cells")
         bindings = [*self._bindings, *self._scale.teacher_bindings]
-        arguments = flags([self._scale.teacher], bindings)
+        arguments = flags([self._scale.teacher, *self._gin_files], bindings)
         status = self._call("train_teacher", "teacher", arguments)
         if status == 2:
             raise UserError("the teacher cannot be trained: see the line above")
@@ -159,9 +170,11 @@ class Reproduction:
     def _check_record(self):
         """Raises UserError where the folder has cells of other bindings, or cannot be written."""
         before = files.read_json(self._root / RECORD)
-        differing = [name for name in before if before[name] != self._record.get(name)]
+        differing = [n for n in self._record if before and before.get(n, []) != self._record[n]]
         if differing:
-            told = "; ".join(f"{n} was {before[n]!r}, is {self._record[n]!r}" for n in differing)
+            told = "; ".join(
+                f"{n} was {before.get(n)!r}, is {self._record[n]!r}" for n in differing
+            )
             raise UserError(
                 f"{self._root} was made with another config ({told}): choose another --workdir"
             )

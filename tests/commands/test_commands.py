@@ -117,7 +117,7 @@ def test_plain_student_needs_no_teacher_and_stands_in_its_neighbours_table(comma
     status, out, err = command("distill", *last, "--noexport")
     assert status == 0, err
     assert "student WRN_10_1, plain" in out
-    assert "student WRN_10_1, last" in out
+    assert "student WRN_10_1, Last" in out
 
 
 def test_teacher_from_a_file(command, tmp_path):

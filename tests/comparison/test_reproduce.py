@@ -37,7 +37,7 @@ def test_tables_have_the_papers_columns():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("table", TABLES)
 def test_every_cell_is_a_config_that_holds(table, scale):
-    for cell in cells(table, SCALES[scale], 1):
+    for cell in cells(table, SCALES[scale], [0]):
         given = cell.arguments(SCALES[scale])
         files = [a.split("=", 1)[1] for a in given if a.startswith("--gin_file=")]
         bindings = [a.split("=", 1)[1] for a in given if a.startswith("--gin_bindings=")]
@@ -63,7 +63,7 @@ def test_paper_scale_is_table_1():
 
 
 def test_shards_share_the_cells_without_overlap():
-    whole = cells("table2", SCALES["cpu"], 3)
+    whole = cells("table2", SCALES["cpu"], range(3))
     shared = [cell for k in range(4) for cell in whole[k::4]]
     assert sorted(map(str, shared)) == sorted(map(str, whole))
     assert shard_of("2/3") == (2, 3)
@@ -74,13 +74,13 @@ def test_shards_share_the_cells_without_overlap():
 
 def test_row_that_is_none_is_told():
     with pytest.raises(UserError, match="table5 has no row 'kd'"):
-        cells("table5", SCALES["cpu"], 1, ["kd"])
+        cells("table5", SCALES["cpu"], [0], ["kd"])
 
 
 def test_folder_of_another_reproduction_is_refused(tmp_path):
     (tmp_path / "reproduce.json").write_text('{"scale": "paper", "bindings": []}')
     with pytest.raises(UserError, match="choose another --workdir"):
-        Reproduction("table2", "cpu", 1, tmp_path).run()
+        Reproduction("table2", "cpu", [0], tmp_path).run()
 
 
 def _command(workdir, *more):
