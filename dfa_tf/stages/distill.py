@@ -80,14 +80,7 @@ def distill(
         check_pair(teacher, student)
     if needs_alpha(methods):
         check_same_groups(teacher, student)
-        if isinstance(alpha, str | os.PathLike):
-            alpha = Alpha.load(alpha)
-        own = next((m.alpha for m in methods if ALPHA in m.needs and m.alpha), None)
-        if own and (alpha or aggregation != "search"):
-            raise UserError("alpha is given twice: in the method, and as alpha= or aggregation=")
-        alpha = alpha or own
-        alpha = alpha or derived_alpha(aggregation, teacher, derived_seed(seed, "random alpha"))
-        alpha.check_fits(teacher)
+        alpha = _alpha(alpha, methods, aggregation, teacher, derived_seed(seed, "random alpha"))
         methods = [
             dataclasses.replace(method, alpha=alpha) if ALPHA in method.needs else method
             for method in methods
@@ -167,6 +160,18 @@ def distill(
             )
             save(saved, folder.artifact)
     return saved
+
+
+def _alpha(alpha, methods, aggregation, teacher, seed):
+    """The Alpha that `distill` is given, in one way or another."""
+    if isinstance(alpha, str | os.PathLike):
+        alpha = Alpha.load(alpha)
+    own = next((m.alpha for m in methods if ALPHA in m.needs and m.alpha), None)
+    if own and (alpha or aggregation != "search"):
+        raise UserError("alpha is given twice: in the method, and as alpha= or aggregation=")
+    alpha = alpha or own or derived_alpha(aggregation, teacher, seed)
+    alpha.check_fits(teacher)
+    return alpha
 
 
 def _pretrain(method, pretraining, teacher, student, models, needs, common):
