@@ -89,13 +89,27 @@ def _command(workdir, *more):
     return [*start, "--seeds=1", f"--workdir={workdir}", *bindings, *more]
 
 
+def _started(workdir, with_teacher=True):
+    """A reproduction that runs its first cell. with_teacher: what it takes for one lies there."""
+    if with_teacher:
+        (workdir / "teacher/teacher").mkdir(parents=True)
+        (workdir / "teacher/teacher/model.keras").write_text("there")
+    running = subprocess.Popen(_command(workdir), stderr=subprocess.PIPE, text=True)
+    for line in running.stderr:
+        if "cell 1 of 2" in line:
+            return running
+    raise AssertionError("it ended before its first cell")
+
+
+def _processes(workdir):
+    """Those whose command names the folder."""
+    return subprocess.run(["pgrep", "-f", str(workdir)], capture_output=True, text=True).stdout
+
+
 @pytest.mark.slow
 def test_killed_reproduction_goes_on_and_ends_in_the_table(tmp_path):
     """SIGTERM while the first cell runs; the second call finds the teacher and goes on."""
-    first = subprocess.Popen(_command(tmp_path), stderr=subprocess.PIPE, text=True)
-    for line in first.stderr:
-        if "cell 1 of 2" in line:
-            break
+    first = _started(tmp_path, with_teacher=False)
     time.sleep(3)
     first.send_signal(signal.SIGTERM)
     said = first.stderr.read()
@@ -122,36 +136,23 @@ def test_killed_reproduction_goes_on_and_ends_in_the_table(tmp_path):
 @pytest.mark.parametrize("when", [0.0, 0.05, 1.5])
 def test_signal_at_the_start_of_a_cell_leaves_no_process_behind(tmp_path, when):
     """Before the cell's process listens to signals, and while it starts."""
-    (tmp_path / "teacher/teacher").mkdir(parents=True)
-    (tmp_path / "teacher/teacher/model.keras").write_text("there")
-    running = subprocess.Popen(_command(tmp_path), stderr=subprocess.PIPE, text=True)
-    for line in running.stderr:
-        if "cell 1 of 2" in line:
-            break
+    running = _started(tmp_path)
     time.sleep(when)
     running.send_signal(signal.SIGHUP)
     assert "cell 2" not in running.stderr.read()
     assert running.wait() == 128 + signal.SIGHUP
-    named = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
-    assert not named.stdout
+    assert not _processes(tmp_path)
 
 
 @pytest.mark.slow
 def test_cell_ends_when_its_reproduction_is_killed(tmp_path):
-    (tmp_path / "teacher/teacher").mkdir(parents=True)
-    (tmp_path / "teacher/teacher/model.keras").write_text("there")
-    running = subprocess.Popen(_command(tmp_path), stderr=subprocess.PIPE, text=True)
-    for line in running.stderr:
-        if "cell 1 of 2" in line:
-            break
+    running = _started(tmp_path)
     time.sleep(1)
     running.kill()
-    for _ in range(100):
+    deadline = time.monotonic() + 20
+    while _processes(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.1)
-        named = subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True, text=True)
-        if not named.stdout:
-            return
-    pytest.fail("a cell goes on without its reproduction")
+    assert not _processes(tmp_path)
 
 
 @pytest.mark.slow

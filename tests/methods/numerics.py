@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 
-def check_loss(ours, formula, *arrays, learnt=-1, rtol=2e-4, atol=1e-6, step=1e-6):
+def assert_equals_formula(ours, formula, *arrays, learnt=-1, rtol=2e-4, atol=1e-6, step=1e-6):
     """Asserts that `ours` of float32 tensors equals `formula` of float64 arrays, and so do the
     gradients of their sums over the examples for the array `learnt`, `formula`'s by differences.
     """

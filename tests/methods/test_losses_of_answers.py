@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf.methods.dkd import dkd_terms
 from dfa_tf.methods.kd import KD, kd_loss
-from tests.methods.numerics import check_loss, maps, softmax
+from tests.methods.numerics import assert_equals_formula, maps, softmax
 
 TAU = 4.0
 
@@ -33,7 +33,9 @@ def _kd(teacher, student):
 
 
 def test_kd_equals_its_formula():
-    check_loss(lambda t, s: kd_loss(t, s, TAU), _kd, 3 * maps(0, 4, 6), 3 * maps(1, 4, 6))
+    assert_equals_formula(
+        lambda t, s: kd_loss(t, s, TAU), _kd, 3 * maps(0, 4, 6), 3 * maps(1, 4, 6)
+    )
 
 
 def _tckd(teacher, student, labels):
@@ -53,7 +55,7 @@ def _nckd(teacher, student, labels):
 @pytest.mark.parametrize(("term", "formula"), [("tckd", _tckd), ("nckd", _nckd)])
 def test_dkd_equals_its_formulas(term, formula):
     labels = np.array([0, 5, 2, 2])
-    check_loss(
+    assert_equals_formula(
         lambda t, s: dkd_terms(t, s, tf.constant(labels), TAU)[term],
         lambda t, s: formula(t, s, labels),
         3 * maps(2, 4, 6),

@@ -7,7 +7,7 @@ import tensorflow as tf
 from dfa_tf.methods.crd import crd_loss
 from dfa_tf.methods.rkd import rkd_angle, rkd_distance
 from dfa_tf.methods.sp import sp_loss
-from tests.methods.numerics import check_loss, flat, maps, unit
+from tests.methods.numerics import assert_equals_formula, flat, maps, unit
 
 
 def _sp(t, s):
@@ -64,7 +64,7 @@ def _crd(constant_z):
 
 
 def test_sp_equals_its_formula():
-    check_loss(sp_loss, _sp, maps(1, 4, 2, 2, 5), maps(2, 4, 2, 2, 3))
+    assert_equals_formula(sp_loss, _sp, maps(1, 4, 2, 2, 5), maps(2, 4, 2, 2, 3))
 
 
 def test_sp_sums_to_the_papers_frobenius_norm():
@@ -78,7 +78,7 @@ def test_sp_sums_to_the_papers_frobenius_norm():
     ("ours", "formula"), [(rkd_distance, _rkd_distance), (rkd_angle, _rkd_angle)]
 )
 def test_rkd_equals_its_formulas(ours, formula):
-    check_loss(ours, formula, maps(5, 5, 6), maps(6, 5, 3))
+    assert_equals_formula(ours, formula, maps(5, 5, 6), maps(6, 5, 3))
 
 
 def test_rkd_looks_at_shape_not_at_place_and_size():
@@ -104,7 +104,7 @@ def test_crd_equals_its_formula():
     t, s = unit(maps(11, 5, 4)), unit(maps(12, 5, 4))
     apart = LABELS[:, None] != LABELS
     z = np.exp(s @ t.T / TAU)[apart].mean()
-    check_loss(lambda t, s: crd_loss(t, s, tf.constant(LABELS), TAU), _crd(z), t, s)
+    assert_equals_formula(lambda t, s: crd_loss(t, s, tf.constant(LABELS), TAU), _crd(z), t, s)
 
 
 def test_crd_is_lower_where_the_pairs_belong_together():

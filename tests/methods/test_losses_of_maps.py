@@ -17,7 +17,7 @@ from dfa_tf.methods.method import area_averages
 from dfa_tf.methods.nst import nst_loss
 from dfa_tf.methods.reviewkd import hcl
 from dfa_tf.methods.vid import vid_loss
-from tests.methods.numerics import check_loss, flat, maps, unit
+from tests.methods.numerics import assert_equals_formula, flat, maps, unit
 
 
 def _hint(t, s):
@@ -91,7 +91,7 @@ OF_EQUAL_SHAPE = {
 @pytest.mark.parametrize("method", OF_EQUAL_SHAPE)
 def test_loss_and_gradient_equal_the_formula(method):
     ours, formula = OF_EQUAL_SHAPE[method]
-    check_loss(ours, formula, maps(1, 2, 4, 4, 3), maps(2, 2, 4, 4, 3))
+    assert_equals_formula(ours, formula, maps(1, 2, 4, 4, 3), maps(2, 2, 4, 4, 3))
 
 
 @pytest.mark.parametrize("method", [m for m in OF_EQUAL_SHAPE if m != "ab"])
@@ -117,7 +117,7 @@ def test_ab_costs_nothing_once_every_neuron_is_on_its_side_by_the_margin():
 @pytest.mark.parametrize("method", ["at, paper", "at, code", "nst"])
 def test_maps_of_other_channels_are_compared(method):
     ours, formula = OF_EQUAL_SHAPE[method]
-    check_loss(ours, formula, maps(4, 2, 4, 4, 5), maps(5, 2, 4, 4, 3))
+    assert_equals_formula(ours, formula, maps(4, 2, 4, 4, 5), maps(5, 2, 4, 4, 3))
 
 
 # The images of jacobian are of one size, and margin's builder brings its maps to one.
@@ -132,8 +132,8 @@ def test_larger_map_is_averaged_down(method):
     def on_halves(t, s):
         return formula(halved(t), halved(s))
 
-    check_loss(ours, on_halves, large, small)
-    check_loss(ours, on_halves, small, large)
+    assert_equals_formula(ours, on_halves, large, small)
+    assert_equals_formula(ours, on_halves, small, large)
 
 
 def test_area_averages_of_sizes_that_do_not_divide():
@@ -165,8 +165,8 @@ def test_vid_equals_its_formula():
         return flat((t - s) ** 2 / v + np.log(v)).mean(1) / 2
 
     arrays = maps(8, 2, 4, 4, 3), maps(9, 2, 4, 4, 3), variance
-    check_loss(vid_loss, formula, *arrays, learnt=1)
-    check_loss(vid_loss, formula, *arrays, learnt=2)
+    assert_equals_formula(vid_loss, formula, *arrays, learnt=1)
+    assert_equals_formula(vid_loss, formula, *arrays, learnt=2)
 
 
 def test_vid_of_a_right_guess_is_half_the_logarithm_of_the_variance():
@@ -175,6 +175,6 @@ def test_vid_of_a_right_guess_is_half_the_logarithm_of_the_variance():
 
 
 def test_context_loss_of_reviewkd_equals_its_formula():
-    check_loss(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
+    assert_equals_formula(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
     same = tf.constant(maps(13, 2, 8, 8, 2))
     np.testing.assert_allclose(hcl(same, same), 0, atol=1e-7)
