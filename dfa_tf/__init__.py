@@ -14,7 +14,7 @@ from dfa_tf.version import __version__
 
 _MODULES = ("data", "figures", "methods", "models", "stages", "training")
 _NAMES = {
-    "Alpha": "dfa_tf.methods.alpha",
+    "Alpha": "dfa_tf.alpha",
     "Interrupted": "dfa_tf.errors",
     "Runtime": "dfa_tf.training.loop",
     "UserError": "dfa_tf.errors",

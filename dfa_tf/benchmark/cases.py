@@ -6,10 +6,10 @@ import time
 
 import tensorflow as tf
 
+from dfa_tf.alpha import fixed
 from dfa_tf.benchmark import flops
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods import bridge
-from dfa_tf.methods.alpha import fixed
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.objective import student_objective

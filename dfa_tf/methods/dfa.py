@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
-from dfa_tf.methods.alpha import Alpha
 from dfa_tf.methods.bridge import aggregate
 from dfa_tf.methods.connectors import group_connectors
 from dfa_tf.methods.feature_distillation import DISTANCES, feature_distillation_loss

@@ -6,9 +6,9 @@ import os
 import pathlib
 import sys
 
+from dfa_tf.alpha import Alpha, fixed
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
-from dfa_tf.methods.alpha import Alpha, fixed
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA

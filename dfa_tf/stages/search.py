@@ -4,11 +4,11 @@ import functools
 import json
 
 from dfa_tf import files
+from dfa_tf.alpha import Alpha
 from dfa_tf.data.pipeline import Augmentation, training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.figures import alpha_heatmap
 from dfa_tf.methods import bridge
-from dfa_tf.methods.alpha import Alpha
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint

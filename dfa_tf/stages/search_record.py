@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.methods import bridge
-from dfa_tf.methods.alpha import Alpha, GroupAlpha
 from dfa_tf.training.checkpoints import Journal
 
 

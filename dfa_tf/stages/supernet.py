@@ -3,8 +3,8 @@
 import keras
 import tensorflow as tf
 
+from dfa_tf.alpha import initial_beta
 from dfa_tf.methods import bridge
-from dfa_tf.methods.alpha import initial_beta
 from dfa_tf.methods.connectors import connector
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.devices import global_mean

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data, methods
-from dfa_tf.methods.alpha import fixed
+from dfa_tf.alpha import fixed
 from dfa_tf.methods.method import NEEDS
 from dfa_tf.methods.objective import pretraining_objective, student_objective, weighted_sum
 from dfa_tf.training.devices import global_mean

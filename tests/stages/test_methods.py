@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from dfa_tf import methods, models
+from dfa_tf.alpha import fixed
 from dfa_tf.errors import UserError
 from dfa_tf.methods.ab import AB
-from dfa_tf.methods.alpha import fixed
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.ft import FT

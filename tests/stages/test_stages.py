@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dfa_tf import models
+from dfa_tf.alpha import Alpha
 from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.methods.alpha import Alpha
 from dfa_tf.stages import folder as folders
 from dfa_tf.stages.checks import check_same_groups
 from dfa_tf.stages.search_record import SearchRecord

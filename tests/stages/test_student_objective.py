@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.alpha import fixed
+from dfa_tf.alpha import fixed
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.objective import student_objective
 from tests.conftest import same, small_network, values

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dfa_tf import models
-from dfa_tf.methods.alpha import Alpha
+from dfa_tf.alpha import Alpha
 from tests.conftest import ROOT
 from tests.training.worker import run_stages
 

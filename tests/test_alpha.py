@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from dfa_tf.alpha import Alpha, GroupAlpha, fixed, initial_beta
 from dfa_tf.errors import UserError
-from dfa_tf.methods.alpha import Alpha, GroupAlpha, fixed, initial_beta
 from tests.conftest import small_network
 
 
