@@ -86,11 +86,7 @@ def distill(
             for method in methods
         ]
     check_examples(student, *filter(None, (train, test)))
-    inputs = {"student": json.dumps(student.spec), "train": train.description}
-    if methods:
-        inputs["teacher"] = fingerprint(teacher)
-    if needs_alpha(methods):
-        inputs["alpha"] = json.dumps([[float(f"{a:.6g}") for a in g.alpha] for g in alpha.groups])
+    inputs = _inputs(student, train, teacher if methods else None, needs_alpha(methods) and alpha)
     folder = StageFolder(
         workdir, "distill", "student.keras", recorded, inputs, writes=is_chief(strategy)
     )
@@ -125,12 +121,11 @@ def distill(
         needs = {need for method in methods for need in method.needs}
         connectors = [model for each in made for model in each.connectors]
         models = [trained, *connectors, *(model for each in made for model in each.helpers)]
-        phases = []
-        for method, each in zip(methods, made, strict=True):
-            if each.pretraining:
-                phases.append(
-                    _pretrain(method, each.pretraining, frozen, trained, models, needs, common)
-                )
+        phases = [
+            _pretrain(method, each.pretraining, frozen, trained, models, needs, common)
+            for method, each in zip(methods, made, strict=True)
+            if each.pretraining
+        ]
         if methods:
             objective = student_objective(frozen, trained, made, weights, needs, ce_weight)
         else:
@@ -172,6 +167,16 @@ def _alpha(alpha, methods, aggregation, teacher, seed):
     alpha = alpha or own or derived_alpha(aggregation, teacher, seed)
     alpha.check_fits(teacher)
     return alpha
+
+
+def _inputs(student, train, teacher, alpha):
+    """What identifies the inputs of a distillation; teacher and alpha where it takes them."""
+    inputs = {"student": json.dumps(student.spec), "train": train.description}
+    if teacher:
+        inputs["teacher"] = fingerprint(teacher)
+    if alpha:
+        inputs["alpha"] = json.dumps([[float(f"{a:.6g}") for a in g.alpha] for g in alpha.groups])
+    return inputs
 
 
 def _pretrain(method, pretraining, teacher, student, models, needs, common):
