@@ -1,7 +1,6 @@
 """What is timed: the very steps that search and distillation run, on one batch after another."""
 
 import dataclasses
-import functools
 import time
 
 import tensorflow as tf
@@ -9,10 +8,10 @@ import tensorflow as tf
 from dfa_tf.alpha import fixed
 from dfa_tf.benchmark import flops
 from dfa_tf.data.pipeline import training_batches
-from dfa_tf.methods import bridge
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.objective import student_objective
+from dfa_tf.stages.search_loss import BridgeLoss
 from dfa_tf.stages.supernet import Supernet, beta_step, w_step
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.loop import Block, Phase
@@ -131,7 +130,7 @@ class _Builder:
                 precision=self._precision,
                 seed=0,
             )
-        loss = functools.partial(bridge.bridge_loss, gamma_st=1e-3, gamma_ts=1.0)
+        loss = BridgeLoss()
         for group, beta in supernet.beta.items():
             with self._strategy.scope():
                 of_beta = Adam().build([beta], 100, 10**6)

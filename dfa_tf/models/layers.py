@@ -47,22 +47,49 @@ class Layers:
 
     def convolution(self, x, filters, kernel, name, stride=1, use_bias=False):
         """Convolution with He's initialization by fan-out [He et al. 2015]."""
-        if stride > 1 and kernel > 1:
-            pad = (kernel - 1) // 2
-            x = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad", dtype=self.precision)(x)
-            padding = "valid"
-        else:
-            padding = "same"
         return keras.layers.Conv2D(
             filters,
             kernel,
             strides=stride,
-            padding=padding,
+            padding="valid" if stride > 1 else "same",
             use_bias=use_bias,
             kernel_initializer=he_normal(self._seed()),
             name=name,
             dtype=self._kernel_precision,
-        )(x)
+        )(self._padded(x, kernel, name, stride))
+
+    def _padded(self, x, kernel, name, stride):
+        if stride == 1 or kernel == 1:
+            return x
+        pad = (kernel - 1) // 2
+        return keras.layers.ZeroPadding2D(pad, name=f"{name}_pad", dtype=self.precision)(x)
+
+    def depthwise(self, x, kernel, name, stride=1, use_bias=False):
+        """A convolution of each channel by itself."""
+        return keras.layers.DepthwiseConv2D(
+            kernel,
+            strides=stride,
+            padding="valid" if stride > 1 else "same",
+            use_bias=use_bias,
+            depthwise_initializer=depthwise_he_normal(self._seed()),
+            name=name,
+            dtype=self._kernel_precision,
+        )(self._padded(x, kernel, name, stride))
+
+    def convolution_norm(self, x, filters, kernel, name, stride=1, depthwise=False):
+        """A convolution with a bias and its batch normalization, with no ReLU between or after.
+
+        name: of the convolution; the normalization is called `name`_norm. depthwise: of each
+        channel by itself; `filters` is then not read.
+        """
+        norm = f"{name}_norm"
+        if not self._folded:
+            self.folds[name] = norm
+        if depthwise:
+            x = self.depthwise(x, kernel, name, stride, use_bias=True)
+        else:
+            x = self.convolution(x, filters, kernel, name, stride, use_bias=True)
+        return x if self._folded else self.normalization(x, norm)
 
     def convolution_norm_relu(self, x, filters, kernel, names, stride=1):
         """A convolution, and the batch normalization and ReLU of what it gives and nothing else takes.
@@ -171,6 +198,24 @@ class ResidualAdd(keras.layers.Layer):
             zeros = tf.zeros([y.shape[-1]], y.dtype)
             y = tf.nn.bias_add(y, tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=zeros.shape))
         return shortcut + y
+
+
+@keras.saving.register_keras_serializable("dfa_tf")
+class ChannelShuffle(keras.layers.Layer):
+    """Two halves of the channels interleaved: 0, C/2, 1, C/2 + 1, ... [B, H, W, C] to the same.
+
+    In 4-D steps of static shape, as TF Lite wants them.
+    """
+
+    def call(self, inputs):
+        height, width, channels = inputs.shape[1:]
+        x = tf.reshape(inputs, [-1, height * width, 2, channels // 2])
+        return tf.reshape(tf.transpose(x, [0, 1, 3, 2]), [-1, height, width, channels])
+
+
+def depthwise_he_normal(seed):
+    """He initialization of kernels [k, k, C, 1], each channel's fan-out being k^2."""
+    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal", seed=seed)
 
 
 def he_normal(seed):

@@ -135,7 +135,9 @@ class Network(keras.Model):
                 layer.set_weights(norm.affine())
             elif norm is not own:
                 scale, offset = norm.affine()
-                layer.set_weights([own.get_weights()[0] * scale, offset])
+                kernel, *bias = own.get_weights()
+                of_kernel = scale.reshape(kernel.shape[2:]) if kernel.shape[3] == 1 else scale
+                layer.set_weights([kernel * of_kernel, offset + (bias[0] * scale if bias else 0)])
             else:
                 layer.set_weights(own.get_weights())
         twin.trainable = False

@@ -8,11 +8,11 @@ from dfa_tf.alpha import Alpha
 from dfa_tf.data.pipeline import Augmentation, training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.figures import alpha_heatmap
-from dfa_tf.methods import bridge
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.search_loss import search_loss
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.stages.supernet import Supernet, beta_step, w_step
 from dfa_tf.training.checkpoints import Checkpoints
@@ -36,8 +36,10 @@ def search(
     augmentation=Augmentation(),
     epochs=40,
     batch_size=128,
+    loss="bridge",
     gamma_st=1e-3,
     gamma_ts=1.0,
+    gamma_fd=1e-3,
     initial="last",
     beta_optimizer=Adam(),
     optimizer=SGD(Cosine(0.1)),
@@ -53,15 +55,17 @@ def search(
     """Searches how much each feature of each teacher group counts, group by group.
 
     For each group i, over `epochs` epochs of `train`, two steps alternate, both of which lower
-    the bridge loss of group i (Eqn 12): one of beta[i] on a batch of `validation`, one of the
-    weights w of student and connectors on a batch of `train`. First order: the beta step takes w
-    as it is. Groups of one feature have nothing to search and are passed over.
+    the bridge loss of group i (Eqn 12), or the one that `loss` names: one of beta[i] on a batch of
+    `validation`, one of the weights w of student and connectors on a batch of `train`. First
+    order: the beta step takes w as it is. Groups of one feature have nothing to search and are passed over.
 
     teacher, student: Networks whose groups correspond. The teacher is never changed; the
         student's weights are the start of w, and it is left as it is.
     train, validation: examples (see `dfa_tf.data`). dataset: their name, for the record.
     epochs: for each group. batch_size: of both steps.
-    gamma_st, gamma_ts: weights of the two losses (Eqn 12).
+    loss: what both steps lower: "bridge" (Eqn 12) or, to see what §3.2 says of it, "student", the
+        loss of stage 2 (Eqn 4). gamma_st, gamma_ts: weights of the bridge loss's two paths.
+        gamma_fd: weight of L_fd in the student's loss.
     initial: beta's start, "last" (alpha_last = 0.99), "uniform" or "random".
     beta_optimizer: its weight decay is lambda in Eqn 7. A step moves beta by about its learning
         rate at most, so a short search needs a higher one: learning rate x steps near 11, which
@@ -97,6 +101,7 @@ def search(
     check_pair(teacher, student)
     check_same_groups(teacher, student)
     check_examples(student, train, validation)
+    lowered = search_loss(loss, gamma_st, gamma_ts, gamma_fd)
     if final not in ("last", "mean"):
         raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
     if not runtime.fresh and folder.is_finished():
@@ -126,10 +131,9 @@ def search(
                 precision=precision,
                 seed=derived_seed(seed, "search"),
             )
-        loss = functools.partial(bridge.bridge_loss, gamma_st=gamma_st, gamma_ts=gamma_ts)
         record, facts = _search_groups(
             supernet,
-            loss,
+            lowered,
             folder=folder,
             splits={"train": train, "validation": validation},
             augmentation=augmentation,
@@ -181,7 +185,7 @@ def _search_groups(
             )
             for group, beta in supernet.beta.items()
         }
-    record = SearchRecord(supernet, beta_optimizer.weight_decay, steps_per_group)
+    record = SearchRecord(supernet, loss.name, beta_optimizer.weight_decay, steps_per_group)
     journal = record.journal
     checkpoints = Checkpoints(
         folder.path / "checkpoints",
@@ -216,7 +220,7 @@ def _search_groups(
             summaries.scalars(record.log(group, step, means) | rates, step)
 
         loop = Loop(
-            f"search {group}", runtime, checkpoints, summaries, 2 * batch_size, "train/bridge"
+            f"search {group}", runtime, checkpoints, summaries, 2 * batch_size, f"train/{loss.name}"
         )
         loop.run(
             [
@@ -225,7 +229,7 @@ def _search_groups(
             ],
             i * steps_per_group,
             origin=(i - 1) * steps_per_group,
-            shown={"bridge loss": "train/bridge", "TS accuracy": "train/ts_accuracy"},
+            shown={title: f"train/{name}" for title, name in loss.shown},
             on_step=functools.partial(record.step, group),
             on_log=on_log,
             pauses=[i * steps_per_group],

@@ -10,11 +10,12 @@ from dfa_tf.training.checkpoints import Journal
 class SearchRecord:
     """Follows beta through the groups' searches; all it knows is in its journal.
 
-    supernet: whose beta. decay: lambda of Eqn 7. steps_per_group: of the search.
+    supernet: whose beta. loss: the name of what is lowered. decay: lambda of Eqn 7. steps_per_group: of the search.
     """
 
-    def __init__(self, supernet, decay, steps_per_group):
+    def __init__(self, supernet, loss, decay, steps_per_group):
         self._supernet = supernet
+        self._loss = loss
         self._decay = decay
         self._steps_per_group = steps_per_group
         self.journal = Journal(history={}, sums={}, validation={})
@@ -45,7 +46,7 @@ class SearchRecord:
         alpha = self._alpha_now(group)
         history = self.journal["history"][group]
         history.append([(step - 1) % self._steps_per_group + 1, alpha])
-        self.journal["validation"] = {"loss": float(means["validation/bridge"])}
+        self.journal["validation"] = {"loss": float(means[f"validation/{self._loss}"])}
         decay = self._decay * means["beta"]
         shown = {}
         for j, name in enumerate(self._supernet.teacher.group(group).feature_names):

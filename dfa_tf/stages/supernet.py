@@ -83,11 +83,19 @@ class Supernet:
         logits = self.student.tail(group, entering, training=True, entry=self.entry)
         return st, bridge.ts_loss(logits, labels), logits
 
+    def student_pass(self, group, images):
+        """(F_s(S_i) of the ST connector, logits) of the whole student: what L_student is made of."""
+        outputs = self.student(images, training=True)
+        feature = outputs["features"][group][-1]
+        if self._clip:
+            feature = bridge.clip(feature)
+        return self.st_connectors[group](feature, training=True), outputs["logits"]
+
 
 def beta_step(supernet, group, loss, optimizer, batch_size):
     """The step that lowers L_val over beta[i] alone (Eqn 7).
 
-    loss(st [B], ts [B]) returns [B]. optimizer: of [beta[i]]. Returns the replica's step of
+    loss: see search_loss.py. optimizer: of [beta[i]]. Returns the replica's step of
     (images, labels), which gives {name: this replica's share of what it measured}.
     """
     beta = supernet.beta[group]
@@ -99,11 +107,11 @@ def beta_step(supernet, group, loss, optimizer, batch_size):
             # Batch statistics are used, as DARTS does, but not recorded: nothing but beta moves.
             with keras.StatelessScope():
                 aggregation = supernet.aggregate(group, features)
-                st, ts, logits = supernet.paths(group, images, labels, aggregation)
-            share = global_mean(loss(st, ts), batch_size)
+                lowered, parts = loss(supernet, group, images, labels, aggregation)
+            share = global_mean(lowered, batch_size)
         gradient = tape.gradient(share, beta)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        measured = _measured("validation", loss, st, ts, logits, labels, batch_size) | {
+        measured = _measured("validation", parts, batch_size) | {
             "beta": tf.identity(beta) / replicas,
             "beta_loss_gradient": gradient,
         }
@@ -121,15 +129,15 @@ def w_step(supernet, group, loss, optimizer, batch_size):
         features = supernet.teacher_features(group, images)
         aggregation = supernet.aggregate(group, features)
         with tf.GradientTape() as tape:  # A_i, made outside, is a constant here
-            st, ts, logits = supernet.paths(group, images, labels, aggregation)
-            share = global_mean(loss(st, ts), batch_size)
-        optimizer.apply(tape.gradient(share, weights))
-        return _measured("train", loss, st, ts, logits, labels, batch_size)
+            lowered, parts = loss(supernet, group, images, labels, aggregation)
+            share = global_mean(lowered, batch_size)
+        # L_student has no use for the TS connector.
+        gradients = tape.gradient(share, weights, unconnected_gradients="zero")
+        optimizer.apply(gradients)
+        return _measured("train", parts, batch_size)
 
     return step
 
 
-def _measured(split, loss, st, ts, logits, labels, batch_size):
-    right = tf.argmax(logits, -1, output_type=labels.dtype) == labels
-    values = {"bridge": loss(st, ts), "st": st, "ts": ts, "ts_accuracy": right}
-    return {f"{split}/{name}": global_mean(value, batch_size) for name, value in values.items()}
+def _measured(split, parts, batch_size):
+    return {f"{split}/{name}": global_mean(part, batch_size) for name, part in parts.items()}

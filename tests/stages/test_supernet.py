@@ -1,13 +1,12 @@
 """The two steps of Algorithm 1: what each lowers, what each leaves alone, what each computes."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods import bridge
+from dfa_tf.errors import UserError
 from dfa_tf.models import BatchNormalization
+from dfa_tf.stages.search_loss import BridgeLoss, StudentLoss, search_loss
 from dfa_tf.stages.supernet import beta_step, w_step
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from tests.conftest import made_examples, same, small_network, small_supernet, values
@@ -25,22 +24,18 @@ def _supernet(initial="uniform", precision="float32", **more):
     )
 
 
-def _loss(gamma_st=1e-3, gamma_ts=1.0):
-    return functools.partial(bridge.bridge_loss, gamma_st=gamma_st, gamma_ts=gamma_ts)
-
-
 def _sgd(rate=0.1, momentum=0.0, decay=0.0):
     return SGD(Cosine(rate), momentum, nesterov=momentum > 0, weight_decay=decay)
 
 
 def _beta_step(supernet, group, loss=None, adam=None):
     optimizer = (adam or Adam()).build([supernet.beta[group]], 10, 100)
-    return beta_step(supernet, group, loss or _loss(), optimizer, 8)
+    return beta_step(supernet, group, loss or BridgeLoss(), optimizer, 8)
 
 
 def _w_step(supernet, group, loss=None, sgd=None):
     optimizer = (sgd or _sgd()).build(supernet.weights(group), 10, 100)
-    return w_step(supernet, group, loss or _loss(), optimizer, 8)
+    return w_step(supernet, group, loss or BridgeLoss(), optimizer, 8)
 
 
 def _everything(supernet):
@@ -52,13 +47,16 @@ def _everything(supernet):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("gammas", [(1.0, 0.0), (0.0, 1.0)], ids=["ST", "TS"])
-def test_gradient_for_beta_equals_a_numerical_one(group, gammas):
+@pytest.mark.parametrize(
+    "loss",
+    [BridgeLoss(1.0, 0.0), BridgeLoss(0.0, 1.0), StudentLoss(1.0)],
+    ids=["ST", "TS", "student"],
+)
+def test_gradient_for_beta_equals_a_numerical_one(group, loss):
     # Many examples, so that the kinks of the ReLUs average out of the difference quotient.
     made = made_examples(256, seed=5)
     images, labels = tf.constant(made.images), tf.constant(made.labels)
     supernet = _supernet(initial="random")
-    loss = _loss(*gammas)
     beta = supernet.beta[group]
     still = Adam(learning_rate=0.0).build([beta], 10, 100)
     measured = beta_step(supernet, group, loss, still, 256)(images, labels)
@@ -68,8 +66,8 @@ def test_gradient_for_beta_equals_a_numerical_one(group, gammas):
         beta.assign(values)
         features = supernet.teacher_features(group, images)
         aggregation = supernet.aggregate(group, features)
-        st, ts, _ = supernet.paths(group, images, labels, aggregation)
-        return np.mean(loss(st, ts).numpy().astype(np.float64))
+        lowered, _ = loss(supernet, group, images, labels, aggregation)
+        return np.mean(lowered.numpy().astype(np.float64))
 
     steps = 0.003 * np.eye(3)
     numeric = [(at(start + step) - at(start - step)) / 0.006 for step in steps]
@@ -121,7 +119,7 @@ def _changed_by_w_step(loss, batch):
 
 def test_ts_path_teaches_only_what_follows_the_group(batch):
     """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
-    changed = _changed_by_w_step(_loss(0.0, 1.0), batch)
+    changed = _changed_by_w_step(BridgeLoss(0.0, 1.0), batch)
     assert changed
     assert all(
         path.startswith(("group3", "norm/", "logits", "group2_ts", "convolution"))
@@ -131,11 +129,40 @@ def test_ts_path_teaches_only_what_follows_the_group(batch):
 
 def test_st_path_teaches_only_what_precedes_it(batch):
     """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
-    changed = _changed_by_w_step(_loss(1.0, 0.0), batch)
+    changed = _changed_by_w_step(BridgeLoss(1.0, 0.0), batch)
     assert "stem/kernel" in changed
     later = [path for path in changed if path.startswith(("group3", "norm/", "logits"))]
     # S_2 is normalized by the third group's first normalization: a part of the path.
     assert all(path.startswith("group3_block1_norm1") for path in later)
+
+
+def test_student_loss_is_cross_entropy_and_the_weighed_distance_of_one_group(batch):
+    """Eqn 4 by NumPy: group 2 of 3 counts a half; both maps clipped at -1."""
+    images, labels = batch
+    supernet = _supernet(initial="random")
+    features = supernet.teacher_features("group2", images)
+    aggregation = supernet.aggregate("group2", features).numpy()
+    loss, _ = StudentLoss(0.01)(supernet, "group2", images, labels, tf.constant(aggregation))
+    outputs = supernet.student(images, training=True)
+    feature = np.maximum(outputs["features"]["group2"][-1].numpy(), -1)
+    mapped = np.maximum(supernet.st_connectors["group2"](feature).numpy(), -1)
+    logits = outputs["logits"].numpy()
+    odds = np.exp(logits)
+    ce = -np.log(odds[np.arange(8), labels] / odds.sum(1))
+    fd = 0.5 * ((mapped - aggregation) ** 2).sum((1, 2, 3))
+    np.testing.assert_allclose(loss, ce + 0.01 * fd, rtol=1e-4)
+
+
+def test_student_loss_teaches_the_student_and_no_ts_connector(batch):
+    changed = _changed_by_w_step(StudentLoss(), batch)
+    names = [variable.path for variable in _supernet().student.trainable_variables]
+    assert set(names) <= changed
+    assert len(changed) == len(names) + 1  # the ST connector's kernel
+
+
+def test_loss_that_is_none_is_told():
+    with pytest.raises(UserError, match="'bridge' or 'student', not 'best'"):
+        search_loss("best", 1e-3, 1.0, 1e-3)
 
 
 def _run_ops(function, *arguments):
@@ -199,8 +226,8 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         of_beta = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
         of_w = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
     phases = [
-        beta_step(supernet, "group2", _loss(), of_beta, 8),
-        w_step(supernet, "group2", _loss(), of_w, 8),
+        beta_step(supernet, "group2", BridgeLoss(), of_beta, 8),
+        w_step(supernet, "group2", BridgeLoss(), of_w, 8),
     ]
     replicas = strategy.num_replicas_in_sync
 
