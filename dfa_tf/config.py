@@ -4,7 +4,8 @@ The only file that imports gin. Configurables (defaults in the functions' own si
 
     dataset                                what to learn
     teacher, student (macros)              @teacher/wide_resnet, @keras_file, ...
-    wide_resnet  keras_file                networks
+    wide_resnet  shufflenet_v2  ...        networks, see dfa_tf/models
+    keras_file                             a network trained before
     train_teacher  search  distill         the stages
     dfa  kd  fitnets  at  ...              methods, for distill.methods: see gin/methods
     sgd  adam  step_decay  cosine          optimizers and schedules
@@ -51,7 +52,8 @@ _register(train_teacher, "train_teacher", _GIVEN)
 _register(search, "search", _GIVEN)
 _register(distill, "distill", _GIVEN)
 _register(Runtime, "runtime", ("strategy", "fresh", "quiet"))
-_register(models.wide_resnet, "wide_resnet", _OF_DATA)
+for _name, _builder in models.NETWORKS.items():
+    _register(_builder, _name, _OF_DATA)
 _register(models.load, "keras_file")
 for _name, _method in METHODS.items():
     _register(_method, _name, ("alpha",) if ALPHA in _method.needs else ())

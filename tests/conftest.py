@@ -54,6 +54,11 @@ def small_network(depth=16, width=1, seed=0, precision="float32", **more):
         precision=precision,
         **more,
     )
+    return with_statistics(network, seed)
+
+
+def with_statistics(network, seed=0):
+    """The network, with parameters and statistics of its own for each batch normalization."""
     draws = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, models.BatchNormalization):

@@ -71,38 +71,28 @@ class Layers:
             strides=stride,
             padding="valid" if stride > 1 else "same",
             use_bias=use_bias,
-            depthwise_initializer=depthwise_he_normal(self._seed()),
+            depthwise_initializer=he_normal(self._seed()),
             name=name,
             dtype=self._kernel_precision,
         )(self._padded(x, kernel, name, stride))
 
-    def convolution_norm(self, x, filters, kernel, name, stride=1, depthwise=False):
-        """A convolution with a bias and its batch normalization, with no ReLU between or after.
+    def convolution_norm(
+        self, x, filters, kernel, name, stride=1, *, norm=None, use_bias=False, depthwise=False
+    ):
+        """A convolution, and the batch normalization of what it gives and nothing else takes.
 
-        name: of the convolution; the normalization is called `name`_norm. depthwise: of each
+        name, norm: of the two layers; the second is `name`_norm by default. depthwise: of each
         channel by itself; `filters` is then not read.
         """
-        norm = f"{name}_norm"
+        norm = norm or f"{name}_norm"
         if not self._folded:
             self.folds[name] = norm
+        bias = use_bias or self._folded
         if depthwise:
-            x = self.depthwise(x, kernel, name, stride, use_bias=True)
+            x = self.depthwise(x, kernel, name, stride, bias)
         else:
-            x = self.convolution(x, filters, kernel, name, stride, use_bias=True)
+            x = self.convolution(x, filters, kernel, name, stride, bias)
         return x if self._folded else self.normalization(x, norm)
-
-    def convolution_norm_relu(self, x, filters, kernel, names, stride=1):
-        """A convolution, and the batch normalization and ReLU of what it gives and nothing else takes.
-
-        names: of the three layers.
-        """
-        convolution, norm, relu = names
-        if self._folded:
-            x = self.convolution(x, filters, kernel, convolution, stride, use_bias=True)
-            return keras.layers.ReLU(name=relu, dtype=self.precision)(x)  # of the same kernel
-        self.folds[convolution] = norm
-        x = self.convolution(x, filters, kernel, convolution, stride)
-        return self.relu(self.normalization(x, norm), relu)
 
     def normalization(self, x, name):
         """Batch normalization over all but the channels."""
@@ -110,7 +100,8 @@ class Layers:
 
     def relu(self, x, name):
         """max(x, 0)."""
-        return ReLU(name=name, dtype=self.precision)(x)
+        kind = keras.layers.ReLU if self._folded else ReLU  # Keras' joins a convolution's kernel
+        return kind(name=name, dtype=self.precision)(x)
 
     def normalization_and_relu(self, x, norm, relu):
         """Batch normalization, which is a feature, and the ReLU of it: both maps.
@@ -125,6 +116,14 @@ class Layers:
             )
         normalized = self.normalization(x, norm)
         return normalized, self.relu(normalized, relu)
+
+    def max_pooling(self, x, size, name):
+        """The largest of each size x size window, at half the size. x: after a ReLU, so that
+        padding with 0 is padding with nothing."""
+        if size % 2:
+            pad = (size - 1) // 2
+            x = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad", dtype=self.precision)(x)
+        return keras.layers.MaxPooling2D(size, 2, name=name, dtype=self.precision)(x)
 
     def add(self, x, y, name):
         """x + y, of one shape."""
@@ -213,11 +212,6 @@ class ChannelShuffle(keras.layers.Layer):
         return tf.reshape(tf.transpose(x, [0, 1, 3, 2]), [-1, height, width, channels])
 
 
-def depthwise_he_normal(seed):
-    """He initialization of kernels [k, k, C, 1], each channel's fan-out being k^2."""
-    return keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal", seed=seed)
-
-
 def he_normal(seed):
-    """He initialization by fan-out, not truncated."""
+    """He initialization by fan-out, not truncated; of a depthwise kernel [k, k, C, 1] that is k^2."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed=seed)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import json
 import os
 import zipfile
@@ -136,8 +137,11 @@ class Network(keras.Model):
             elif norm is not own:
                 scale, offset = norm.affine()
                 kernel, *bias = own.get_weights()
-                of_kernel = scale.reshape(kernel.shape[2:]) if kernel.shape[3] == 1 else scale
-                layer.set_weights([kernel * of_kernel, offset + (bias[0] * scale if bias else 0)])
+                if isinstance(layer, keras.layers.DepthwiseConv2D):
+                    kernel = kernel * scale[:, None]
+                else:
+                    kernel = kernel * scale
+                layer.set_weights([kernel, offset + (bias[0] * scale if bias else 0)])
             else:
                 layer.set_weights(own.get_weights())
         twin.trainable = False
@@ -157,6 +161,19 @@ def from_spec(spec, precision="float32", **more):
     if build is None:
         raise UserError(f"no network is registered as {spec['builder']!r}")
     return build(**spec["arguments"], precision=precision, **more)
+
+
+def spec_of(builder, given):
+    """The spec of the network that `builder` makes of the arguments `given`.
+
+    builder: a function registered with Keras. given: its arguments by name; others are left out,
+    as are those that change no weight.
+    """
+    names = [n for n in inspect.signature(builder).parameters if n not in ("precision", "folded")]
+    return {
+        "builder": keras.saving.get_registered_name(builder),
+        "arguments": json.loads(json.dumps({name: given[name] for name in names})),
+    }
 
 
 def check_precision(precision):

@@ -4,7 +4,7 @@ import keras
 
 from dfa_tf.errors import UserError
 from dfa_tf.models.layers import Layers
-from dfa_tf.models.network import Group, Network
+from dfa_tf.models.network import Group, Network, spec_of
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
@@ -33,6 +33,7 @@ def wide_resnet(
     seed: of the initial weights. precision: Keras dtype policy. folded: see `Network.folded`.
     Raises UserError for a depth that is not 6n + 4.
     """
+    spec = spec_of(wide_resnet, locals())
     if features not in ("normalized", "raw"):
         raise UserError(f"features of a wide ResNet are 'normalized' or 'raw', not {features!r}")
     if not isinstance(width, int) or width < 1:
@@ -63,17 +64,6 @@ def wide_resnet(
     for g in range(3):
         of_group = slice(g * blocks_per_group, (g + 1) * blocks_per_group)
         groups.append(Group(f"group{g + 1}", tuple(shown[of_group]), stream=outputs[of_group][-1]))
-    arguments = {
-        "depth": depth,
-        "width": width,
-        "num_classes": num_classes,
-        "features": features,
-        "image_shape": list(image_shape),
-        "mean": list(mean),
-        "std": list(std),
-        "seed": seed,
-    }
-    spec = {"builder": "dfa_tf>wide_resnet", "arguments": arguments}
     return Network(
         image, groups, logits, spec, precision, layers.folds, name=f"WRN_{depth}_{width}"
     )
@@ -84,8 +74,10 @@ def _block(layers, x, activated, channels, stride, name):
 
     Where the shape changes, the shortcut is a 1x1 convolution of the activated input.
     """
-    names = [f"{name}_{layer}" for layer in ("conv1", "norm2", "relu2")]
-    y = layers.convolution_norm_relu(activated, channels, 3, names, stride)
+    y = layers.convolution_norm(
+        activated, channels, 3, f"{name}_conv1", stride, norm=f"{name}_norm2"
+    )
+    y = layers.relu(y, f"{name}_relu2")
     y = layers.convolution(y, channels, 3, f"{name}_conv2")
     if stride == 1 and x.shape[-1] == channels:
         shortcut = x

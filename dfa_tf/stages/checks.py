@@ -20,20 +20,21 @@ def check_pair(teacher, student):
 
 def check_same_groups(teacher, student):
     """Raises UserError unless both have as many groups, of the same spatial sizes (DFA §3.1)."""
-    pair = _named(teacher, student)
-    if len(teacher.group_names) != len(student.group_names):
+    sizes = [_sizes(network) for network in (teacher, student)]
+    if teacher.group_names != student.group_names or sizes[0] != sizes[1]:
+        told = " and of ".join(", ".join(_shown(size) for size in each) for each in sizes)
         raise UserError(
-            f"{pair} have {len(teacher.group_names)} and {len(student.group_names)} groups: choose networks with as many"
+            f"{_named(teacher, student)} do not correspond: their groups have maps of {told}; choose networks whose groups have the same sizes"
         )
-    for name, counterpart in zip(teacher.group_names, student.group_names, strict=True):
-        sizes = [
-            network.group(group).feature_shape[:2]
-            for network, group in ((teacher, name), (student, counterpart))
-        ]
-        if name != counterpart or sizes[0] != sizes[1]:
-            raise UserError(
-                f"{pair} do not correspond in {name}: maps of {sizes[0][0]}x{sizes[0][1]} and {sizes[1][0]}x{sizes[1][1]}"
-            )
+
+
+def _sizes(network):
+    """(height, width) of each group's features."""
+    return [network.group(name).feature_shape[:2] for name in network.group_names]
+
+
+def _shown(size):
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
 def _named(teacher, student):

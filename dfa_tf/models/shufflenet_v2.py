@@ -1,0 +1,88 @@
+"""ShuffleNetV2 [Ma et al., ECCV 2018] for 32x32 images, with the features DFA takes (§4.2)."""
+
+import keras
+
+from dfa_tf.errors import UserError
+from dfa_tf.models.layers import ChannelShuffle, Layers
+from dfa_tf.models.network import Group, Network, spec_of
+
+STEM = 24
+UNITS = (4, 8, 4)
+WIDTHS = {  # channels of the three stages; DFA's Table 3 names other ones, its Table 4's sizes these
+    0.5: (48, 96, 192),
+    1.0: (116, 232, 464),
+    2.0: (244, 488, 976),
+}
+TAIL = 1024
+
+
+@keras.saving.register_keras_serializable("dfa_tf")
+def shufflenet_v2(
+    width,
+    num_classes,
+    image_shape=(32, 32, 3),
+    mean=(0.4914, 0.4824, 0.4467),
+    std=(0.2471, 0.2435, 0.2616),
+    seed=0,
+    precision="float32",
+    folded=False,
+):
+    """ShuffleNetV2 x`width`: a stem, three stages of 4, 8 and 4 units, a tail, a classifier.
+
+    Five groups of 1, 4, 8, 4 and 1 features (DFA, Table 3). The form is pre-activation: a ReLU
+    stands before each unit, not behind it, so that what the units give are pre-ReLU features.
+
+    width: 0.5, 1.0 or 2.0. The other arguments are as in `wide_resnet`. Raises UserError for
+    another width.
+    """
+    spec = spec_of(shufflenet_v2, locals())
+    if width not in WIDTHS:
+        raise UserError(f"ShuffleNetV2's width is 0.5, 1.0 or 2.0, not {width!r}")
+    layers = Layers(precision, seed, folded)
+    image, x = layers.image(image_shape, mean, std)
+    x = layers.convolution_norm(x, STEM, 3, "stem", use_bias=True)
+    groups = [Group("group1", (x,), stream=x)]
+    for stage, (channels, units) in enumerate(zip(WIDTHS[width], UNITS, strict=True), start=2):
+        outputs = []
+        for unit in range(1, units + 1):
+            name = f"group{stage}_block{unit}"
+            x = layers.relu(x, f"{name}_relu")
+            x = _halving(layers, x, channels, name) if unit == 1 else _basic(layers, x, name)
+            outputs.append(x)
+        groups.append(Group(f"group{stage}", tuple(outputs), stream=x))
+    x = layers.relu(x, "tail_relu")
+    x = layers.convolution_norm(x, int(TAIL * max(1, width)), 1, "tail", use_bias=True)
+    groups.append(Group("group5", (x,), stream=x))
+    logits = layers.classifier(layers.relu(x, "relu"), num_classes)
+    name = f"ShuffleNetV2_x{width:g}".replace(".", "_")
+    return Network(image, groups, logits, spec, precision, layers.folds, name=name)
+
+
+def _basic(layers, x, name):
+    """Half of the channels as they are, the other half through 1x1, depthwise 3x3, 1x1."""
+    half = x.shape[-1] // 2
+    changed = _branch(layers, x[..., half:], half, half, name, stride=1)
+    return _shuffled(layers, x[..., :half], changed, name)
+
+
+def _halving(layers, x, channels, name):
+    """Twice all channels, at half the size: depthwise 3x3, 1x1 beside the branch of `_basic`."""
+    half = channels // 2
+    short = layers.convolution_norm(
+        x, None, 3, f"{name}_short1", stride=2, depthwise=True, use_bias=True
+    )
+    short = layers.convolution_norm(short, half, 1, f"{name}_short2", use_bias=True)
+    changed = _branch(layers, x, x.shape[-1], half, name, stride=2)
+    return _shuffled(layers, short, changed, name)
+
+
+def _branch(layers, x, middle, channels, name, stride):
+    y = layers.convolution_norm(x, middle, 1, f"{name}_conv1", use_bias=True)
+    y = layers.relu(y, f"{name}_relu1")
+    y = layers.convolution_norm(y, None, 3, f"{name}_conv2", stride, depthwise=True, use_bias=True)
+    return layers.convolution_norm(y, channels, 1, f"{name}_conv3", use_bias=True)
+
+
+def _shuffled(layers, left, right, name):
+    both = keras.layers.Concatenate(name=f"{name}_both", dtype=layers.precision)([left, right])
+    return ChannelShuffle(name=name, dtype=layers.precision)(both)

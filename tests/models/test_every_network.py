@@ -1,0 +1,257 @@
+"""What holds of every network: one check for all, and the published number of parameters."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf import models
+from dfa_tf.errors import UserError
+from dfa_tf.stages.checks import check_same_groups
+from dfa_tf.stages.export import export
+from tests.conftest import made_examples, with_statistics
+
+SMALL = {  # the settings that the checks below run with: each kind of block, stem and shortcut
+    "WRN_10_1": (models.wide_resnet, {"depth": 10, "width": 1}),
+    "ResNet_8": (models.cifar_resnet, {"depth": 8}),
+    "ResNet_8x4": (models.cifar_resnet, {"depth": 8, "width": 4}),
+    "ResNet_18_cifar": (models.resnet, {"depth": 18}),
+    "ResNet_50_imagenet": (models.resnet, {"depth": 50, "stem": "imagenet"}),
+    "VGG_8": (models.vgg, {"depth": 8}),
+    "MobileNetV2_x0_5": (models.mobilenet_v2, {}),
+    "ShuffleNetV2_x0_5": (models.shufflenet_v2, {"width": 0.5}),
+}
+SIZES = {  # of the groups' maps, for 32x32 images
+    "WRN_10_1": [32, 16, 8],
+    "ResNet_8": [32, 16, 8],
+    "ResNet_8x4": [32, 16, 8],
+    "ResNet_18_cifar": [32, 16, 8, 4],
+    "ResNet_50_imagenet": [8, 4, 2, 1],
+    "VGG_8": [32, 16, 8, 4],
+    "MobileNetV2_x0_5": [16, 8, 4, 2],
+    "ShuffleNetV2_x0_5": [32, 16, 8, 4, 4],
+}
+EXAMPLES = made_examples(8, seed=5, shape=(32, 32, 3), classes=10)
+every_network = pytest.mark.parametrize("name", SMALL)
+
+
+@functools.cache
+def _network(name):
+    build, arguments = SMALL[name]
+    return with_statistics(build(num_classes=10, **arguments))
+
+
+@functools.cache
+def _answers(name):
+    return _network(name)(EXAMPLES.images, training=False)
+
+
+def _maps(outputs):
+    return {"logits": outputs["logits"]} | {
+        f"{group}_{j}": feature
+        for group, features in outputs["features"].items()
+        for j, feature in enumerate(features)
+    }
+
+
+def _assert_alike(outputs, expected, tolerance):
+    for name, own in _maps(expected).items():
+        scale = np.abs(own).max()
+        np.testing.assert_allclose(
+            tf.cast(_maps(outputs)[name], tf.float32), own, atol=tolerance * scale, err_msg=name
+        )
+
+
+def test_every_network_is_checked():
+    assert {build.__name__ for build, _ in SMALL.values()} == set(models.NETWORKS)
+    assert {build.__name__ for build, *_ in PUBLISHED} == set(models.NETWORKS)
+    assert all(build(num_classes=10, **a).name == name for name, (build, a) in SMALL.items())
+
+
+# Trainable parameters: DFA's Tables 1 and 4; the networks of [Tian et al., ICLR 2020] in millions
+# .28 .47 .86 1.7 1.2 7.4, .81, 3.9 9.5; torchvision's ResNets, to the last one.
+PUBLISHED = [
+    (models.wide_resnet, {"depth": 16, "width": 2}, 100, 703_284),
+    (models.shufflenet_v2, {"width": 2.0}, 10, 5_366_566),
+    (models.shufflenet_v2, {"width": 1.0}, 10, 1_268_646),
+    (models.shufflenet_v2, {"width": 0.5}, 10, 356_018),
+    (models.cifar_resnet, {"depth": 20}, 100, 278_324),
+    (models.cifar_resnet, {"depth": 32}, 100, 472_756),
+    (models.cifar_resnet, {"depth": 56}, 100, 861_620),
+    (models.cifar_resnet, {"depth": 110}, 100, 1_736_564),
+    (models.cifar_resnet, {"depth": 8, "width": 4}, 100, 1_233_540),
+    (models.cifar_resnet, {"depth": 32, "width": 4}, 100, 7_433_860),
+    (models.vgg, {"depth": 8}, 100, 3_965_028),
+    (models.vgg, {"depth": 13}, 100, 9_462_180),
+    (models.mobilenet_v2, {}, 100, 812_836),
+    (models.resnet, {"depth": 18, "stem": "imagenet"}, 1000, 11_689_512),
+    (models.resnet, {"depth": 34, "stem": "imagenet"}, 1000, 21_797_672),
+    (models.resnet, {"depth": 50, "stem": "imagenet"}, 1000, 25_557_032),
+    # A 3x3 stem has 64 * 3 * (49 - 9) parameters less, 900 classes 900 * (512 + 1) less.
+    (models.resnet, {"depth": 18}, 100, 11_689_512 - 7_680 - 900 * 513),
+]
+
+
+@pytest.mark.parametrize(("build", "arguments", "classes", "count"), PUBLISHED)
+def test_parameter_counts_are_the_published_ones(build, arguments, classes, count):
+    network = build(num_classes=classes, **arguments)
+    assert sum(math.prod(v.shape) for v in network.trainable_variables) == count
+
+
+@every_network
+def test_groups_have_features_of_one_shape_and_the_sizes_that_their_family_has(name):
+    outputs = _answers(name)
+    assert outputs["logits"].shape == (8, 10)
+    for group, features in outputs["features"].items():
+        expected = (8, *_network(name).group(group).feature_shape)
+        assert {tuple(feature.shape) for feature in features} == {expected}
+    shapes = [_network(name).group(g).feature_shape for g in _network(name).group_names]
+    assert [height for height, _, _ in shapes] == SIZES[name]
+    assert all(height == width for height, width, _ in shapes)
+
+
+@pytest.mark.parametrize(
+    ("network", "counts"),
+    [
+        (models.shufflenet_v2(0.5, 10), [1, 4, 8, 4, 1]),  # DFA, Table 3
+        (models.vgg(13, 10), [2, 2, 2, 4]),
+        (models.resnet(34, 10), [3, 4, 6, 3]),
+        (models.cifar_resnet(20, 10), [3, 3, 3]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_groups_have_a_feature_for_each_block(network, counts):
+    assert [len(network.group(name).features) for name in network.group_names] == counts
+
+
+@every_network
+@pytest.mark.parametrize("entry", ["feature", "stream"])
+def test_tail_from_a_networks_own_map_equals_its_forward_pass(name, entry):
+    network, outputs = _network(name), _answers(name)
+    for group in network.group_names:
+        own = outputs["features"][group][-1]
+        if entry == "stream":
+            own = keras.Model(network.input, network.group(group).stream)(EXAMPLES.images)
+        logits = network.tail(group, own, entry=entry)
+        scale = np.abs(outputs["logits"]).max()
+        np.testing.assert_allclose(logits, outputs["logits"], atol=1e-5 * scale, err_msg=group)
+
+
+@every_network
+def test_a_saved_file_rebuilds_the_network(name, tmp_path):
+    _network(name).save(tmp_path / "model.keras")
+    again = models.load(tmp_path / "model.keras")
+    assert again.spec == _network(name).spec
+    _assert_alike(again(EXAMPLES.images, training=False), _answers(name), 1e-6)
+
+
+@every_network
+def test_folded_network_answers_as_the_network_does_in_inference(name):
+    folded = _network(name).folded()
+    assert not any(isinstance(layer, models.BatchNormalization) for layer in folded.layers)
+    _assert_alike(folded(EXAMPLES.images, training=False), _answers(name), 1e-4)
+
+
+@every_network
+def test_mixed_precision_answers_nearly_the_same(name):
+    outputs = _network(name).copy("mixed_bfloat16")(EXAMPLES.images, training=False)
+    assert outputs["logits"].dtype == tf.float32
+    assert {f.dtype for features in outputs["features"].values() for f in features} == {tf.bfloat16}
+    _assert_alike(outputs, _answers(name), 0.15)  # of the largest, over up to 50 layers
+
+
+@every_network
+def test_two_replicas_answer_as_one_device_does(name, two_replicas):
+    """In training, where each replica normalizes its own half, and by the folded network."""
+    with two_replicas.scope():
+        copy, folded = _network(name).copy(), _network(name).folded()
+    halves = tf.split(tf.cast(EXAMPLES.images, tf.float32), 2)
+
+    @tf.function
+    def answers(images):
+        def replica(images):
+            part = images[tf.distribute.get_replica_context().replica_id_in_sync_group]
+            return copy(part, training=True)["logits"], folded(part, training=False)["logits"]
+
+        return two_replicas.run(replica, args=(images,))
+
+    trained, frozen = map(two_replicas.experimental_local_results, answers(tf.stack(halves)))
+    reference = _network(name).copy()
+    for half, part in enumerate(halves):
+        expected = reference(part, training=True)["logits"]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(trained[half], expected, atol=1e-3 * scale)
+        own = _answers(name)["logits"][4 * half : 4 * half + 4]
+        np.testing.assert_allclose(frozen[half], own, atol=1e-4 * np.abs(own).max())
+
+
+@every_network
+def test_tf_lite_file_answers_as_the_network_does(name, tmp_path):
+    """`export` itself raises where the largest error is above 1e-4 of the largest logit."""
+    network = _network(name)
+    report = export(network=network, test=EXAMPLES, workdir=tmp_path)
+    (file,) = report["files"]
+    assert file["agreement"] == 1.0
+    assert not any(op.startswith(("Flex", "CUSTOM")) for op in file["ops"])
+
+
+def test_channels_are_shuffled_as_two_interleaved_halves():
+    """The channel shuffle of two groups: 0 1 2 | 3 4 5 become 0 3 1 4 2 5 at every pixel."""
+    maps = np.arange(6, dtype=np.float32) + 10 * np.arange(4).reshape(1, 2, 2, 1)
+    shuffled = models.layers.ChannelShuffle()(maps)
+    np.testing.assert_array_equal(shuffled[0, 0, 0], [0, 3, 1, 4, 2, 5])
+    np.testing.assert_array_equal(shuffled[0, 1, 1], [30, 33, 31, 34, 32, 35])
+
+
+def test_depthwise_kernels_start_by_he_initialization_of_each_channel():
+    kernel = models.mobilenet_v2(10, width=2).get_layer("group4_unit2_depthwise").kernel.numpy()
+    assert kernel.shape == (3, 3, 1920, 1)
+    assert kernel.std() == pytest.approx(math.sqrt(2 / 9), rel=0.02)
+
+
+def test_mobilenet_groups_are_the_blocks_that_can_be_added():
+    """At each size those of its last width: 24 after 16, 32, 96 after 64, 320 after 160."""
+    network = models.mobilenet_v2(10, width=1)
+    shapes = [network.group(name).feature_shape for name in network.group_names]
+    assert shapes == [(16, 16, 24), (8, 8, 32), (4, 4, 96), (2, 2, 320)]
+    assert [len(network.group(name).features) for name in network.group_names] == [2, 3, 3, 1]
+
+
+def test_bottlenecks_stride_is_that_of_its_3x3_convolution():
+    network = models.resnet(50, 10)
+    assert network.get_layer("group2_block1_conv1").strides == (1, 1)
+    assert network.get_layer("group2_block1_conv2").strides == (2, 2)
+    assert network.get_layer("group2_block1_shortcut").strides == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("build", "arguments", "told"),
+    [
+        (models.cifar_resnet, {"depth": 18}, r"depth 6n\+2"),
+        (models.cifar_resnet, {"depth": 20, "width": 2}, "width 1 or 4"),
+        (models.resnet, {"depth": 20}, "depth 18, 34 or 50"),
+        (models.resnet, {"depth": 18, "stem": "big"}, "'cifar' or 'imagenet'"),
+        (models.vgg, {"depth": 16}, "8 or 13"),
+        (models.mobilenet_v2, {"width": 0}, "between 0.1 and 4"),
+        (models.mobilenet_v2, {"stem_stride": 4}, "stem_stride is 1 or 2"),
+        (models.shufflenet_v2, {"width": 1.5}, "0.5, 1.0 or 2.0"),
+    ],
+)
+def test_settings_that_no_such_network_has_are_told(build, arguments, told):
+    with pytest.raises(UserError, match=told):
+        build(num_classes=10, **arguments)
+
+
+def test_families_with_maps_of_the_same_sizes_go_together():
+    check_same_groups(_network("WRN_10_1"), _network("ResNet_8x4"))
+    check_same_groups(_network("ResNet_18_cifar"), _network("VGG_8"))
+
+
+def test_families_with_maps_of_other_sizes_are_told_which():
+    with pytest.raises(UserError, match="32, 16, 8 and of 32, 16, 8, 4"):
+        check_same_groups(_network("ResNet_8"), _network("VGG_8"))
+    with pytest.raises(UserError, match="32, 16, 8, 4 and of 16, 8, 4, 2"):
+        check_same_groups(_network("VGG_8"), _network("MobileNetV2_x0_5"))
