@@ -5,7 +5,7 @@ import sys
 
 from dfa_tf.commands.options import default_workdir
 from dfa_tf.comparison import runs
-from dfa_tf.comparison.cells import TABLES, shard_of
+from dfa_tf.comparison.cells import EXPERIMENTS, shard_of
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
 from dfa_tf.errors import UserError
@@ -22,15 +22,15 @@ def report(values, paths):
 
 
 def reproduce(values, arguments):
-    """Runs the cells of a table and reports them."""
-    if len(arguments) != 1 or arguments[0] not in TABLES:
-        raise UserError(f"name one of {', '.join(TABLES)}: reproduce table2 --scale=cpu")
-    (table,) = arguments
+    """Runs the cells of an experiment and reports them."""
+    if len(arguments) != 1 or arguments[0] not in EXPERIMENTS:
+        raise UserError(f"name one of {', '.join(EXPERIMENTS)}: reproduce table2 --scale=cpu")
+    (name,) = arguments
     root = pathlib.Path(values.workdir or f"runs/reproduce_{values.scale}")
     passed_on = [f"--strategy={values.strategy}"]
     passed_on += [f"--data_dir={values.data_dir}"] if values.data_dir else []
     reproduction = Reproduction(
-        table,
+        name,
         values.scale,
         range(values.seed, values.seed + values.seeds),
         root,
@@ -47,8 +47,8 @@ def reproduce(values, arguments):
         failure = error
     for pair, told in reproduction.report().items():
         print(told.text())
-        if told.finished:
-            _write(told, root / f"{table}_{pair}")
+        if told.finished or told.searches:
+            _write(told, root / f"{name}_{pair}")
     if failure:
         raise failure
 

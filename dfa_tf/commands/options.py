@@ -5,6 +5,8 @@ import textwrap
 
 from absl import flags
 
+from dfa_tf.comparison.cells import EXPERIMENTS, SCALES
+
 DEFAULT_CONFIG = "gin/digits.gin"
 
 DESCRIPTIONS = {
@@ -14,14 +16,14 @@ DESCRIPTIONS = {
     "export": "Writes the student as a SavedModel and TF Lite files and checks each against it. Distils first where there is no student.",
     "benchmark": "Times the steps of search and distillation in both precisions, beside the machine's own peak, on noise of the shape of the config's data set.",
     "report": "Tables and a figure of several distillations: mean and spread over seeds, by method. WORKDIRs, or folders that hold several; by default the one that --workdir or --gin_file names.",
-    "reproduce": "Runs a table of DFA's paper, table2 or table5, cell by cell, and reports it beside the paper's numbers. What is done is not run again.",
+    "reproduce": "Runs a table, a figure or an ablation of DFA's paper, run by run, and reports it, beside the paper's numbers where it has any. What is done is not run again.",
     "evaluate": "Accuracy of saved models on the config's test split: .keras, SavedModel and .tflite, given by their paths; by default all of the workdir.",
 }
 
 ARGUMENTS = {
     "evaluate": " [MODEL ...]",
     "report": " [WORKDIR ...]",
-    "reproduce": " table2|table5",
+    "reproduce": f" {'|'.join(EXPERIMENTS)}",
 }
 
 
@@ -71,7 +73,7 @@ def define(command):
         flags.DEFINE_string(
             "out",
             None,
-            "folder to write report.md, report.csv, accuracy.png and accuracy.pdf to",
+            "folder to write report.md, report.csv and the figures to, as .png and .pdf",
             **common,
         )
     if is_table:
@@ -91,7 +93,7 @@ def _define_reproduction(common):
     flags.DEFINE_enum(
         "scale",
         "cpu",
-        ["paper", "cpu"],
+        SCALES,
         "paper: its networks and schedules, for GPUs; cpu: WRN_28_2 to WRN_16_1 on a part of CIFAR-100, minutes a cell",
         **common,
     )

@@ -5,8 +5,10 @@ import dataclasses
 import io
 import statistics
 
+from dfa_tf.comparison.paper import Reference
 from dfa_tf.comparison.runs import FINISHED
-from dfa_tf.files import replacing, write_text
+from dfa_tf.comparison.searches import searches_of
+from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
 
 HEADING = (
@@ -24,13 +26,14 @@ HEADING = (
 class Report:
     """What `runs` say.
 
-    paper: {method: percent} to stand beside, under `paper_title`. order: of the methods.
+    reference: the paper's numbers to stand beside. order: of the rows. of_searches: whether it is
+    alpha that is asked for, and no accuracy.
     """
 
     runs: list
-    paper: dict | None = None
-    paper_title: str = "paper, %"
+    reference: Reference | None = None
     order: tuple = ()
+    of_searches: bool = False
 
     @property
     def finished(self):
@@ -46,8 +49,18 @@ class Report:
         return [f"{what}: {', '.join(paths)}" for what, paths in alike.items()]
 
     @property
+    def searches(self):
+        """The Searches that these runs distilled from, or made."""
+        runs = self.runs if self.of_searches else self.finished
+        of_own = [run for run in runs if self.of_searches or run.is_searched]
+        return searches_of((run.method, run) for run in of_own)
+
+    @property
     def notes(self):
         """What else to know: `unfinished`, and seeds that are there twice."""
+        if self.of_searches:
+            lacking = [str(run.path) for run in self.runs if not run.search]
+            return [f"no finished search in {', '.join(lacking)}"] if lacking else []
         twice = [
             f"one seed several times, of which one counts: {', '.join(str(run.path) for run in runs)}"
             for methods in self.settings().values()
@@ -66,7 +79,8 @@ class Report:
             tables.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
         for methods in tables.values():
             for method in list(methods):
-                methods |= _variants(method, methods.pop(method))
+                if not methods[method][0].row:
+                    methods |= _variants(method, methods.pop(method))
         place = {method: k for k, method in enumerate(self.order)}
         return {
             _title([run for runs in methods.values() for run in runs]): dict(
@@ -81,8 +95,11 @@ class Report:
     def rows(self, methods):
         """The rows of one table as texts, its heading first."""
         first = next(iter(methods.values()))[0]
-        paper = self.paper if first.metrics["dataset"] == "cifar100" else None
-        rows = [HEADING + ((self.paper_title,) if paper else ())]
+        paper, reference = None, self.reference
+        if reference and first.metrics["dataset"] == reference.dataset:
+            told = {runs[0].method for runs in methods.values()}
+            paper = reference.percent if told & set(reference.percent) else None
+        rows = [HEADING + ((f"paper, {reference.networks}, %",) if paper else ())]
         for teacher in _teachers(methods):
             rows.append((*teacher, *([_percent(paper.get("Teacher"))] if paper else [])))
         for method, runs in methods.items():
@@ -101,13 +118,15 @@ class Report:
 
     def text(self):
         """For the terminal."""
-        parts = [f"{title}\n{table(self.rows(m))}" for title, m in self.settings().items()]
+        settings = {} if self.of_searches else self.settings()
+        parts = [f"{title}\n{table(self.rows(m))}" for title, m in settings.items()]
+        parts += [self.searches.text()] if self.of_searches and self.searches else []
         return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
 
     def markdown(self):
-        parts = [
-            f"{title}\n\n{markdown_table(self.rows(m))}" for title, m in self.settings().items()
-        ]
+        settings = {} if self.of_searches else self.settings()
+        parts = [f"{title}\n\n{markdown_table(self.rows(m))}" for title, m in settings.items()]
+        parts += [self.searches.markdown()] if self.searches else []
         notes = "\n".join(f"- {line}" for line in self.notes)
         return "\n\n".join([*parts, *([f"To note:\n\n{notes}"] if notes else []), ""])
 
@@ -133,20 +152,37 @@ class Report:
         return stream.getvalue()
 
     def write(self, folder):
-        """FOLDER/report.md, report.csv, and accuracy.png and .pdf where there is a curve."""
-        from dfa_tf.figures import accuracy_curves  # matplotlib is slow to import
+        """FOLDER/report.md, and as .png and .pdf: the accuracy as bars and over the steps, with
+        report.csv; and alpha over the searches, where there are any."""
+        from dfa_tf import figures  # matplotlib is slow to import
 
         write_text(folder / "report.md", self.markdown())
-        write_text(folder / "report.csv", self.csv())
-        curves = {
-            title: {m: [run.metrics["curve"] for run in runs] for m, runs in methods.items()}
-            for title, methods in self.settings().items()
+        if self.searches:
+            self.searches.write(folder)
+        settings = {} if self.of_searches else self.settings()
+        if settings:
+            write_text(folder / "report.csv", self.csv())
+            curves = {
+                title: {m: [run.metrics["curve"] for run in runs] for m, runs in methods.items()}
+                for title, methods in settings.items()
+            }
+            figures.save(figures.accuracy_curves(curves), folder, "accuracy")
+            figures.save(figures.accuracy_bars(_ends(settings)), folder, "accuracy_bars")
+
+
+def _ends(settings):
+    """{title: {method: [accuracy after the last epoch, of each seed]}}."""
+    return {
+        title: {
+            m: [
+                run.metrics["last"]["accuracy"]
+                for run in {run.metrics["seed"]: run for run in runs}.values()
+                if run.metrics["last"]
+            ]
+            for m, runs in methods.items()
         }
-        if curves:
-            figure = accuracy_curves(curves)
-            for name in ("accuracy.png", "accuracy.pdf"):
-                with replacing(folder / name) as part:
-                    figure.savefig(part, dpi=150)
+        for title, methods in settings.items()
+    }
 
 
 def spread(fractions):

@@ -1,6 +1,7 @@
-"""Runs the cells of a table, one process each, and goes on where it was."""
+"""Runs the cells of an experiment, one process each, and goes on where it was."""
 
 import ctypes
+import dataclasses
 import os
 import pathlib
 import signal
@@ -11,7 +12,7 @@ import time
 import dfa_tf
 from dfa_tf import files
 from dfa_tf.comparison import paper, runs
-from dfa_tf.comparison.cells import SCALES, cells, flags, titles
+from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, cells, flags
 from dfa_tf.comparison.report import Report
 from dfa_tf.errors import Interrupted, UserError
 
@@ -27,16 +28,17 @@ class CellsFailed(Exception):
 
 
 class Reproduction:
-    """A table of the paper in one folder, which several processes or machines may share.
+    """An experiment in one folder, which several processes or machines may share.
 
-    table: of `cells.TABLES`. scale: of SCALES, by name. seeds: of each cell. root: the folder.
+    name: of `cells.EXPERIMENTS`. scale: of `cells.SCALES`. seeds: of each cell. root: the folder.
     only: rows, or all. shard: (k, n), this process takes each n-th cell from the k-th on.
-    gin_files, bindings: further ones for the teacher and all cells. passed_on: further flags for each command (--data_dir, ...).
+    gin_files, bindings: further ones for teachers and all cells. passed_on: further flags for each
+    command (--data_dir, ...).
     """
 
     def __init__(
         self,
-        table,
+        name,
         scale,
         seeds,
         root,
@@ -47,8 +49,8 @@ class Reproduction:
         bindings=(),
         passed_on=(),
     ):
-        self._table, self._scale = table, SCALES[scale]
-        self._cells = cells(table, self._scale, seeds, only)
+        self._experiment = EXPERIMENTS[name]
+        self._cells = cells(name, scale, seeds, only)
         self._root, self._shard = pathlib.Path(root), shard
         self._gin_files, self._bindings = list(gin_files), list(bindings)
         self._passed_on = list(passed_on)
@@ -69,7 +71,8 @@ class Reproduction:
         failed, began = [], time.monotonic()
         with _forwarding(self):
             if left:
-                self._teacher()
+                for pair in {PAIRS[cell.pair].teacher: cell.pair for cell in left}.values():
+                    self._teacher(PAIRS[pair])
                 files.write_json(self._root / RECORD, self._record)
             for count, cell in enumerate(left):
                 self._check_asked()
@@ -80,7 +83,7 @@ class Reproduction:
                     else ""
                 )
                 self._say(f"cell {count + 1} of {len(left)}: {cell.folder}{more}")
-                status = self._call("distill", cell.folder, self._arguments(cell))
+                status = self._call(self._experiment.command, cell.folder, self._arguments(cell))
                 if status == 2 and not count:  # what ails the first cell likely ails all
                     raise UserError(f"{cell.folder} cannot be run: see the line above")
                 if status:
@@ -94,27 +97,34 @@ class Reproduction:
         """{pair: Report} of what is there by now, of all shards."""
         return {
             pair: Report(
-                [runs.read(self._root / c.folder) for c in self._cells if c.pair == pair],
-                paper.numbers(of_paper),
-                f"paper, {paper.NETWORKS[of_paper]}, %",
-                titles(self._table),
+                [
+                    dataclasses.replace(runs.read(self._root / c.folder), row=c.row.title)
+                    for c in self._cells
+                    if c.pair == pair
+                ],
+                paper.REFERENCES[PAIRS[pair].paper],
+                tuple(row.title for row in self._experiment.rows),
+                self._experiment.command == "search",
             )
-            for pair, of_paper in self._scale.paper.items()
+            for pair in dict.fromkeys(cell.pair for cell in self._cells)
         }
 
     def _is_done(self, cell):
-        return (self._root / cell.folder / "distill" / "student.keras").exists()
+        return (self._root / cell.folder / self._experiment.artifact).exists()
 
     def _arguments(self, cell):
-        teacher = [
-            "teacher=@keras_file",
-            f'keras_file.path="{(self._root / "teacher/teacher/model.keras").resolve()}"',
-        ]
-        return cell.arguments(self._scale) + flags(self._gin_files, [*teacher, *self._bindings])
+        path = self._teacher_path(PAIRS[cell.pair]).resolve()
+        teacher = ["teacher=@keras_file", f'keras_file.path="{path}"']
+        return cell.arguments(self._experiment.command) + flags(
+            self._gin_files, [*teacher, *self._bindings]
+        )
 
-    def _teacher(self):
-        """The shared teacher: the first shard trains it, the others wait for it."""
-        path = self._root / "teacher/teacher/model.keras"
+    def _teacher_path(self, pair):
+        return self._root / pair.teacher / "teacher/model.keras"
+
+    def _teacher(self, pair):
+        """The teacher that a pair's cells share: the first shard trains it, others wait for it."""
+        path = self._teacher_path(pair)
         if path.exists():
             return
         if self._shard[0] > 1:
@@ -123,10 +133,10 @@ class Reproduction:
                 time.sleep(WAIT_SECONDS)
                 self._check_asked()
             return
-        self._say("the teacher, once for all cells")
-        bindings = [*self._bindings, *self._scale.teacher_bindings]
-        arguments = flags([self._scale.teacher, *self._gin_files], bindings)
-        status = self._call("train_teacher", "teacher", arguments)
+        self._say(f"the teacher, once for all cells: {pair.teacher}")
+        bindings = [*self._bindings, *pair.teacher_bindings]
+        arguments = flags([pair.teacher_config, *self._gin_files], bindings)
+        status = self._call("train_teacher", pair.teacher, arguments)
         if status == 2:
             raise UserError("the teacher cannot be trained: see the line above")
         if status:

@@ -35,6 +35,7 @@ class Run:
     state: FINISHED, UNFINISHED or MISSING. metrics: what its metrics.json says, {} unless finished.
     teacher, search: what those stages' say, {} where there is none. bindings: {name: text} that it
     was run with, seed and places aside. note: what to tell of a run that is not finished.
+    row: the row of an experiment that it is a run of.
     """
 
     path: pathlib.Path
@@ -44,16 +45,22 @@ class Run:
     search: dict
     bindings: dict
     note: str = ""
+    row: str = ""
 
     @property
     def method(self):
-        """The method as tables call it."""
-        return titled(self.metrics["method"], self.metrics["aggregation"])
+        """The row that it belongs to: the method, as tables call it, unless `row` says another."""
+        return self.row or titled(self.metrics["method"], self.metrics["aggregation"])
+
+    @property
+    def is_searched(self):
+        """Whether its alpha comes of its own search."""
+        return self.metrics["aggregation"] == "search"
 
     @property
     def seconds(self):
         """Of the training, and of the search and the pretraining that the method needs."""
-        before = [self.search] if self.metrics["aggregation"] == "search" else []
+        before = [self.search] if self.is_searched else []
         phases = [self.metrics, *before, *self.metrics["pretraining"]]
         return sum(phase.get("seconds", 0) for phase in phases)
 

@@ -1,103 +1,122 @@
-"""What a person would rather look at than read."""
+"""The aggregation weights over the search: as heatmaps (the paper's Fig 4, left) and as lines."""
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
 from matplotlib.colors import PowerNorm
-from matplotlib.ticker import MaxNLocator
+
+from dfa_tf.figures.styles import line_style, panels
 
 
 def alpha_heatmap(alpha, steps_per_epoch=None):
+    """`alpha_heatmaps` of one search. alpha: an `Alpha` whose groups have histories."""
+    return alpha_heatmaps({_title(alpha): [alpha]}, steps_per_epoch)
+
+
+def alpha_heatmaps(searches, steps_per_epoch=None):
     """The weights of each group's features over the search (the paper's Fig 4, left).
 
-    alpha: an `Alpha` whose groups have histories. steps_per_epoch: to label epochs, not steps.
-    Returns a matplotlib figure: one panel a group, a row a feature, the last block on top,
-    darker for more weight, by its square root, so that small ones can be told apart; the final
-    weight stands at the right of its row.
+    searches: {title: [Alpha of each seed]}. steps_per_epoch: to label epochs, not steps.
+    Returns a matplotlib figure: for each title one row of panels, one panel a group, in it a row a
+    feature, the last block on top, darker for more weight, the mean over the seeds; by its square
+    root, so that small ones can be told apart. The final weight stands at the right of its row.
     """
-    count = len(alpha.groups)
-    rows = max(len(group.features) for group in alpha.groups)
-    figure = matplotlib.figure.Figure(
-        figsize=(3.6 * count + 1.0, 1.5 + 0.42 * rows), layout="constrained"
+    first = next(iter(searches.values()))[0]
+    most = max(len(group.features) for group in first.groups)
+    figure, axes = panels(
+        len(searches), len(first.groups), 3.6, 0.9 + 0.42 * most, extra=(1.0, 0.6)
     )
-    unit = "epoch" if steps_per_epoch else "step"
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for axis, group in zip(axes, alpha.groups, strict=True):
-        history = group.history or [[0, group.alpha]]
-        at = np.array([step for step, _ in history], float) / (steps_per_epoch or 1)
-        weights = np.array([weights for _, weights in history]).T
-        edges = _edges(at)
-        mesh = axis.pcolormesh(
-            edges,
-            np.arange(len(weights) + 1) + 0.5,
-            weights,
-            cmap="Greys",
-            norm=PowerNorm(0.5, 0, 1),
-        )
-        axis.set_title(f"{group.name}" if len(history) > 1 else f"{group.name} (not searched)")
-        axis.set_xlabel(f"{unit} of the group's search")
-        names = [feature.removeprefix(f"{group.name}_") for feature in group.features]
-        axis.set_yticks(range(1, len(weights) + 1), names, fontsize=8)
-        for row, weight in enumerate(group.alpha, start=1):
-            axis.annotate(
-                f"{weight:.2f}",
-                (1.02, row),
-                xycoords=axis.get_yaxis_transform(),
-                va="center",
-                fontsize=8,
-            )
-    figure.colorbar(mesh, ax=list(axes), label="weight alpha", pad=0.04)
-    figure.suptitle(_title(alpha), fontsize=10)
+    for row, (title, alphas) in zip(axes, searches.items(), strict=True):
+        for axis, *groups in zip(row, *(alpha.groups for alpha in alphas), strict=True):
+            mesh = _heatmap(axis, groups, steps_per_epoch)
+        if len(searches) > 1:
+            row[0].set_ylabel(_of_seeds(title, alphas))
+    figure.colorbar(mesh, ax=axes, label="weight alpha", pad=0.04)
+    figure.suptitle(_title(first) if len(searches) > 1 else next(iter(searches)), fontsize=10)
     return figure
 
 
-LINES = ("-", "--", ":", "-.")  # told apart in grey, with the markers
-MARKERS = "os^vD*Px<>hd"
+def alpha_trajectories(searches, steps_per_epoch=None):
+    """The weights of each group's features over the search, as lines.
 
-
-def accuracy_curves(settings):
-    """Test accuracy over the steps.
-
-    settings: {title: {method: [curve of each seed]}}, a curve being [[step, accuracy, loss], ...].
-    Returns a matplotlib figure: one panel a setting, one line a method, the mean over its seeds,
-    in the order in which they end.
+    Arguments as of `alpha_heatmaps`. Returns a matplotlib figure: panels as there, one line a
+    feature, the mean over the seeds, in a band of one standard deviation (n - 1) each way.
     """
-    count = len(settings)
-    figure = matplotlib.figure.Figure(figsize=(8.5, 4.8 * count), layout="constrained")
-    for axis, (title, methods) in zip(
-        figure.subplots(count, squeeze=False), settings.items(), strict=True
-    ):
-        _accuracy_panel(axis[0], title, methods)
+    first = next(iter(searches.values()))[0]
+    figure, axes = panels(len(searches), len(first.groups), 3.3, 2.5, extra=(1.4, 0.6))
+    handles = {}
+    for row, (title, alphas) in zip(axes, searches.items(), strict=True):
+        for axis, *groups in zip(row, *(alpha.groups for alpha in alphas), strict=True):
+            handles = max(handles, _lines(axis, groups, steps_per_epoch), key=len)
+        row[0].set_ylabel(f"{_of_seeds(title, alphas)}\nweight alpha")
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
+    figure.suptitle(_title(first), fontsize=10)
     return figure
 
 
-def _accuracy_panel(axis, title, methods):
-    lines = {}
-    for place, (method, curves) in enumerate(methods.items()):
-        curves = [np.array(curve, float) for curve in curves if curve]
-        if not curves:
-            continue
-        # Seeds of one setting are evaluated at the same steps; an odd one out is left out.
-        steps = curves[0][:, 0]
-        alike = [c[:, 1] for c in curves if len(c) == len(steps) and (c[:, 0] == steps).all()]
-        mean = 100 * np.mean(alike, 0)
-        label = f"{method} {mean[-1]:.1f}" + (f" (n = {len(alike)})" if len(alike) > 1 else "")
-        style = {
-            "linestyle": LINES[place % len(LINES)],
-            "marker": MARKERS[place % len(MARKERS)],
-            "color": matplotlib.colormaps["viridis"](0.85 * place / max(1, len(methods) - 1)),
-            "markersize": 4,
-            "linewidth": 1.3,
-        }
-        lines[label] = (mean[-1], axis.plot(steps, mean, label=label, **style)[0])
-    axis.set_title(title, fontsize=10)
-    axis.set_xlabel("step")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set_ylabel("test accuracy, %")
+def _heatmap(axis, groups, steps_per_epoch):
+    at, weights = _histories(groups, steps_per_epoch)
+    weights = weights.mean(0)
+    mesh = axis.pcolormesh(
+        _edges(at),
+        np.arange(len(weights) + 1) + 0.5,
+        weights,
+        cmap="Greys",
+        norm=PowerNorm(0.5, 0, 1),
+    )
+    group = groups[0]
+    axis.set_title(group.name if len(at) > 1 else f"{group.name} (not searched)")
+    axis.set_xlabel(f"{'epoch' if steps_per_epoch else 'step'} of the group's search")
+    axis.set_yticks(range(1, len(weights) + 1), _short_names(group), fontsize=8)
+    for row, weight in enumerate(np.mean([group.alpha for group in groups], 0), start=1):
+        axis.annotate(
+            f"{weight:.2f}",
+            (1.02, row),
+            xycoords=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+        )
+    return mesh
+
+
+def _lines(axis, groups, steps_per_epoch):
+    """Draws them. Returns {feature's name: line}."""
+    at, weights = _histories(groups, steps_per_epoch)
+    mean = weights.mean(0)
+    handles = {}
+    for place, name in enumerate(_short_names(groups[0])):
+        style = line_style(place, len(mean)) | {"markevery": 0.2, "label": name}
+        (handles[name],) = axis.plot(at, mean[place], **style)
+        if len(weights) > 1:
+            spread = weights[:, place].std(0, ddof=1)
+            axis.fill_between(
+                at,
+                mean[place] - spread,
+                mean[place] + spread,
+                color=style["color"],
+                alpha=0.15,
+                linewidth=0,
+            )
+    axis.set_title(groups[0].name, fontsize=9)
+    axis.set_ylim(-0.03, 1.03)
+    axis.set_xlabel(f"{'epoch' if steps_per_epoch else 'step'} of the group's search")
     axis.grid(color="0.9")
-    ranked = sorted(lines, key=lambda label: -lines[label][0])
-    handles = [lines[label][1] for label in ranked]
-    axis.legend(handles, ranked, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return handles
+
+
+def _histories(groups, steps_per_epoch):
+    """(where [T], weights [seeds, features, T]) of one group's searches, which log alike."""
+    histories = [group.history or [[0, group.alpha]] for group in groups]
+    steps = [step for step, _ in histories[0]]
+    alike = [h for h in histories if [step for step, _ in h] == steps]
+    weights = np.array([[weights for _, weights in history] for history in alike])
+    return np.array(steps, float) / (steps_per_epoch or 1), weights.transpose(0, 2, 1)
+
+
+def _short_names(group):
+    return [feature.removeprefix(f"{group.name}_") for feature in group.features]
+
+
+def _of_seeds(title, alphas):
+    return f"{title}\nn = {len(alphas)}" if len(alphas) > 1 else title
 
 
 def _title(alpha):

@@ -1,13 +1,17 @@
 """bin/report: hand-worked means and spreads, and nothing hidden."""
 
 import csv
+import dataclasses
 import io
 import json
 
 import pytest
 
+from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.comparison import paper, runs
 from dfa_tf.comparison.report import Report, spread
+
+PAPER = paper.Reference("A to B", "cifar100", {"KD": 73.35})
 
 
 def _workdir(folder, accuracy=None, *, method="kd", aggregation=None, seed=0, **changes):
@@ -59,11 +63,11 @@ def test_seeds_of_a_method_are_one_row(tmp_path):
     for seed, accuracy in enumerate((0.50, 0.52, 0.54)):
         _workdir(tmp_path / f"kd{seed}", accuracy, seed=seed)
     _workdir(tmp_path / "plain", 0.4, method="plain", aggregation="none", teacher=None)
-    rows = _rows(Report(runs.found([tmp_path]), paper={"KD": 73.35}))
+    rows = _rows(Report(runs.found([tmp_path]), reference=PAPER))
     assert rows["KD"]["n"] == "3"
     assert rows["KD"]["last epoch, %"] == "52.00 +- 2.00"
     assert rows["KD"]["best epoch, %"] == "53.00 +- 2.00"
-    assert rows["KD"]["paper, %"] == "73.35"
+    assert rows["KD"]["paper, A to B, %"] == "73.35"
     assert rows["Student"]["last epoch, %"] == "40.00"
     assert (rows["KD"]["parameters"], rows["KD"]["images/s"]) == ("1,234", "200")
 
@@ -113,11 +117,11 @@ def _bound(folder, **bindings):
 def test_runs_of_other_bindings_are_no_seeds_of_each_other(tmp_path):
     for name, tau in (("a", 4.0), ("b", 4.0), ("c", 8.0)):
         _bound(_workdir(tmp_path / name, 0.5, seed=ord(name)), kd__temperature=tau, kd__alpha=0.9)
-    report = Report(runs.found([tmp_path, tmp_path / "a"]), paper={"KD": 73.35})
+    report = Report(runs.found([tmp_path, tmp_path / "a"]), reference=PAPER)
     rows = _rows(report)
     assert set(rows) == {"KD (kd.temperature = 4.0)", "KD (kd.temperature = 8.0)"}
     assert rows["KD (kd.temperature = 4.0)"]["n"] == "2"  # a is counted once
-    assert rows["KD (kd.temperature = 8.0)"]["paper, %"] == "73.35"
+    assert rows["KD (kd.temperature = 8.0)"]["paper, A to B, %"] == "73.35"
     assert not report.notes
 
 
@@ -144,7 +148,7 @@ def test_workdir_that_has_only_a_teacher_is_named(tmp_path):
 
 def test_papers_numbers_stand_beside_the_papers_data_only(tmp_path):
     _workdir(tmp_path / "digits", 0.5, dataset="digits")
-    assert "paper, %" not in _rows(Report(runs.found([tmp_path]), paper={"KD": 73.35}))["KD"]
+    assert "paper, A to B, %" not in _rows(Report(runs.found([tmp_path]), reference=PAPER))["KD"]
 
 
 def test_unfinished_run_tells_the_phase_it_is_in(tmp_path):
@@ -175,7 +179,10 @@ def test_report_is_written_as_markdown_csv_and_a_figure(tmp_path):
     _workdir(tmp_path / "runs" / "half")
     Report(runs.found([tmp_path / "runs"])).write(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"report.md", "report.csv", "accuracy.png", "accuracy.pdf"}
+    figures = {
+        f"{name}.{kind}" for name in ("accuracy", "accuracy_bars") for kind in ("png", "pdf")
+    }
+    assert names == {"report.md", "report.csv", *figures}
     assert "| KD | 2 | 51.00 +- 1.41 |" in (tmp_path / "out" / "report.md").read_text()
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "report.csv").read_text())))
     told = {line["workdir"].rsplit("/", 1)[1]: line for line in lines}
@@ -186,7 +193,62 @@ def test_report_is_written_as_markdown_csv_and_a_figure(tmp_path):
 
 def test_papers_numbers_of_a_pair():
     """Table 2's last row is pair (3); Table 5 names its columns by the student."""
-    numbers = paper.numbers("pair3")
+    numbers = paper.REFERENCES["pair3"].percent
     assert (numbers["Student"], numbers["DFA"], numbers["Margin"]) == (73.42, 75.85, 75.51)
     assert (numbers["Random"], numbers["Last"], numbers["Average"]) == (74.25, 75.51, 74.11)
-    assert paper.numbers("pair1")["FitNets"] == 78.17
+    assert paper.REFERENCES["pair1"].percent["FitNets"] == 78.17
+    table4 = paper.REFERENCES["cinic10_pair2"].percent
+    assert (table4["Teacher"], table4["Student"], table4["DFA-T"]) == (86.14, 77.34, 79.45)
+
+
+def _searched(folder, last, seed=0):
+    """A workdir whose search ended with this weight of the last of two features."""
+    _workdir(folder, 0.5, method="dfa", aggregation="search", seed=seed)
+    group = GroupAlpha(
+        "group1",
+        ["group1_block1", "group1_block2"],
+        [0.0, 0.0],
+        [1 - last, last],
+        [[0, [0.01, 0.99]], [10, [1 - last, last]]],
+        [0.002, -0.002],
+        [-0.001, 0.003],
+    )
+    (folder / "search").mkdir()
+    Alpha("cifar100", "T", "S", seed, 10, [group]).save(folder / "search/alpha.json")
+    (folder / "search/metrics.json").write_text('{"seconds": 1.0}')
+
+
+def test_alpha_of_the_seeds_is_told_with_the_two_forces_that_move_it(tmp_path):
+    """.8 and .9 are .850 +- .071; gradients in thousandths."""
+    for seed, last in enumerate((0.8, 0.9)):
+        _searched(tmp_path / str(seed), last, seed)
+    report = Report(runs.found([tmp_path]))
+    heading, first, second = report.searches.rows()
+    assert first[:4] == ("DFA", "2", "group1", "block1")
+    told = dict(zip(heading, second, strict=True))
+    assert told["alpha"] == "0.850 +- 0.071"
+    assert told["loss gradient, 1e-3"] == "-2.000 +- 0.000"
+    assert told["decay, 1e-3"] == "3.000 +- 0.000"
+    assert "| DFA | 2 | group1 | block2 | 0.850 +- 0.071 |" in report.markdown()
+    report.write(tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"alpha_heatmap.png", "alpha_trajectories.pdf"} <= names
+
+
+def test_rows_of_an_experiment_are_not_told_apart_by_their_bindings(tmp_path):
+    for seed, weight in ((0, 1e-3), (1, 1e-4)):
+        folder = _workdir(tmp_path / str(seed), 0.5, seed=seed)
+        _bound(folder, **{"distill__aggregation": f'"/alpha_{weight}.json"'})
+    named = [dataclasses.replace(run, row="DFA-T") for run in runs.found([tmp_path])]
+    assert _rows(Report(named))["DFA-T"]["n"] == "2"
+
+
+def test_experiment_of_searches_tells_those_that_lack(tmp_path):
+    _searched(tmp_path / "done", 0.8)
+    both = [runs.read(tmp_path / name) for name in ("done", "gone")]
+    named = [dataclasses.replace(run, row="decay alone") for run in both]
+    report = Report(named, of_searches=True)
+    assert "decay alone  1  group1  block2" in report.text()
+    assert f"no finished search in {tmp_path / 'gone'}" in report.text()
+    report.write(tmp_path / "out")
+    assert not (tmp_path / "out" / "report.csv").exists()

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dfa_tf import config
-from dfa_tf.comparison.cells import SCALES, TABLES, Cell, cells, shard_of, titles
+from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, SCALES, cells, shard_of
 from dfa_tf.comparison.reproduce import Reproduction
 from dfa_tf.errors import UserError
 from tests.conftest import ROOT
@@ -27,43 +27,104 @@ SHORT = [
 ]
 
 
+def _titles(name):
+    return tuple(row.title for row in EXPERIMENTS[name].rows)
+
+
 def test_tables_have_the_papers_columns():
-    assert titles("table2")[:10] == (
+    assert _titles("table2")[:10] == (
         *("Student", "KD", "FitNets", "AT", "Jacobian", "FT", "AB", "SP", "Margin", "DFA"),
     )
-    assert titles("table5") == ("Student", "Random", "Last", "Average", "DFA")
+    assert _titles("table4") == ("Student", "AT", "SP", "Margin", "DFA", "DFA-T")
+    assert _titles("table5") == ("Student", "Random", "Last", "Average", "DFA")
+
+
+def _parse(cell, command):
+    """Reads the cell's config."""
+    given = cell.arguments(command)
+    files = [a.split("=", 1)[1] for a in given if a.startswith("--gin_file=")]
+    bindings = [a.split("=", 1)[1] for a in given if a.startswith("--gin_bindings=")]
+    config.parse(files, bindings)
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("table", TABLES)
-def test_every_cell_is_a_config_that_holds(table, scale):
-    for cell in cells(table, SCALES[scale], [0]):
-        given = cell.arguments(SCALES[scale])
-        files = [a.split("=", 1)[1] for a in given if a.startswith("--gin_file=")]
-        bindings = [a.split("=", 1)[1] for a in given if a.startswith("--gin_bindings=")]
-        config.parse(files, bindings)
-        aggregation = config.value("distill", "aggregation")
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_cell_is_a_config_that_holds(name, scale):
+    """Its method and its aggregation; alpha is searched but in the rows that say another."""
+    without_search = {"student": "none", "random": "random", "last": "last", "average": "average"}
+    for cell in cells(name, scale, [0]):
+        _parse(cell, EXPERIMENTS[name].command)
         (method,) = config.value("distill", "methods")
-        if cell.row in ("random", "last", "average", "student"):
-            assert aggregation == {"student": "none"}.get(cell.row, cell.row)
-            assert method.name == "dfa"
+        aggregation = config.value("distill", "aggregation")
+        if cell.row.name == "dfa_t":
+            assert aggregation.startswith("gin/dfa_t_search")
         else:
-            assert (method.name, aggregation) == (cell.row, "search")
+            assert aggregation == without_search.get(cell.row.name, "search")
+        known = cell.row.name in config.METHODS
+        assert method.name == (cell.row.name if known else "dfa")
 
 
-def test_paper_scale_is_table_1():
+@pytest.mark.parametrize("name", ["fig4-right", "student-loss", "gamma", "init", "fig4-left"])
+def test_rows_of_an_ablation_differ_in_what_it_is_about(name):
+    """From "dfa", in one binding, or in the two weights of the bridge loss."""
+    about = {
+        "fig4-left": {"search/adam.weight_decay", "search.gamma_st", "search.gamma_ts"},
+        "fig4-right": {"search/adam.weight_decay"},
+        "student-loss": {"search.loss"},
+        "gamma": {"search.gamma_st"},
+        "init": {"search.initial"},
+    }[name]
+    found = {}
+    for cell in cells(name, "cpu", [0]):
+        if cell.row.name not in ("student", "last", "average"):
+            _parse(cell, EXPERIMENTS[name].command)
+            found[cell.row.name] = config.settings("search", "distill")
+    before = found.pop("dfa")
+    for settings in found.values():
+        differing = {n for n in settings if settings[n] != before[n]}
+        assert differing
+        assert differing <= about
+
+
+def test_lambdas_are_those_of_figure_4():
+    found = []
+    for cell in cells("fig4-right", "cpu", [0]):
+        _parse(cell, "distill")
+        found.append(config.value("search", "beta_optimizer").weight_decay)
+    assert found == [0, 1e-5, 1e-4, 1e-3]
+
+
+def test_paper_scale_is_tables_1_and_4():
     students = {}
-    for pair in SCALES["paper"].pairs:
-        files = [a.split("=")[1] for a in Cell("kd", pair, 0).arguments(SCALES["paper"])[:2]]
-        config.parse(files, [])
+    for cell in cells("table2", "paper", [0], ["kd"]):
+        _parse(cell, "distill")
         found = [config.gin.query_parameter(f"student/wide_resnet.{n}") for n in ("depth", "width")]
-        students[pair] = tuple(found)
+        students[cell.pair] = tuple(found)
         assert config.value("distill", "epochs") == 200
     assert students == {"pair1": (16, 4), "pair2": (28, 2), "pair3": (16, 2)}
+    widths = {}
+    for cell in cells("table4", "paper", [0], ["at"]):
+        _parse(cell, "distill")
+        widths[cell.pair] = tuple(
+            config.gin.query_parameter(f"{role}/shufflenet_v2.width")
+            for role in ("teacher", "student")
+        )
+        assert config.value("distill", "epochs") == 140
+        assert config.value("distill", "batch_size") == 96
+        assert config.value("search", "epochs") == 5
+    assert list(widths.values()) == [(2.0, 1.0), (2.0, 0.5), (1.0, 0.5)]
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_pairs_that_share_a_teacher_name_the_same(pair):
+    config.parse([PAIRS[pair].config], [])
+    own = config.settings("teacher", "train_teacher")
+    config.parse([PAIRS[pair].teacher_config], [])
+    assert config.settings("teacher", "train_teacher") == own
 
 
 def test_shards_share_the_cells_without_overlap():
-    whole = cells("table2", SCALES["cpu"], range(3))
+    whole = cells("table2", "cpu", range(3))
     shared = [cell for k in range(4) for cell in whole[k::4]]
     assert sorted(map(str, shared)) == sorted(map(str, whole))
     assert shard_of("2/3") == (2, 3)
@@ -74,7 +135,7 @@ def test_shards_share_the_cells_without_overlap():
 
 def test_row_that_is_none_is_told():
     with pytest.raises(UserError, match="table5 has no row 'kd'"):
-        cells("table5", SCALES["cpu"], [0], ["kd"])
+        cells("table5", "cpu", [0], ["kd"])
 
 
 def test_folder_of_another_reproduction_is_refused(tmp_path):

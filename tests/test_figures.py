@@ -1,0 +1,66 @@
+"""Figures show the numbers they are given, with names, units and spreads."""
+
+import numpy as np
+import pytest
+
+from dfa_tf import figures
+from dfa_tf.alpha import Alpha, GroupAlpha
+
+
+def _alpha(last, seed=0):
+    """Two groups of two features; their alpha goes from .99 for the last to `last`."""
+    history = [[0, [0.01, 0.99]], [10, [0.3, 0.7]], [20, [1 - last, last]]]
+    groups = [
+        GroupAlpha(name, [f"{name}_block1", f"{name}_block2"], [], [1 - last, last], history)
+        for name in ("group1", "group2")
+    ]
+    return Alpha("cifar100", "WRN_28_2", "WRN_16_1", seed, 20, groups)
+
+
+def test_bars_are_means_with_a_whisker_of_one_deviation_and_a_dot_a_seed():
+    figure = figures.accuracy_bars({"one": {"KD": [0.50, 0.52, 0.54], "DFA": [0.6]}})
+    (axis,) = figure.axes
+    bars = axis.containers[0]
+    assert [bar.get_height() for bar in bars] == pytest.approx([52.0, 60.0])
+    (whiskers,) = axis.containers[1].lines[2]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    assert ends == [pytest.approx([50.0, 54.0]), pytest.approx([60.0, 60.0])]
+    dots = [line.get_ydata().tolist() for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([50, 52, 54]), pytest.approx([60])]
+    assert axis.get_ylabel() == "test accuracy, %"
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["KD\nn = 3", "DFA\nn = 1"]
+
+
+def test_heatmap_has_the_mean_over_seeds_and_the_final_weight_beside_each_row():
+    figure = figures.alpha_heatmaps({"a": [_alpha(0.5), _alpha(0.7)], "b": [_alpha(0.9)]})
+    panels = [axis for axis in figure.axes if axis.get_xlabel()]
+    assert len(panels) == 4
+    cells = np.asarray(panels[0].collections[0].get_array())
+    np.testing.assert_allclose(cells, [[0.01, 0.3, 0.4], [0.99, 0.7, 0.6]])
+    assert [text.get_text() for text in panels[0].texts] == ["0.40", "0.60"]
+    assert panels[0].get_ylabel() == "a\nn = 2"
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["block1", "block2"]
+    assert panels[0].get_xlabel() == "step of the group's search"
+
+
+def test_trajectories_are_means_in_a_band_of_one_deviation():
+    figure = figures.alpha_trajectories({"a": [_alpha(0.5), _alpha(0.7)]})
+    axis = figure.axes[0]
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), [0.99, 0.7, 0.6])
+    np.testing.assert_array_equal(axis.lines[1].get_xdata(), [0, 10, 20])
+    band = axis.collections[1].get_paths()[0].vertices
+    at_end = band[band[:, 0] == 20, 1]
+    deviation = np.std([0.5, 0.7], ddof=1)
+    assert (at_end.min(), at_end.max()) == pytest.approx((0.6 - deviation, 0.6 + deviation))
+
+
+def test_lines_differ_without_colour():
+    figure = figures.alpha_trajectories({"a": [_alpha(0.5)]})
+    styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(styles) == 2
+
+
+def test_figures_are_written_as_picture_and_as_vectors(tmp_path):
+    figures.save(figures.accuracy_bars({"one": {"KD": [0.5]}}), tmp_path, "bars")
+    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
