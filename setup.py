@@ -33,6 +33,7 @@ setup(
         "matplotlib",
         "tqdm",
         "scikit-learn",
+        "pillow",
         "scipy",
         "ai-edge-litert",
         "requests",
@@ -40,7 +41,7 @@ setup(
     ],
     extras_require={
         "gpu": ["tensorflow[and-cuda]>=2.20"],
-        "test": ["pytest", "pytest-xdist", "ruff"],
+        "test": ["dill", "pytest", "pytest-xdist", "ruff"],  # dill: for tfds.testing
         "benchmark": ["torch"],  # only benchmarks/ compares with it
     },
     entry_points={

@@ -19,6 +19,7 @@ VENV = ROOT / ".venv"
 OLDEST, NEWEST = (3, 10), (3, 13)  # of Python, that TensorFlow is built for
 OLDEST_PACKAGES = {"tensorflow": (2, 20), "keras": (3, 12)}
 MODULES = [
+    "PIL",
     "absl",
     "ai_edge_litert",
     "gin",

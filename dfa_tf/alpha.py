@@ -147,7 +147,7 @@ def fixed(kind, teacher, seed=0):
             alpha = odds / odds.sum()
         else:
             raise UserError(
-                f"distill.aggregation is 'search', 'last', 'average', 'random', 'none' or an alpha.json, not {kind!r}"
+                f"distill.aggregation is 'search', 'last', 'average', 'random', 'none', an alpha.json or the gin file of another search, not {kind!r}"
             )
         beta = np.log(np.maximum(alpha, 1e-30))
         groups.append(GroupAlpha(name, group.feature_names, beta.tolist(), alpha.tolist()))

@@ -5,6 +5,7 @@ import pytest
 
 from dfa_tf import config, methods
 from dfa_tf.errors import UserError
+from dfa_tf.stages.checks import check_same_groups
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.search import search
 from dfa_tf.stages.teacher import train_teacher
@@ -22,14 +23,34 @@ PAIR = ["teacher = @teacher/wide_resnet", "student = @student/wide_resnet"]
 def _made():
     """Stands in for the config's real set: (its task, a few made images)."""
     name = config.value("dataset", "name")
-    shape, classes = {"digits": ((8, 8, 1), 10), "cifar100": ((32, 32, 3), 100)}[name]
+    shape, classes = {
+        "digits": ((8, 8, 1), 10),
+        "cifar100": ((32, 32, 3), 100),
+        "cinic10": ((32, 32, 3), 10),
+    }[name]
     statistics = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1]}
     task = {"num_classes": classes, "image_shape": shape, **statistics}
     return task, made_examples(2 * classes, shape=shape, classes=classes)
 
 
 @pytest.mark.parametrize("path", WHOLE)
-def test_shipped_config_is_parsed_built_and_driven_for_two_steps(path, tmp_path):
+def test_shipped_config_is_parsed_and_built(path):
+    config.parse([path], [])
+    task, _ = _made()
+    teacher, student = (config.network(role, task, seed=1)[0] for role in config.NETWORKS)
+    check_same_groups(teacher, student)
+    assert config.settings("dataset", "train_teacher", "search", "distill", "runtime")
+
+
+DRIVEN = [path for path in WHOLE if "cinic10" not in path and "dfa_t" not in path]
+SHUFFLENETS = [  # which differ in their sizes alone
+    pytest.param(path, marks=pytest.mark.slow)
+    for path in ("gin/cinic10_pair3.gin", "gin/dfa_t_search_cpu.gin")
+]
+
+
+@pytest.mark.parametrize("path", [*DRIVEN, *SHUFFLENETS])
+def test_shipped_config_is_driven_for_two_steps(path, tmp_path):
     config.parse([path], [])
     task, made = _made()
     networks = {role: config.network(role, task, seed=1)[0] for role in config.NETWORKS}
@@ -103,6 +124,30 @@ def test_shipped_config_begins_with_its_command_and_what_to_expect(path):
     assert f"--gin_file={path}" in header
     assert "Cost:" in header
     assert "Expected" in header or "Result" in header
+
+
+@pytest.mark.parametrize("pair", [1, 2, 3])
+def test_papers_settings_are_what_cinic10_gin_binds(pair):
+    """DFA §4.2, its Table 4, and the rate that the search of ShuffleNetV2 takes."""
+    config.parse([f"gin/cinic10_pair{pair}.gin"], [])
+    found = config.arguments("search")
+    assert (found["epochs"], found["batch_size"]) == (5, 96)
+    assert found["beta_optimizer"] == Adam(1e-3, 0.5, 0.999, 1e-3)
+    assert found["optimizer"] == SGD(Cosine(0.01, 0.0), 0.9, True, 5e-4)
+    for stage in ("train_teacher", "distill"):
+        found = config.arguments(stage)
+        assert (found["epochs"], found["batch_size"]) == (140, 96)
+        assert found["optimizer"] == SGD(StepDecay(0.01, 0.1, (100, 120)), 0.9, True, 5e-4)
+    task, _ = _made()
+    widths = [config.network(role, task, seed=0)[0].name for role in config.NETWORKS]
+    assert (
+        widths
+        == {
+            1: ["ShuffleNetV2_x2", "ShuffleNetV2_x1"],
+            2: ["ShuffleNetV2_x2", "ShuffleNetV2_x0_5"],
+            3: ["ShuffleNetV2_x1", "ShuffleNetV2_x0_5"],
+        }[pair]
+    )
 
 
 def test_papers_settings_are_what_wrn_gin_binds():

@@ -10,13 +10,19 @@ import tensorflow as tf
 
 from dfa_tf import config, data, files
 from dfa_tf.benchmark.report import benchmark, cells
-from dfa_tf.commands.options import DEFAULT_CONFIG, default_workdir
+from dfa_tf.commands.options import DEFAULT_CONFIG, default_workdir, define
 from dfa_tf.commands.summary import export_table, summary
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA
 from dfa_tf.models.network import check_precision
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.checks import check_pair, check_same_groups, check_schedule, check_task
+from dfa_tf.stages.checks import (
+    check_pair,
+    check_same_features,
+    check_same_groups,
+    check_schedule,
+    check_task,
+)
 from dfa_tf.stages.distill import chosen_methods, derived_alpha, needs_alpha
 from dfa_tf.stages.evaluate import evaluate
 from dfa_tf.stages.export import export
@@ -37,11 +43,11 @@ def run(command, flags, arguments):
 class Pipeline:
     """The stages of one config, on one data set, in one workdir."""
 
-    def __init__(self, command, flags):
-        files = flags.gin_file or [DEFAULT_CONFIG]
-        config.parse(files, flags.gin_bindings or [])
+    def __init__(self, command, flags, strategy=None):
+        self._files = flags.gin_file or [DEFAULT_CONFIG]
+        config.parse(self._files, flags.gin_bindings or [])
         self._command, self._flags = command, flags
-        self._strategy = strategy_named(flags.strategy)
+        self._strategy = strategy or strategy_named(flags.strategy)
         self._is_chief = is_chief(self._strategy)
         self._workdir = default_workdir(flags)
         self._warn_of_slow_precision()
@@ -63,6 +69,7 @@ class Pipeline:
     def distill(self):
         """WORKDIR/distill, what it needs, the export and the summary."""
         self._check_ahead(*self._stages_of_distill())
+        self._transfer()
         student = self._student
         if self._is_chief:
             print(summary(self._workdir, self._flags.export and self._export(student)))
@@ -70,6 +77,7 @@ class Pipeline:
     def export(self):
         """WORKDIR/export, and what it needs."""
         self._check_ahead(*self._stages_of_distill())
+        self._transfer()
         student = self._student
         if self._is_chief:
             print(export_table(self._export(student), self._workdir / "export"))
@@ -124,6 +132,30 @@ class Pipeline:
             return ["distill"]
         return ["train_teacher", *(["search"] if self._needs_search() else []), "distill"]
 
+    def _names_other_search(self):
+        """Whether alpha is that of another config's search (DFA-T), which is named by its file."""
+        aggregation = config.value("distill", "aggregation")
+        return needs_alpha(self._methods) and str(aggregation).endswith(".gin")
+
+    def _transfer(self):
+        """Makes the search of another config, where one is named, beside this workdir; takes its alpha."""
+        if not self._names_other_search():
+            return
+        other = config.value("distill", "aggregation")
+        workdir = self._workdir.with_name(f"{self._workdir.name}_search")
+        self._say(f"distill: alpha comes of {other}, in {workdir}")
+        flags = define("search")
+        given = [f"--{name}={self._flags[name].value}" for name in ("seed", "strategy", "data_dir")]
+        given = [flag for flag in given if not flag.endswith("=None")]
+        flags(["search", f"--gin_file={other}", f"--workdir={workdir}", *given])
+        own, _ = config.network("teacher", self._dataset.task, seed=0)
+        search = Pipeline("search", flags, self._strategy)
+        there, _ = config.network("teacher", search._dataset.task, seed=0)
+        check_same_features(there, own, other)
+        search.search()
+        taken = f'distill.aggregation="{workdir / "search/alpha.json"}"'
+        config.parse(self._files, [*(self._flags.gin_bindings or []), taken])
+
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""
         dataset = self._dataset
@@ -147,7 +179,7 @@ class Pipeline:
         takes_alpha = "distill" in stages and needs_alpha(self._methods)
         if "search" in stages or takes_alpha:
             check_same_groups(teacher, student)
-        if takes_alpha and not self._needs_search():
+        if takes_alpha and not (self._needs_search() or self._names_other_search()):
             derived_alpha(config.value("distill", "aggregation"), teacher)
         for stage in stages:
             optimizers = ["optimizer", "beta_optimizer"] if stage == "search" else ["optimizer"]

@@ -12,8 +12,8 @@ from dfa_tf.data.pipeline import Augmentation
 class Dataset:
     """Labelled images of one kind.
 
-    train, test: examples. validation: examples where the set has an official part, else None.
-    class_names: by label. mean, std: per channel, as fractions of 255.
+    train, test: examples. search_parts: the official (training, validation) parts, where the set
+    has them, else None. class_names: by label. mean, std: per channel, as fractions of 255.
     validation_fraction: of the training part, where there is no official validation part.
     """
 
@@ -24,7 +24,7 @@ class Dataset:
     mean: tuple
     std: tuple
     augmentation: Augmentation = Augmentation()
-    validation: Examples | StreamedExamples | None = None
+    search_parts: tuple | None = None
     validation_fraction: float = 0.3
 
     @property
@@ -49,8 +49,8 @@ class Dataset:
     def search_split(self, seed):
         """(train, validation) for the search (DFA §4.1): the official parts where there are two,
         else the training part cut class by class."""
-        if self.validation is not None:
-            return self.train, self.validation
+        if self.search_parts is not None:
+            return self.search_parts
         return stratified_split(self.train, self.validation_fraction, seed)
 
 

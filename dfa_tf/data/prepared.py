@@ -1,6 +1,7 @@
 """Image classification sets of TensorFlow Datasets, by name."""
 
 import difflib
+import functools
 import os
 import pathlib
 
@@ -9,6 +10,7 @@ import requests
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from dfa_tf.data import cinic10, image_folder
 from dfa_tf.data.dataset import Dataset, pixel_statistics
 from dfa_tf.data.examples import read_into_memory, read_labels
 from dfa_tf.errors import UserError, first_line
@@ -18,18 +20,30 @@ CIFAR_STATISTICS = (
     (125.3 / 255, 123.0 / 255, 113.9 / 255),
     (63.0 / 255, 62.1 / 255, 66.7 / 255),
 )
+STATISTICS = {
+    "cifar10": CIFAR_STATISTICS,
+    "cifar100": CIFAR_STATISTICS,
+    "cinic10": cinic10.STATISTICS,
+}
 
 
-def prepared(name, data_dir=None, image_size=None, in_memory=None):
+def prepared(
+    name, data_dir=None, image_size=None, in_memory=None, source=None, train_with_validation=False
+):
     """The TFDS set `name`, downloaded and prepared first where it is not.
+
+    name: of a set of TFDS, "cinic10", or "folder:PATH" for a folder of images (see
+        `class_folders`), or an archive of one.
 
     data_dir: TFDS's folder; None for TFDS_DATA_DIR, then ~/tensorflow_datasets.
     image_size: (height, width) to resize to; None keeps the set's own, where it has one size.
     in_memory: hold decoded images; None for where they fit into half of the free memory.
+    source: of CINIC-10, see `Cinic10`. train_with_validation: whether students and teachers learn
+        from the official validation part too, where there is one.
     Raises UserError for an unknown name, a set that is no image classification, one that cannot
     be had, or one whose images differ in size without `image_size`.
     """
-    builder = _prepared_builder(name, data_dir)
+    builder = _prepared_builder(name, data_dir, source)
     shape, _ = _outline(builder, name, image_size)
     image_key, label_key = _supervised_keys(builder)
     features = builder.info.features
@@ -37,20 +51,19 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
     if "train" not in splits or not {"test", "validation"} & set(splits):
         raise UserError(f"{name} has the splits {', '.join(splits)}: it needs train and test")
     test = "test" if "test" in splits else "validation"
+    official = test == "test" and "validation" in splits
+    whole = ["train", *(["validation"] if official else [])]
     if in_memory is None:
-        count = splits["train"].num_examples + splits[test].num_examples
+        count = sum(splits[split].num_examples for split in {*whole, test})
         in_memory = count * int(np.prod(shape)) < _free_memory() / 2
 
-    def source(split):
-        def pairs():
-            dataset = builder.as_dataset(
-                split=split,
-                shuffle_files=False,
-                decoders={image_key: tfds.decode.SkipDecoding()},
-            )
-            return dataset.map(lambda example: (example[image_key], example[label_key]))
-
-        return pairs
+    def source_of(split):
+        dataset = builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders={image_key: tfds.decode.SkipDecoding()},
+        )
+        return dataset.map(lambda example: (example[image_key], example[label_key]))
 
     def decode(image):
         image = features[image_key].decode_example(image)
@@ -59,15 +72,31 @@ def prepared(name, data_dir=None, image_size=None, in_memory=None):
             image = tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
         return image
 
-    def examples(split):
-        if in_memory:
-            return read_into_memory(source(split), decode, shape, splits[split].num_examples)
-        return read_labels(source(split), decode, shape)
+    def examples(*parts):
+        def pairs():
+            first, *others = map(source_of, parts)
+            return functools.reduce(tf.data.Dataset.concatenate, others, first)
 
-    train = examples("train")
-    is_cifar = name in ("cifar10", "cifar100")
-    mean, std = CIFAR_STATISTICS if is_cifar else pixel_statistics(train)
-    return Dataset(name, train, examples(test), tuple(features[label_key].names), mean, std)
+        if in_memory:
+            count = sum(splits[part].num_examples for part in parts)
+            return read_into_memory(pairs, decode, shape, count)
+        return read_labels(pairs, decode, shape)
+
+    both = examples(*whole)
+    train, validation = both, None
+    if official:
+        count = splits["train"].num_examples
+        train, validation = (both.select(part) for part in np.split(np.arange(len(both)), [count]))
+    mean, std = STATISTICS.get(name) or pixel_statistics(train)
+    return Dataset(
+        name,
+        both if train_with_validation else train,
+        examples(test),
+        tuple(features[label_key].names),
+        mean,
+        std,
+        search_parts=(train, validation) if official else None,
+    )
 
 
 def outline(name, data_dir=None, image_size=None):
@@ -90,9 +119,17 @@ def _outline(builder, name, image_size):
     return shape, features[label_key].num_classes
 
 
-def _builder(name, data_dir):
+def _builder(name, data_dir, source=None):
+    if source and name != "cinic10":
+        raise UserError(f"dataset.source is of cinic10, not of {name}: unbind it")
     try:
+        if name.startswith(image_folder.PREFIX):
+            return image_folder.image_folder(name.removeprefix(image_folder.PREFIX), data_dir)
+        if source:
+            return cinic10.Cinic10(source=source, data_dir=data_dir)
         return tfds.builder(name, data_dir=data_dir)
+    except UserError:
+        raise
     except tfds.core.DatasetNotFoundError as error:
         close = difflib.get_close_matches(name, ["digits", *tfds.list_builders()], n=3)
         hint = f"did you mean {' or '.join(close)}" if close else "see tfds.list_builders()"
@@ -101,8 +138,8 @@ def _builder(name, data_dir):
         raise UserError(f"the data set {name!r} cannot be opened: {first_line(error)}") from error
 
 
-def _prepared_builder(name, data_dir):
-    builder = _builder(name, data_dir)
+def _prepared_builder(name, data_dir, source):
+    builder = _builder(name, data_dir, source)
     _supervised_keys(builder)  # raises for what is not worth a download
     if not builder.is_prepared():
         mend = "name its folder with --data_dir, or prepare it where there is a network"
@@ -110,6 +147,8 @@ def _prepared_builder(name, data_dir):
         _check_network(builder, f"{where} and its source cannot be reached: {mend}")
         try:
             builder.download_and_prepare()
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"{where} and preparing it failed ({first_line(error)}): {mend}"

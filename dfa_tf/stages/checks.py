@@ -28,6 +28,22 @@ def check_same_groups(teacher, student):
         )
 
 
+def check_same_features(searched, teacher, source):
+    """Raises UserError unless alpha of the one teacher has a weight for each feature of the other.
+
+    source: where the search of `searched` comes from.
+    """
+    counts = [
+        [len(network.group(name).features) for name in network.group_names]
+        for network in (searched, teacher)
+    ]
+    if counts[0] != counts[1]:
+        told = " and ".join(", ".join(map(str, each)) for each in counts)
+        raise UserError(
+            f"alpha goes from group to group of as many features: {searched.name} of {source} and {teacher.name} have groups of {told}"
+        )
+
+
 def _sizes(network):
     """(height, width) of each group's features."""
     return [network.group(name).feature_shape[:2] for name in network.group_names]

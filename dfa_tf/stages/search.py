@@ -3,11 +3,10 @@
 import functools
 import json
 
-from dfa_tf import files
+from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.data.pipeline import Augmentation, training_batches
 from dfa_tf.errors import UserError
-from dfa_tf.figures import alpha_heatmap
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
@@ -22,7 +21,7 @@ from dfa_tf.training.loop import Loop, Phase, Runtime
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, steps_of
 from dfa_tf.training.summaries import Summaries
 
-PICTURE = "alpha.png"
+PICTURE = "alpha"  # .png and .pdf
 
 
 def search(
@@ -107,7 +106,7 @@ def search(
     if not runtime.fresh and folder.is_finished():
         alpha = Alpha.load(folder.artifact)
         alpha.check_fits(teacher, folder.artifact)
-        if is_chief(strategy) and not (folder.path / PICTURE).exists():
+        if is_chief(strategy) and not (folder.path / f"{PICTURE}.png").exists():
             _draw(alpha, len(train) / batch_size, folder)
         return alpha
 
@@ -155,8 +154,7 @@ def search(
 
 
 def _draw(alpha, steps_per_epoch, folder):
-    with files.replacing(folder.path / PICTURE) as part:
-        alpha_heatmap(alpha, steps_per_epoch).savefig(part, dpi=120)
+    figures.save(figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, PICTURE, dpi=120)
 
 
 def _search_groups(
@@ -235,7 +233,9 @@ def _search_groups(
             pauses=[i * steps_per_group],
             on_pause=lambda step, group=group: record.told(group),
         )
-        summaries.figure("alpha", alpha_heatmap(record.alpha(), steps_per_epoch), journal["step"])
+        summaries.figure(
+            "alpha", figures.alpha_heatmap(record.alpha(), steps_per_epoch), journal["step"]
+        )
     facts = {
         "steps": journal["step"],
         "epochs": epochs * len(supernet.beta),
