@@ -6,7 +6,7 @@ The only file that imports gin. Configurables (defaults in the functions' own si
     teacher, student (macros)              @teacher/wide_resnet, @keras_file, ...
     wide_resnet  shufflenet_v2  ...        networks, see dfa_tf/models
     keras_file                             a network trained before
-    train_teacher  search  distill         the stages
+    train_teacher  search  distill  export  the stages
     dfa  kd  fitnets  at  ...              methods, for distill.methods: see gin/methods
     sgd  adam  step_decay  cosine          optimizers and schedules
     runtime                                logging and saving; changes no weight and no alpha
@@ -23,6 +23,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods import METHODS
 from dfa_tf.methods.method import ALPHA
 from dfa_tf.stages.distill import distill
+from dfa_tf.stages.export import export
 from dfa_tf.stages.search import search
 from dfa_tf.stages.teacher import train_teacher
 from dfa_tf.training import optimizers
@@ -32,6 +33,7 @@ DEFAULTS = "distill.methods = [@dfa()]"  # a binding, so that dfa's count and ar
 NETWORKS = ("teacher", "student")  # the macros that every config defines
 _GIVEN = ("network", "teacher", "student", "alpha", "train", "validation", "test", "workdir")
 _GIVEN += ("dataset", "augmentation", "seed", "runtime", "settings")
+_GIVEN += ("class_names", "command", "fresh", "ladder")
 _OF_DATA = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
 
 
@@ -51,6 +53,7 @@ _register(data.load, "dataset", ("data_dir",))
 _register(train_teacher, "train_teacher", _GIVEN)
 _register(search, "search", _GIVEN)
 _register(distill, "distill", _GIVEN)
+_register(export, "export", _GIVEN)
 _register(Runtime, "runtime", ("strategy", "fresh", "quiet"))
 for _name, _builder in models.NETWORKS.items():
     _register(_builder, _name, _OF_DATA)
@@ -61,6 +64,14 @@ _register(optimizers.SGD, "sgd")
 _register(optimizers.Adam, "adam")
 _register(optimizers.StepDecay, "step_decay")
 _register(optimizers.Cosine, "cosine")
+
+
+class Settings(dict):
+    """{binding: value as text}. unbound: those that are at their defaults."""
+
+    def __init__(self):
+        super().__init__()
+        self.unbound = set()
 
 
 def shipped_folder():
@@ -149,14 +160,16 @@ def settings(*roots, without=()):
     roots: configurables and macros that the stage uses, by name. References are followed.
     without: bindings that this stage does not depend on.
     """
-    found = {}
+    found = Settings()
     for root in roots:
         if root in NETWORKS:
             found[root] = repr(_macro(root))
             _collect(_macro(root), found)
         else:
             _collect_bindings((), root, found)
-    return {name: text for name, text in found.items() if name not in without}
+    for name in without:
+        found.pop(name, None)
+    return found
 
 
 def _call(scopes, name, given):
@@ -195,7 +208,9 @@ def _collect_bindings(scopes, name, found):
             _collect(value, found)
         elif spec.default is not inspect.Parameter.empty:
             plain = isinstance(spec.default, int | float | str | bool | tuple | list | type(None))
-            found[key if plain else f"# default {key}"] = repr(spec.default)
+            key = key if plain else f"# default {key}"
+            found[key] = repr(spec.default)
+            found.unbound.add(key)
 
 
 def _resolved(value):

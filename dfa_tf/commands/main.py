@@ -4,13 +4,13 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
 import traceback
 
 from absl import flags, logging
 
 from dfa_tf.commands import options
 from dfa_tf.errors import Interrupted, UserError
+from dfa_tf.quiet import quiet_libraries
 
 MENDABLE, FAILED = 2, 1
 
@@ -42,7 +42,10 @@ def run(command, argv):
 
             getattr(compare, command)(values, rest)
             return 0
-        with contextlib.nullcontext() if values.debug else _quiet_start():
+        # What its libraries log as they start no setting of theirs can keep back.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+        with contextlib.nullcontext() if values.debug else quiet_libraries():
             import tensorflow as tf
 
             from dfa_tf.commands import pipeline
@@ -80,7 +83,7 @@ def _parse(values, argv):
 
 def _stop_on_signals(command):
     """Ends at once on SIGTERM and SIGINT; the training loop, where it runs, saves first."""
-    stderr = os.dup(2)  # which stays, whatever `_quiet_start` does with the other
+    stderr = os.dup(2)  # which stays, whatever `quiet_libraries` does with the other
 
     def stop(signum, frame):
         os.write(stderr, f"{command}: stopped; the same command goes on from here\n".encode())
@@ -88,26 +91,3 @@ def _stop_on_signals(command):
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
-
-
-@contextlib.contextmanager
-def _quiet_start():
-    """Keeps back what TensorFlow's libraries log as they start, which no setting of theirs can.
-
-    Should the start fail, all of it is shown.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import shlex
 import sys
 
 import tensorflow as tf
@@ -25,7 +26,6 @@ from dfa_tf.stages.checks import (
 )
 from dfa_tf.stages.distill import chosen_methods, derived_alpha, needs_alpha
 from dfa_tf.stages.evaluate import evaluate
-from dfa_tf.stages.export import export
 from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.tables import table
 from dfa_tf.training.devices import is_chief, strategy_named
@@ -80,7 +80,7 @@ class Pipeline:
         self._transfer()
         student = self._student
         if self._is_chief:
-            print(export_table(self._export(student), self._workdir / "export"))
+            print(export_table(self._export(student), self._workdir))
 
     def evaluate(self, paths):
         """Accuracy of saved models on the test split; without paths, of all in the workdir."""
@@ -258,8 +258,20 @@ class Pipeline:
             )
 
     def _export(self, student):
-        fresh = self._command == "export" and self._flags.fresh
-        return export(network=student, test=self._dataset.test, workdir=self._workdir, fresh=fresh)
+        """The whole ladder for `export`; `distill` makes what is quick, and keeps what is there."""
+        is_asked = self._command == "export"
+        quick = {} if is_asked else {"ladder": ("float32",)}
+        return config.call(
+            "export",
+            network=student,
+            test=self._dataset.test,
+            train=self._dataset.train,
+            class_names=self._dataset.class_names,
+            workdir=self._workdir,
+            command=shlex.join([self._command, *sys.argv[1:]]),
+            fresh=is_asked and self._flags.fresh,
+            **quick,
+        )
 
     def _runtime(self, stage):
         quiet = not self._is_chief
@@ -285,7 +297,9 @@ class Pipeline:
         without = ["dataset.in_memory"]
         if "search" not in roots:
             without.append("dataset.validation_fraction")
-        return config.settings(*roots, without=without) | {"# flag --seed": str(self._flags.seed)}
+        settings = config.settings(*roots, without=without)
+        settings["# flag --seed"] = str(self._flags.seed)
+        return settings
 
     def _seed(self, purpose):
         return derived_seed(self._flags.seed, purpose)

@@ -29,7 +29,7 @@ def summary(workdir, exported=None):
     path = workdir / "distill/student.keras"
     rows.append(_row(f"student {student['student']}, {how}", student, path))
     for file in exported["files"] if exported else ():
-        size = f"{file['bytes'] / 1e6:.2f} MB"
+        size = _size(file["bytes"])
         name = f"  {file['path'].removesuffix('.tflite').removeprefix('student_')} TF Lite"
         rows.append(
             (name, f"{file['accuracy']:.4f}", "", size, str(workdir / "export" / file["path"]))
@@ -37,23 +37,53 @@ def summary(workdir, exported=None):
     return table(rows)
 
 
-def export_table(report, folder):
-    """What an export holds, as a table."""
-    rows = [("", "size", "accuracy", "agreement", "largest error", "1 thread, median", "file")]
+def export_table(report, workdir):
+    """What an export holds, as a table, the teacher's row first."""
+    folder = workdir / "export"
+    heading = (
+        "",
+        "size",
+        "accuracy",
+        "agreement",
+        "largest error",
+        "1 thread, ms",
+        "2 threads, ms",
+    )
+    rows = [(*heading, "outside XNNPACK", "file")]
+    teacher = read_json(workdir / "teacher/metrics.json")
+    path = workdir / "teacher/model.keras"
+    if teacher.get("last") and path.exists():
+        accuracy = f"{teacher['last']['accuracy']:.4f}"
+        rows.append(("teacher", _size(path.stat().st_size), accuracy, *[""] * 5, str(path)))
+    path = workdir / "distill/student.keras"
+    if path.exists():
+        accuracy = f"{report['keras']['accuracy']:.4f}"
+        rows.append(("student", _size(path.stat().st_size), accuracy, *[""] * 5, str(path)))
     for file in [report["saved_model"], *report["files"]]:
-        latency = file.get("latency_ms")
+        times = file.get("latency_ms")
+        outside = file.get("outside_xnnpack")
         rows.append(
             (
                 file["path"].removesuffix(".tflite"),
-                f"{file['bytes'] / 1e6:.2f} MB",
+                _size(file["bytes"]),
                 f"{file['accuracy']:.4f}",
                 f"{file['agreement']:.2%}",
                 f"{file['max_abs_error']:.1e}",
-                f"{latency['threads_1']['median']:.3f} ms" if latency else "",
+                *(
+                    f"{times[f'threads_{n}']['median']:.3f}, p90 {times[f'threads_{n}']['p90']:.3f}"
+                    if times
+                    else ""
+                    for n in (1, 2)
+                ),
+                "" if outside is None else ", ".join(outside) or "none",
                 str(folder / file["path"]),
             )
         )
     return table(rows)
+
+
+def _size(count):
+    return f"{count / 1e6:.2f} MB"
 
 
 def _row(name, metrics, path):

@@ -1,7 +1,9 @@
 """Networks that expose group features."""
 
+from dfa_tf.models.files import load
+from dfa_tf.models.from_keras import from_keras
 from dfa_tf.models.mobilenet_v2 import mobilenet_v2
-from dfa_tf.models.network import Group, Network, from_spec, load
+from dfa_tf.models.network import Group, Network, from_spec
 from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.models.resnet import cifar_resnet, resnet
 from dfa_tf.models.shufflenet_v2 import shufflenet_v2
@@ -13,4 +15,13 @@ NETWORKS = {
     for builder in (wide_resnet, cifar_resnet, resnet, shufflenet_v2, mobilenet_v2, vgg)
 }
 
-__all__ = ["NETWORKS", "BatchNormalization", "Group", "Network", "from_spec", "load", *NETWORKS]
+__all__ = [
+    "NETWORKS",
+    "BatchNormalization",
+    "Group",
+    "Network",
+    "from_keras",
+    "from_spec",
+    "load",
+    *NETWORKS,
+]

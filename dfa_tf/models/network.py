@@ -2,19 +2,18 @@
 
 import dataclasses
 import functools
+import hashlib
 import inspect
 import json
-import os
-import zipfile
 
 import keras
 
-from dfa_tf import files
-from dfa_tf.errors import UserError, first_line
+from dfa_tf.errors import UserError
 from dfa_tf.models.layers import Affine
 
 # Keras dtype policies. Not float16: its range would need the loss to be scaled.
 PRECISIONS = ("float32", "mixed_bfloat16")
+LONGEST_SPEC = 1000  # letters of JSON that are told as they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +76,13 @@ class Network(keras.Model):
     def spec(self):
         """What rebuilds this network, weights aside: a fresh dict at each call."""
         return json.loads(self._spec)
+
+    @property
+    def description(self):
+        """What tells it from networks of another layout: the spec, or its digest where it is long."""
+        if len(self._spec) <= LONGEST_SPEC:
+            return self._spec
+        return f"{self.name} {hashlib.sha256(self._spec.encode()).hexdigest()[:16]}"
 
     @property
     def image_shape(self):
@@ -180,38 +186,6 @@ def check_precision(precision):
     """Raises UserError unless `precision` is one of PRECISIONS."""
     if precision not in PRECISIONS:
         raise UserError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")
-
-
-def load(path):
-    """The network in a `.keras` file.
-
-    Raises UserError where the file is missing, damaged or holds something else.
-    """
-    if not os.path.exists(path):
-        raise UserError(f"there is no file {path}: give a .keras file that this package saved")
-    if not zipfile.is_zipfile(path):
-        raise UserError(
-            f"{path} cannot be read as a network: it is cut short, or no .keras file; give one that this package saved"
-        )
-    try:
-        network = keras.saving.load_model(path, compile=False)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as a network ({first_line(error)}): give a .keras file that this package saved"
-        ) from error
-    if not isinstance(network, Network):
-        raise UserError(
-            f"{path} holds a {type(network).__name__}, not a network with groups: give a .keras file that this package saved"
-        )
-    return network
-
-
-def save(network, path):
-    """Saves a network as a `.keras` file, at once."""
-    with files.replacing(path) as part:
-        network.save(part)
 
 
 def _find_group(groups, name, network):

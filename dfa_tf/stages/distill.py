@@ -13,7 +13,8 @@ from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA
 from dfa_tf.methods.objective import pretraining_objective, student_objective
-from dfa_tf.models.network import Network, load, save
+from dfa_tf.models.files import load, save
+from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
@@ -171,7 +172,7 @@ def _alpha(alpha, methods, aggregation, teacher, seed):
 
 def _inputs(student, train, teacher, alpha):
     """What identifies the inputs of a distillation; teacher and alpha where it takes them."""
-    inputs = {"student": json.dumps(student.spec), "train": train.description}
+    inputs = {"student": student.description, "train": train.description}
     if teacher:
         inputs["teacher"] = fingerprint(teacher)
     if alpha:

@@ -1,25 +1,25 @@
 """The student as files that need nothing of this package: SavedModel and TF Lite."""
 
-import collections
-import json
 import pathlib
 import shutil
 import sys
-import time
 
 import keras
 import numpy as np
-import tensorflow as tf
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from dfa_tf import files
+from dfa_tf.deployment.convert import INTEGER, LADDER, convert
+from dfa_tf.deployment.measure import latency, litert_benchmark, operations
+from dfa_tf.deployment.metadata import LABELS, About, with_metadata
+from dfa_tf.errors import UserError
 from dfa_tf.stages.folder import fingerprint, held
 from dfa_tf.stages.saved_models import classifier
+from dfa_tf.version import __version__
 
-MAX_ERROR = 1e-4  # of a logit, as a fraction of the largest one
-MIN_AGREEMENT = 0.99
+MAX_ERROR = 1e-4  # of a logit, as a fraction of the largest one; of float32 files
+MIN_AGREEMENT = 0.99  # of float32 and float16 files
+FLOATS = ("float32", "float16")
 BATCH = 100
-TIMED_RUNS = 50
 
 
 class ExportError(Exception):
@@ -28,73 +28,183 @@ class ExportError(Exception):
     told = True  # the message says it all: no traceback
 
 
-def export(*, network, test, workdir, fresh=False):
-    """Writes the network's SavedModel and float32 TF Lite file, and checks both against it.
+def export(
+    *,
+    network,
+    test,
+    workdir,
+    train=None,
+    class_names=None,
+    ladder=LADDER,
+    input_dtype="float32",
+    calibration_images=300,
+    max_loss=0.01,
+    command="dfa_tf.export",
+    fresh=False,
+):
+    """Writes the network's SavedModel and TF Lite files, and checks each against it.
 
     network: a Network; only its path from image to logits is exported. test: examples to check
-    on. Both files take `image` [B, H, W, C] float32, 0..255, and give `logits` and
-    `probabilities`, [B, classes] float32. What an export of the same weights left is kept, unless
-    `fresh`.
-    Writes WORKDIR/export and returns what export.json holds. Raises ExportError, leaving no such
-    file, where one disagrees with the network.
+    on. All files take raw pixels as `image` [B, H, W, C], 0..255, and give `logits` and
+    `probabilities` [B, classes].
+    train: examples, of which `calibration_images` set the ranges of the files in int8. class_names:
+        by label, written beside; by default the labels' numbers.
+    ladder: TF Lite files to make, of `convert.LADDER`.
+    input_dtype: "float32" or "uint8", of the SavedModel and of the files that compute in floats.
+    max_loss: fraction of accuracy that a file of int8 weights may lose.
+    command: that is run, to be told in the files.
+    What an export of the same weights in the same way left is kept, unless `fresh`.
+
+    Writes WORKDIR/export and returns what export.json holds. Raises UserError for arguments that
+    are not right, and ExportError, leaving no such file, where one disagrees with the network.
     """
+    _check(ladder, input_dtype, calibration_images, max_loss, train)
     folder = pathlib.Path(workdir) / "export"
-    student = fingerprint(network)
-    report = None if fresh else _finished(folder, student)
+    class_names = tuple(class_names or map(str, range(network.num_classes)))
+    made_with = {"student": fingerprint(network), "input_dtype": input_dtype}
+    if any(kind in INTEGER for kind in ladder):
+        made_with["calibration_images"] = calibration_images
+    report = None if fresh else _finished(folder, made_with, ladder)
     if report is None:
         with held(folder):
             print(f"export: {folder}", file=sys.stderr)
             _remove_outdated(folder)
-            report = {"student": student} | _export(network.copy("float32"), test, folder)
+            about = About(network.name, __version__, command, class_names, network.image_shape)
+            images = _calibration(train, calibration_images) if train is not None else None
+            job = _Export(folder, network.copy("float32"), test, input_dtype, images, about)
+            report = made_with | job.run(ladder, max_loss)
             files.write_json(folder / "export.json", report)
     return report
 
 
-def _export(network, test, folder):
-    logits = network.output["logits"]
+class _Export:
+    """The making of one export's files, each checked on the test images before it stands."""
+
+    def __init__(self, folder, network, test, input_dtype, calibration, about):
+        self._folder, self._test, self._about = folder, test, about
+        self._calibration = calibration
+        self._deployed = {dtype: _deployed(network, dtype) for dtype in {"float32", input_dtype}}
+        self._input_dtype = input_dtype
+        model = self._deployed["float32"]
+        self._expected = _answers(lambda x: model(x, training=False)["logits"].numpy(), test)
+
+    def run(self, ladder, max_loss):
+        """Makes all of them. Returns what export.json says of them."""
+        right = float(np.mean(self._expected.argmax(-1) == self._test.labels))
+        with files.replacing(self._folder / "saved_model") as part:
+            self._deployed[self._input_dtype].export(str(part), "tf_saved_model", verbose=False)
+            saved_model = self._compared(part)
+            self._check(self._folder / "saved_model", "float32", saved_model, right, max_loss)
+        described = [self._tflite(kind, right, max_loss) for kind in ladder]
+        files.write_text(self._folder / LABELS, "\n".join([*self._about.classes, ""]))
+        return {
+            "test_examples": len(self._test),
+            "keras": {"accuracy": right},
+            "saved_model": _described(self._folder / "saved_model") | saved_model,
+            "files": described,
+        }
+
+    def _tflite(self, kind, right, max_loss):
+        path = self._folder / f"student_{kind}.tflite"
+        source = self._folder / "saved_model"
+        with files.replacing(path) as part:
+            if kind in INTEGER and self._input_dtype != "float32":
+                # The converter wants floats to quantize.
+                source = part.parent / "of_floats"
+                self._deployed["float32"].export(str(source), "tf_saved_model", verbose=False)
+            model = convert(source, kind, self._calibration)
+            part.write_bytes(with_metadata(model, self._about))
+            compared = self._compared(part)
+            self._check(path, kind, compared, right, max_loss)
+            every, outside = operations(part)
+            compared |= {
+                "latency_ms": {f"threads_{n}": latency(part, n) for n in (1, 2)},
+                "litert_benchmark_ms": litert_benchmark(part),
+                "ops": every,
+                "outside_xnnpack": outside,
+            }
+        return {"kind": kind} | _described(path) | compared
+
+    def _compared(self, path):
+        """How a saved model does on the test images beside the network."""
+        logits = _answers(classifier(path)[0], self._test)
+        return {
+            "accuracy": float(np.mean(logits.argmax(-1) == self._test.labels)),
+            "max_abs_error": float(np.abs(logits - self._expected).max()),
+            "agreement": float(np.mean(logits.argmax(-1) == self._expected.argmax(-1))),
+        }
+
+    def _check(self, path, kind, compared, right, max_loss):
+        """Raises ExportError unless the file does what the network does, as far as its kind can."""
+        limit = MAX_ERROR * max(1.0, float(np.abs(self._expected).max()))
+        # As what must hold, since a comparison with NaN never does.
+        if kind == "float32" and not compared["max_abs_error"] <= limit:
+            raise ExportError(
+                f"{path} does not match the network: largest error of a logit {compared['max_abs_error']:.2g} (at most {limit:.2g})"
+            )
+        if kind in FLOATS and not compared["agreement"] >= MIN_AGREEMENT:
+            raise ExportError(
+                f"{path} does not match the network: same class for {compared['agreement']:.2%} of the test images (at least {MIN_AGREEMENT:.0%})"
+            )
+        if not right - compared["accuracy"] <= max_loss:
+            raise ExportError(
+                f"{path} does not match the network: accuracy {compared['accuracy']:.2%}, the network's is {right:.2%} (at most {100 * max_loss:g} points less)"
+            )
+
+
+def _check(ladder, input_dtype, calibration_images, max_loss, train):
+    for kind in ladder:
+        if kind not in LADDER:
+            raise UserError(f"export.ladder lists {', '.join(LADDER)}, not {kind!r}")
+    if input_dtype not in ("float32", "uint8"):
+        raise UserError(f"export.input_dtype is 'float32' or 'uint8', not {input_dtype!r}")
+    if not isinstance(calibration_images, int) or calibration_images < 1:
+        raise UserError(f"export.calibration_images is a whole number, not {calibration_images!r}")
+    if not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
+        raise UserError(f"export.max_loss is a fraction of accuracy, 0 to 1, not {max_loss!r}")
+    if train is None and any(kind in INTEGER for kind in ladder):
+        raise UserError("files in int8 need training images to set their ranges: give train=")
+
+
+def _deployed(network, dtype):
+    """A Keras model of one `image` of that dtype, of `logits` and `probabilities`."""
+    classify = keras.Model(network.input, network.output["logits"])
+    image = keras.Input(network.image_shape, name="image", dtype=dtype)
+    pixels = image if dtype == "float32" else keras.ops.cast(image, "float32")
+    logits = keras.layers.Identity(name="logits")(classify(pixels))
     outputs = {
         "logits": logits,
         "probabilities": keras.layers.Softmax(name="probabilities")(logits),
     }
-    deployed = keras.Model(network.input, outputs, name=network.name)
-    expected = _answers(lambda images: deployed(images, training=False)["logits"].numpy(), test)
+    return keras.Model(image, outputs, name=network.name)
 
-    with files.replacing(folder / "saved_model") as part:
-        deployed.export(str(part), format="tf_saved_model", verbose=False)
-        saved_model = _compared(classifier(part)[0], expected, test)
-        _check(folder / "saved_model", saved_model, expected)
-    with files.replacing(folder / "student_float32.tflite") as part:
-        converter = tf.lite.TFLiteConverter.from_saved_model(str(folder / "saved_model"))
-        part.write_bytes(converter.convert())
-        tflite = _compared(classifier(part)[0], expected, test)
-        _check(folder / "student_float32.tflite", tflite, expected)
-        tflite |= {"latency_ms": {"threads_1": _latency(part, threads=1)}, "ops": _ops(part)}
 
-    return {
-        "test_examples": len(test),
-        "keras": {"accuracy": float(np.mean(expected.argmax(-1) == test.labels))},
-        "saved_model": _described(folder / "saved_model") | saved_model,
-        "files": [_described(folder / "student_float32.tflite") | tflite],
-    }
+def _calibration(train, count):
+    """`count` training images, drawn the same way each time, without augmentation."""
+    chosen = np.random.default_rng(0).permutation(len(train))[:count]
+    batches = train.select(np.sort(chosen)).in_order(BATCH).as_numpy_iterator()
+    return np.concatenate([images for images, _ in batches])
 
 
 def _remove_outdated(folder):
     """Removes what another student's export left, its report first."""
     (folder / "export.json").unlink(missing_ok=True)
-    for file in folder.glob("student_*.tflite"):
-        file.unlink()
+    for file in [*folder.glob("student_*.tflite"), folder / LABELS]:
+        file.unlink(missing_ok=True)
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
 
 
-def _finished(folder, student):
-    """The report of a complete export of this student, or None."""
+def _finished(folder, made_with, ladder):
+    """The report of a complete export of this student with all of `ladder`, or None."""
+    report = files.read_json(folder / "export.json")
     try:
-        report = json.loads((folder / "export.json").read_text())
         recorded = [report["saved_model"], *report["files"]]
         sizes = [_described(folder / file["path"])["bytes"] for file in recorded]
         is_whole = sizes == [file["bytes"] for file in recorded]
-        return report if is_whole and report["student"] == student else None
-    except (OSError, ValueError, KeyError, TypeError):
+        has_all = set(ladder) <= {file["kind"] for file in report["files"]}
+        is_same = all(report.get(name) == value for name, value in made_with.items())
+        return report if is_whole and has_all and is_same else None
+    except (OSError, KeyError, TypeError):
         return None
 
 
@@ -103,53 +213,7 @@ def _answers(run, test):
     return np.concatenate([run(images) for images, _ in batches])
 
 
-def _compared(run, expected, test):
-    """How a saved model does on the test images beside the network's logits `expected`."""
-    logits = _answers(run, test)
-    return {
-        "accuracy": float(np.mean(logits.argmax(-1) == test.labels)),
-        "max_abs_error": float(np.abs(logits - expected).max()),
-        "agreement": float(np.mean(logits.argmax(-1) == expected.argmax(-1))),
-    }
-
-
-def _check(path, compared, expected):
-    limit = MAX_ERROR * max(1.0, float(np.abs(expected).max()))
-    # As what must hold, since a comparison with NaN never does.
-    right = compared["max_abs_error"] <= limit and compared["agreement"] >= MIN_AGREEMENT
-    if not right:
-        raise ExportError(
-            f"{path} does not match the network: largest error of a logit {compared['max_abs_error']:.2g} (at most {limit:.2g}), same class for {compared['agreement']:.2%} of the test images (at least {MIN_AGREEMENT:.0%})"
-        )
-
-
 def _described(path):
     entries = path.rglob("*") if path.is_dir() else [path]
     size = sum(entry.stat().st_size for entry in entries if entry.is_file())
     return {"path": path.name, "bytes": size}
-
-
-def _latency(path, threads):
-    """Milliseconds for one image: median and 90th percentile of TIMED_RUNS runs after a few."""
-    interpreter = Interpreter(str(path), num_threads=threads)
-    interpreter.allocate_tensors()
-    times = []
-    for _ in range(TIMED_RUNS + 5):
-        began = time.perf_counter()
-        interpreter.invoke()
-        times.append(1000 * (time.perf_counter() - began))
-    timed = times[5:]
-    return {
-        "median": round(float(np.median(timed)), 4),
-        "p90": round(float(np.percentile(timed, 90)), 4),
-    }
-
-
-def _ops(path):
-    """How often each TF Lite operation occurs."""
-    interpreter = Interpreter(
-        str(path),
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-    )
-    names = [op["op_name"] for op in interpreter._get_ops_details()]
-    return dict(sorted(collections.Counter(names).items()))

@@ -26,7 +26,9 @@ class StageFolder:
     """WORKDIR/<stage>.
 
     artifact: name of the file that a finished stage leaves, written last.
-    settings: {name: text} of all that shapes the result, as gin bindings.
+    settings: {name: text} of all that shapes the result, as gin bindings. Where they have an
+        `unbound`, those are at their defaults: a folder of an earlier version, which did not know
+        them, has them too.
     inputs: {name: text} that identify what earlier stages gave.
     writes: whether this process writes here (of several workers, the chief alone does).
     """
@@ -36,6 +38,7 @@ class StageFolder:
         self.path = pathlib.Path(workdir) / stage
         self.artifact = self.path / artifact
         self._lines = {f"{INPUT}{k}": v for k, v in (inputs or {}).items()} | settings
+        self._unbound = getattr(settings, "unbound", ())
         self._writes = writes
 
     @property
@@ -100,7 +103,9 @@ class StageFolder:
                 name.removeprefix("# "), *_short(recorded.get(name), self._lines.get(name))
             )
             for name in names
-            if recorded.get(name) != self._lines.get(name) and not name.endswith(PLACE)
+            if recorded.get(name) != self._lines.get(name)
+            and not name.endswith(PLACE)
+            and not (name in self._unbound and name not in recorded)
         ]
         if differences:
             told = "; ".join(differences[:MOST_DIFFERENCES])

@@ -1,7 +1,6 @@
 """Stage 1 of DFA: the aggregation search (Algorithm 1, left; §3.2)."""
 
 import functools
-import json
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
@@ -91,7 +90,7 @@ def search(
         settings or described(search, locals()),
         {
             "teacher": fingerprint(teacher),
-            "student": json.dumps(student.spec),
+            "student": student.description,
             "train": train.description,
             "validation": validation.description,
         },

@@ -1,13 +1,13 @@
 """The teacher: trained, or taken from a file."""
 
-import json
 import pathlib
 
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.methods.losses import plain_objective
-from dfa_tf.models.network import Network, load, save
+from dfa_tf.models.files import load, save
+from dfa_tf.models.network import Network
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
 from dfa_tf.stages.folder import StageFolder, described, fingerprint
 from dfa_tf.stages.metrics import write_metrics
@@ -49,7 +49,7 @@ def train_teacher(
     strategy = runtime.devices
     settings = settings or described(train_teacher, locals())
     check_examples(network, *filter(None, (train, test)))
-    inputs = {"network": json.dumps(network.spec), "train": train.description}
+    inputs = {"network": network.description, "train": train.description}
     folder = teacher_folder(workdir, settings, strategy, inputs)
     if not runtime.fresh and folder.is_finished():
         return load_teacher(folder.artifact, network)

@@ -51,7 +51,7 @@ def test_file_that_is_cut_short_is_told(tmp_path):
 def test_file_of_another_model_is_told(tmp_path):
     path = tmp_path / "other.keras"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
-    with pytest.raises(UserError, match="not a network with groups"):
+    with pytest.raises(UserError, match="holds no network with groups"):
         models.load(path)
 
 

@@ -2,18 +2,24 @@
 
 import json
 import shutil
+import zipfile
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+import dfa_tf
 from dfa_tf import data
 from dfa_tf.errors import UserError
 from dfa_tf.stages import export as exporting
 from dfa_tf.stages.evaluate import evaluate
 from tests.conftest import made_examples, small_network
+
+NAMES = ("ant", "bee", "cow", "dog")
 
 
 @pytest.fixture(scope="module")
@@ -26,22 +32,166 @@ def exported(tmp_path_factory, images_of_test):
     workdir = tmp_path_factory.mktemp("exported")
     network = small_network(depth=10, seed=3)
     network.save(workdir / "student.keras")
-    return workdir, network, exporting.export(network=network, test=images_of_test, workdir=workdir)
+    report = exporting.export(
+        network=network,
+        test=images_of_test,
+        train=made_examples(60, seed=3),
+        class_names=NAMES,
+        workdir=workdir,
+        command="export --seed=1",
+    )
+    return workdir, network, report
 
 
 def test_files_are_there_and_described(exported):
     workdir, _, report = exported
     assert json.loads((workdir / "export" / "export.json").read_text()) == report
-    (file,) = report["files"]
-    path = workdir / "export" / file["path"]
-    assert path.name == "student_float32.tflite"
-    assert file["bytes"] == path.stat().st_size
-    assert file["max_abs_error"] < 1e-4
-    assert file["agreement"] == 1.0
-    assert file["accuracy"] == report["saved_model"]["accuracy"] == report["keras"]["accuracy"]
-    assert set(file["latency_ms"]["threads_1"]) == {"median", "p90"}
-    assert file["ops"]["CONV_2D"] == 9  # the stem, three blocks of two, two shortcuts
+    assert [file["path"] for file in report["files"]] == [
+        f"student_{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8", "uint8")
+    ]
+    for file in report["files"]:
+        assert file["bytes"] == (workdir / "export" / file["path"]).stat().st_size
+        for threads in ("threads_1", "threads_2"):
+            assert set(file["latency_ms"][threads]) == {"median", "p90"}
+        assert file["ops"]["CONV_2D"] == 9  # the stem, three blocks of two, two shortcuts
+        assert set(file["outside_xnnpack"]) <= set(file["ops"])
+    exact = report["files"][0]
+    assert exact["max_abs_error"] < 1e-4
+    assert exact["agreement"] == 1.0
+    assert exact["outside_xnnpack"] == {}
+    assert exact["accuracy"] == report["saved_model"]["accuracy"] == report["keras"]["accuracy"]
     assert (workdir / "export" / "saved_model" / "saved_model.pb").exists()
+    assert (workdir / "export" / "labels.txt").read_text() == "ant\nbee\ncow\ndog\n"
+
+
+def test_files_of_shorter_numbers_are_smaller_and_nearly_right(exported):
+    _, _, report = exported
+    sizes = {file["kind"]: file["bytes"] for file in report["files"]}
+    assert sizes["float16"] < 0.6 * sizes["float32"]
+    assert max(sizes["dynamic"], sizes["int8"], sizes["uint8"]) < 0.5 * sizes["float32"]
+    for file in report["files"]:
+        assert report["keras"]["accuracy"] - file["accuracy"] <= 0.01
+
+
+def _ends(path):
+    interpreter = Interpreter(str(path))
+    run = interpreter.get_signature_runner()
+    return run, run.get_input_details()["image"], run.get_output_details()
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_integer_files_take_and_give_integers(exported, kind):
+    """A pixel is its own number, less 128 for int8; weights are int8 by channel."""
+    workdir, _, _ = exported
+    path = workdir / "export" / f"student_{kind}.tflite"
+    _, image, outputs = _ends(path)
+    assert image["dtype"] == getattr(np, kind)
+    assert {details["dtype"] for details in outputs.values()} == {getattr(np, kind)}
+    scale, zero_point = image["quantization"]
+    assert scale == pytest.approx(1.0, abs=0.02)
+    assert zero_point == (-128 if kind == "int8" else 0)
+    kernels = [
+        tensor
+        for tensor in Interpreter(str(path)).get_tensor_details()
+        if tensor["dtype"] == np.int8 and len(tensor["shape"]) == 4 and tensor["shape"][1] == 3
+    ]
+    by_channel = {len(k["quantization_parameters"]["scales"]) for k in kernels}
+    assert by_channel <= {16, 32, 64}
+
+
+def test_files_may_take_bytes(tmp_path, images_of_test):
+    network = small_network(depth=10, seed=3)
+    report = exporting.export(
+        network=network,
+        test=images_of_test,
+        train=images_of_test,
+        workdir=tmp_path,
+        ladder=("float32", "int8"),
+        input_dtype="uint8",
+    )
+    run, image, _ = _ends(tmp_path / "export" / "student_float32.tflite")
+    assert image["dtype"] == np.uint8
+    pixels = images_of_test.images[:1]
+    np.testing.assert_allclose(
+        run(image=pixels)["logits"], network(pixels, training=False)["logits"], atol=1e-5
+    )
+    assert report["saved_model"]["agreement"] == 1.0
+    signature = tf.saved_model.load(str(tmp_path / "export" / "saved_model")).signatures
+    (spec,) = signature["serving_default"].structured_input_signature[1].values()
+    assert spec.dtype == tf.uint8
+
+
+def _field(table, place):
+    """Where a table of a FlatBuffer has its field `place`, None where it has not."""
+    offset = table.Offset(4 + 2 * place)
+    return table.Pos + offset if offset else None
+
+
+def _inner(table, place):
+    return flatbuffers.table.Table(table.Bytes, table.Indirect(_field(table, place)))
+
+
+def _nth(table, place, k=0):
+    start = table.Vector(_field(table, place) - table.Pos)
+    return flatbuffers.table.Table(table.Bytes, table.Indirect(start + 4 * k))
+
+
+def _string(table, place):
+    return table.String(_field(table, place)).decode()
+
+
+def _floats(table, place):
+    offset = _field(table, place) - table.Pos
+    start = table.Vector(offset)
+    count = table.VectorLen(offset)
+    number = flatbuffers.number_types.Float32Flags
+    return [table.Get(number, start + 4 * k) for k in range(count)]
+
+
+def _byte(table, place):
+    return table.Get(flatbuffers.number_types.Uint8Flags, _field(table, place))
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_metadata_is_what_androids_tools_read(exported, kind):
+    """By the places that metadata_schema.fbs gives its fields, in this test by hand."""
+    workdir, network, _ = exported
+    model = schema.ModelT.InitFromPackedBuf(
+        (workdir / "export" / f"student_{kind}.tflite").read_bytes(), 0
+    )
+    (entry,) = [each for each in model.metadata if each.name == b"TFLITE_METADATA"]
+    told = bytes(model.buffers[entry.buffer].data)
+    assert told[4:8] == b"M001"
+    start = int.from_bytes(told[:4], "little")
+    root = flatbuffers.table.Table(told, start)
+    assert _string(root, 0) == network.name
+    assert "export --seed=1" in _string(root, 1)
+    assert _string(root, 2) == dfa_tf.__version__
+    graph = _nth(root, 3)
+    image, logits = _nth(graph, 2), _nth(graph, 3)
+    assert _string(image, 0) == "image"
+    assert _byte(_inner(image, 3), 0) == 2  # image properties
+    assert _byte(_inner(_inner(image, 3), 1), 0) == 1  # RGB
+    unit = _nth(image, 4)
+    assert _byte(unit, 0) == 1  # normalization
+    assert (_floats(_inner(unit, 1), 0), _floats(_inner(unit, 1), 1)) == ([0.0], [1.0])
+    assert (_floats(_inner(image, 5), 0), _floats(_inner(image, 5), 1)) == ([255.0], [0.0])
+    assert _string(logits, 0) in ("logits", "probabilities")
+    labels = _nth(logits, 6)
+    assert (_string(labels, 0), _byte(labels, 2)) == ("labels.txt", 2)
+
+
+def test_labels_and_more_lie_in_the_file_for_anyone_to_unpack(exported):
+    workdir, network, _ = exported
+    with zipfile.ZipFile(workdir / "export" / "student_int8.tflite") as archive:
+        assert archive.read("labels.txt").decode().split() == list(NAMES)
+        about = json.loads(archive.read("about.json"))
+    assert (about["name"], about["version"]) == (network.name, dfa_tf.__version__)
+    assert about["command"] == "export --seed=1"
+    assert about["input"]["dtype"] == "int8"
+    assert about["input"]["shape"] == [8, 8, 3]
+    assert about["input"]["zero_point"] == -128
+    assert {each["name"] for each in about["outputs"]} == {"logits", "probabilities"}
 
 
 def test_tflite_file_answers_as_the_network_does(exported, images_of_test):
@@ -77,12 +227,16 @@ def test_size_is_the_students_alone(exported):
         assert size < weights * 1.3 + 80_000
 
 
+def _quick(network, test, workdir):
+    return exporting.export(network=network, test=test, workdir=workdir, ladder=("float32",))
+
+
 def test_export_that_does_not_match_fails_and_leaves_no_such_file(
     tmp_path, images_of_test, monkeypatch
 ):
     monkeypatch.setattr(exporting, "MAX_ERROR", -1.0)
     with pytest.raises(exporting.ExportError, match="does not match the network"):
-        exporting.export(network=small_network(depth=10), test=images_of_test, workdir=tmp_path)
+        _quick(small_network(depth=10), images_of_test, tmp_path)
     assert not list((tmp_path / "export").iterdir())
 
 
@@ -91,10 +245,10 @@ def test_finished_export_is_kept_until_the_student_changes(
 ):
     workdir, network, report = exported
     shutil.copytree(workdir / "export", tmp_path / "export")
-    monkeypatch.setattr(exporting, "_compared", None)  # would fail if it were called
-    assert exporting.export(network=network, test=images_of_test, workdir=tmp_path) == report
+    monkeypatch.setattr(exporting, "_Export", None)  # would fail if it were called
+    assert _quick(network, images_of_test, tmp_path) == report
     with pytest.raises(TypeError):
-        exporting.export(network=small_network(depth=10), test=images_of_test, workdir=tmp_path)
+        _quick(small_network(depth=10), images_of_test, tmp_path)
     # Nothing of the former student is left to be taken for this one's.
     assert not list((tmp_path / "export").iterdir())
 
