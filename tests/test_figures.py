@@ -54,6 +54,24 @@ def test_trajectories_are_means_in_a_band_of_one_deviation():
     assert (at_end.min(), at_end.max()) == pytest.approx((0.6 - deviation, 0.6 + deviation))
 
 
+def test_a_feature_has_one_look_in_groups_of_any_length():
+    """ShuffleNetV2's groups: those of one feature have nothing to show."""
+    groups = [
+        GroupAlpha(f"group{n}", [f"group{n}_block{j}" for j in range(1, n + 1)], [], [1 / n] * n)
+        for n in (1, 4, 8)
+    ]
+    figure = figures.alpha_trajectories({"a": [Alpha("", "T", "S", 0, 0, groups)]})
+    assert [axis.get_title() for axis in figure.axes] == ["group4", "group8"]
+    looks = [[(line.get_color(), line.get_marker()) for line in a.lines] for a in figure.axes]
+    assert looks[0] == looks[1][:4]
+
+
+def test_searches_are_shown_over_epochs_where_their_length_is_known():
+    figure = figures.alpha_heatmaps({"a": [_alpha(0.5)]}, steps_per_epoch=10)
+    assert figure.axes[0].get_xlabel() == "epoch of the group's search"
+    assert figure.axes[0].get_xlim() == (0, 2)
+
+
 def test_lines_differ_without_colour():
     figure = figures.alpha_trajectories({"a": [_alpha(0.5)]})
     styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}

@@ -94,7 +94,7 @@ def _define_reproduction(common):
         "scale",
         "cpu",
         SCALES,
-        "paper: its networks and schedules, for GPUs; cpu: WRN_28_2 to WRN_16_1 on a part of CIFAR-100, minutes a cell",
+        "paper: its networks and schedules, for GPUs; cpu: small networks and short schedules, WRN_28_2 to WRN_16_1 on a part of CIFAR-100 but for table4",
         **common,
     )
     flags.DEFINE_integer("seeds", 3, "how often each cell is run", lower_bound=1, **common)

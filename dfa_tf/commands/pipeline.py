@@ -10,6 +10,7 @@ import sys
 import tensorflow as tf
 
 from dfa_tf import config, data, files
+from dfa_tf.alpha import Alpha, initial_beta
 from dfa_tf.benchmark.report import benchmark, cells
 from dfa_tf.commands.options import DEFAULT_CONFIG, default_workdir, define
 from dfa_tf.commands.summary import export_table, summary
@@ -26,6 +27,8 @@ from dfa_tf.stages.checks import (
 )
 from dfa_tf.stages.distill import chosen_methods, derived_alpha, needs_alpha
 from dfa_tf.stages.evaluate import evaluate
+from dfa_tf.stages.search import check_final
+from dfa_tf.stages.search_loss import search_loss
 from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.tables import table
 from dfa_tf.training.devices import is_chief, strategy_named
@@ -47,6 +50,7 @@ class Pipeline:
         self._files = flags.gin_file or [DEFAULT_CONFIG]
         config.parse(self._files, flags.gin_bindings or [])
         self._command, self._flags = command, flags
+        self._transferred = None  # alpha of another config's search
         self._strategy = strategy or strategy_named(flags.strategy)
         self._is_chief = is_chief(self._strategy)
         self._workdir = default_workdir(flags)
@@ -138,23 +142,26 @@ class Pipeline:
         return needs_alpha(self._methods) and str(aggregation).endswith(".gin")
 
     def _transfer(self):
-        """Makes the search of another config, where one is named, beside this workdir; takes its alpha."""
+        """Makes the search of another config, where one is named, beside this workdir."""
         if not self._names_other_search():
             return
         other = config.value("distill", "aggregation")
-        workdir = self._workdir.with_name(f"{self._workdir.name}_search")
-        self._say(f"distill: alpha comes of {other}, in {workdir}")
+        beside = [pathlib.Path(file).parent / other for file in self._files]
+        file = next((path for path in beside if path.is_file()), other)
+        workdir = self._workdir.resolve()
+        workdir = workdir.with_name(f"{workdir.name}_search")
+        self._say(f"distill: alpha comes of {other}, with the bindings of that file, in {workdir}")
         flags = define("search")
         given = [f"--{name}={self._flags[name].value}" for name in ("seed", "strategy", "data_dir")]
         given = [flag for flag in given if not flag.endswith("=None")]
-        flags(["search", f"--gin_file={other}", f"--workdir={workdir}", *given])
+        flags(["search", f"--gin_file={file}", f"--workdir={workdir}", *given])
         own, _ = config.network("teacher", self._dataset.task, seed=0)
         search = Pipeline("search", flags, self._strategy)
         there, _ = config.network("teacher", search._dataset.task, seed=0)
         check_same_features(there, own, other)
         search.search()
-        taken = f'distill.aggregation="{workdir / "search/alpha.json"}"'
-        config.parse(self._files, [*(self._flags.gin_bindings or []), taken])
+        self._transferred = Alpha.load(workdir / "search/alpha.json")
+        config.parse(self._files, self._flags.gin_bindings or [])
 
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""
@@ -168,6 +175,8 @@ class Pipeline:
         if "train_teacher" in stages:
             teacher, path = config.network("teacher", dataset.task, seed=0)
             check_task(teacher, *task, path or "the config's teacher")
+            if path:  # there is nothing to train
+                stages = [stage for stage in stages if stage != "train_teacher"]
         if "search" in stages or "distill" in stages:
             student, path = config.network("student", dataset.task, seed=0)
             check_task(student, *task, path or "the config's student")
@@ -177,6 +186,11 @@ class Pipeline:
             if ALPHA not in method.needs:
                 method.build(teacher, student, 0, "float32")  # which may refuse the pair
         takes_alpha = "distill" in stages and needs_alpha(self._methods)
+        if "search" in stages:
+            check_final(config.value("search", "final"))
+            names = ("loss", "gamma_st", "gamma_ts", "gamma_fd")
+            search_loss(*(config.value("search", name) for name in names))
+            initial_beta(config.value("search", "initial"), 2)
         if "search" in stages or takes_alpha:
             check_same_groups(teacher, student)
         if takes_alpha and not (self._needs_search() or self._names_other_search()):
@@ -237,7 +251,7 @@ class Pipeline:
 
     @functools.cached_property
     def _student(self):
-        alpha = self._alpha if self._needs_search() else None
+        alpha = self._alpha if self._needs_search() else self._transferred
         teacher = self._teacher if self._methods else None
         student, _ = config.network("student", self._dataset.task, self._seed("student"))
         of_teacher = ["teacher"] if teacher is not None else []
@@ -261,6 +275,7 @@ class Pipeline:
         """The whole ladder for `export`; `distill` makes what is quick, and keeps what is there."""
         is_asked = self._command == "export"
         quick = {} if is_asked else {"ladder": ("float32",)}
+        teacher = self._workdir / "teacher" / "model.keras"
         return config.call(
             "export",
             network=student,
@@ -268,6 +283,10 @@ class Pipeline:
             train=self._dataset.train,
             class_names=self._dataset.class_names,
             workdir=self._workdir,
+            teacher=teacher if teacher.exists() else None,
+            augmentation=self._dataset.augmentation,
+            seed=self._flags.seed,
+            runtime=self._runtime("export"),
             command=shlex.join([self._command, *sys.argv[1:]]),
             fresh=is_asked and self._flags.fresh,
             **quick,

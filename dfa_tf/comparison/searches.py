@@ -12,9 +12,13 @@ HEADING = ("search", "n", "group", "feature", "alpha", "loss gradient, 1e-3", "d
 
 @dataclasses.dataclass(frozen=True)
 class Searches:
-    """Finished searches to compare. alphas: {title: [Alpha of each seed]}."""
+    """Finished searches to compare.
+
+    alphas: {title: [Alpha of each seed]}. steps_per_epoch: of all, None where they differ.
+    """
 
     alphas: dict
+    steps_per_epoch: float | None = None
 
     def rows(self):
         """One row a feature, texts, the heading first: means over seeds, +- one deviation."""
@@ -53,13 +57,19 @@ class Searches:
         the same groups."""
         from dfa_tf import figures  # matplotlib is slow to import
 
-        figures.save(figures.alpha_heatmaps(self.alphas), folder, "alpha_heatmap")
-        figures.save(figures.alpha_trajectories(self.alphas), folder, "alpha_trajectories")
+        figures.save(
+            figures.alpha_heatmaps(self.alphas, self.steps_per_epoch), folder, "alpha_heatmap"
+        )
+        figures.save(
+            figures.alpha_trajectories(self.alphas, self.steps_per_epoch),
+            folder,
+            "alpha_trajectories",
+        )
 
 
 def searches_of(runs):
     """The Searches of the first setting among `runs`: (title, Run) pairs. None where none has one."""
-    alphas, layout = {}, None
+    alphas, layout, epochs = {}, None, set()
     for title, run in runs:
         try:
             alpha = Alpha.load(run.path / "search/alpha.json")
@@ -69,7 +79,9 @@ def searches_of(runs):
         layout = layout or its
         if its == layout and any(len(group.history) > 1 for group in alpha.groups):
             alphas.setdefault(title, []).append(alpha)
-    return Searches(alphas) if alphas else None
+            steps, of_all = (run.search.get(name) for name in ("steps", "epochs"))
+            epochs.add(steps / of_all if steps and of_all else None)
+    return Searches(alphas, epochs.pop() if len(epochs) == 1 else None) if alphas else None
 
 
 def _spread(values):

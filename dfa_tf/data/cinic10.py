@@ -80,7 +80,7 @@ class Cinic10(tfds.core.GeneratorBasedBuilder):
             requests.head(URL, timeout=15, allow_redirects=True)
         except requests.exceptions.RequestException as error:
             raise UserError(
-                f"CINIC-10 is not prepared in {self.data_dir} and {URL} cannot be reached: name the archive or its folder with dataset.source"
+                f"CINIC-10 is not prepared in {self.data_dir_root} and {URL} cannot be reached: name the archive or its folder with dataset.source"
             ) from error
         return dl_manager.download(URL)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import os
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tempfile
 
 import tensorflow as tf
+from PIL import Image
 
 from dfa_tf.errors import UserError, first_line
 
@@ -33,14 +35,14 @@ class ClassFolders:
     files: dict
 
     @property
-    def digest(self):
+    def state(self):
         """Eight letters that change when a file comes, goes or is written to."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(self.root.resolve()).encode())
         for files in self.files.values():
             for path, _ in files:
                 about = path.stat()
-                name = path.relative_to(self.root)
-                digest.update(f"{name} {about.st_size} {about.st_mtime_ns}\n".encode())
+                times = f"{about.st_mtime_ns} {about.st_ctime_ns}"
+                digest.update(f"{path.relative_to(self.root)} {about.st_size} {times}\n".encode())
         return digest.hexdigest()[:8]
 
 
@@ -52,6 +54,8 @@ def class_folders(source, scratch):
     Raises UserError, naming the place, where there is no such thing: no folder of that name, a
     split or a class that is missing or unexpected, a class without images, a file that is none.
     """
+    if not str(source):
+        raise UserError("no folder of images is named: dataset.name='folder:/path/to/it'")
     source = pathlib.Path(source).expanduser()
     if not source.exists():
         raise UserError(f"there is no folder or archive {source}")
@@ -78,21 +82,27 @@ def class_folders(source, scratch):
 
 
 def encoded_image(path):
-    """(the file's bytes, (height, width)) of an image.
+    """(PNG or JPEG bytes, (height, width)) of an image; of an animation its first picture.
 
-    Raises UserError, naming it, for one that is missing, damaged or of another format.
+    Raises UserError, naming it, for one that is missing, damaged or of no known format.
     """
     try:
         encoded = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.format not in ("PNG", "JPEG"):  # whatever its suffix says
+                image.seek(0)
+                recoded = io.BytesIO()
+                image.convert("RGB").save(recoded, "PNG")
+                encoded = recoded.getvalue()
         # On the CPU, as it may be called where devices are shared out.
         with tf.device("CPU:0"):
-            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-    except tf.errors.InvalidArgumentError as error:
+            pixels = tf.io.decode_image(encoded, channels=3)
+    except (OSError, ValueError, SyntaxError, tf.errors.InvalidArgumentError) as error:
         raise UserError(f"{path} is damaged, or no image ({first_line(error)})") from error
-    return encoded, tuple(image.shape[:2])
+    return encoded, tuple(pixels.shape[:2])
 
 
 def _files(folder, classes):
@@ -114,13 +124,16 @@ def _files(folder, classes):
 
 
 def _folders(path):
-    return sorted(each for each in path.iterdir() if each.is_dir() and each.name[0] != ".")
+    """Those in it, but for hidden ones and what macOS packs with an archive."""
+    found = (each for each in path.iterdir() if each.is_dir())
+    return sorted(each for each in found if each.name[0] != "." and each.name != "__MACOSX")
 
 
 def _root(folder):
     """The folder itself, or the only one within, as archives often have it."""
     inner = _folders(folder)
-    return inner[0] if len(inner) == 1 and inner[0].name not in SPLITS["train"] else folder
+    known = {name for names in SPLITS.values() for name in names}
+    return inner[0] if len(inner) == 1 and inner[0].name not in known else folder
 
 
 def _some(names):
@@ -130,7 +143,8 @@ def _some(names):
 def _unpacked(archive, scratch):
     """The folder that an archive was unpacked to, now or before."""
     about = archive.stat()
-    mark = hashlib.sha256(f"{about.st_size} {about.st_mtime_ns}".encode()).hexdigest()[:8]
+    state = f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}"
+    mark = hashlib.sha256(state.encode()).hexdigest()[:8]
     target = scratch / f"{archive.name.split('.')[0]}_{mark}"
     if target.is_dir():
         return target
@@ -143,8 +157,8 @@ def _unpacked(archive, scratch):
             f"{scratch} cannot be written ({error.strerror}): name another folder with --data_dir"
         ) from error
     try:
-        safely = {} if archive.suffix == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(archive, part, **safely)
+        kind = {"format": "zip"} if archive.suffix.lower() == ".zip" else {"filter": "data"}
+        shutil.unpack_archive(archive, part, **kind)
         os.replace(part, target)
     except Exception as error:
         raise UserError(

@@ -16,10 +16,10 @@ from dfa_tf.errors import UserError
 class Examples:
     """Labelled images held in memory, once: a selection shares the pixels of what it is taken from.
 
-    images: uint8 [N, H, W, C]. labels: int [N].
+    images: uint8 [N, H, W, C]. labels: int [N]. origin: what else tells them from others.
     """
 
-    def __init__(self, images, labels):
+    def __init__(self, images, labels, origin=""):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(f"images are uint8 [N, H, W, C], not {images.dtype} {images.shape}")
@@ -28,6 +28,7 @@ class Examples:
         with tf.device("CPU:0"):
             self._pixels = tf.constant(images)
         self._chosen = np.arange(len(labels))
+        self._origin = origin
         self.labels = labels.astype(np.int32)
 
     def __len__(self):
@@ -36,7 +37,7 @@ class Examples:
     @property
     def description(self):
         """Which ones, and how they are kept, which decides about their order."""
-        return f"{_identified(self.labels)}, dataset.in_memory=True"
+        return f"{_identified(self.labels, self._origin)}, dataset.in_memory=True"
 
     @property
     def images(self):
@@ -82,6 +83,7 @@ class StreamedExamples:
     source: makes the `tf.data.Dataset` of all (undecoded image, label), always in one order.
     decode: an undecoded image to uint8 [H, W, C].
     labels: int32 [N], of the chosen examples. chosen: their places in the source, ascending.
+    origin: what else tells them from others.
     """
 
     source: Callable
@@ -89,6 +91,7 @@ class StreamedExamples:
     image_shape: tuple
     labels: np.ndarray
     chosen: np.ndarray
+    origin: str = ""
     shuffle_buffer: int = 16384
 
     def __len__(self):
@@ -97,7 +100,7 @@ class StreamedExamples:
     @property
     def description(self):
         """As `Examples.description`."""
-        return f"{_identified(self.labels)}, dataset.in_memory=False"
+        return f"{_identified(self.labels, self.origin)}, dataset.in_memory=False"
 
     def select(self, indices):
         """The examples at `indices`, kept in the order of the source."""
@@ -136,10 +139,10 @@ class StreamedExamples:
         return _decoded(self._undecoded(), self.decode, self.image_shape).batch(batch_size)
 
 
-def _identified(labels):
+def _identified(labels, origin):
     """How many examples, and a digest of their labels in order: tells one set from another."""
     digest = hashlib.sha256(np.ascontiguousarray(labels, "<i4").tobytes()).hexdigest()
-    return f"{len(labels)} examples {digest[:8]}"
+    return f"{len(labels)} examples {digest[:8]}" + (f" of {origin}" if origin else "")
 
 
 def without_autotuning(dataset):
@@ -152,22 +155,22 @@ def without_autotuning(dataset):
     return dataset.with_options(options)
 
 
-def read_labels(source, decode, image_shape):
+def read_labels(source, decode, image_shape, origin=""):
     """All examples of `source` as StreamedExamples: only the labels are read now."""
     labels = without_autotuning(source().map(lambda _, label: label).batch(4096))
     batches = labels.as_numpy_iterator()
     labels = np.concatenate([np.zeros(0, np.int32), *batches]).astype(np.int32)
-    return StreamedExamples(source, decode, image_shape, labels, np.arange(len(labels)))
+    return StreamedExamples(source, decode, image_shape, labels, np.arange(len(labels)), origin)
 
 
-def read_into_memory(source, decode, image_shape, count):
+def read_into_memory(source, decode, image_shape, count, origin=""):
     """All `count` examples of `source`, decoded."""
     images, labels = np.empty((count, *image_shape), np.uint8), np.empty(count, np.int32)
     place = 0
     for some, their in _decoded(source(), decode, image_shape).batch(1024).as_numpy_iterator():
         images[place : place + len(some)], labels[place : place + len(some)] = some, their
         place += len(some)
-    return Examples(images[:place], labels[:place])
+    return Examples(images[:place], labels[:place], origin)
 
 
 def _decoded(dataset, decode, image_shape):

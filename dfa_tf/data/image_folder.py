@@ -1,6 +1,7 @@
 """Any folder of images as a set of TensorFlow Datasets, prepared once."""
 
 import dataclasses
+import hashlib
 import pathlib
 import re
 
@@ -40,19 +41,23 @@ with tfds.core.registered.skip_registration():
                     }
                 ),
                 supervised_keys=("image", "label"),
+                metadata=tfds.core.MetadataDict(),  # a digest of each part's files
             )
 
         def _split_generators(self, dl_manager):
             folders = self.builder_config.folders
             return {
-                split: self._generate_examples(folders.root, files)
+                split: self._generate_examples(split, folders.root, files)
                 for split, files in folders.files.items()
             }
 
-        def _generate_examples(self, root, files):
+        def _generate_examples(self, split, root, files):
+            digest = hashlib.sha256()
             for path, label in files:
                 encoded, _ = encoded_image(path)
+                digest.update(hashlib.sha256(encoded).digest())
                 yield str(path.relative_to(root)), {"image": encoded, "label": label}
+            self.info.metadata[split] = digest.hexdigest()[:8]
 
 
 def image_folder(source, data_dir=None):
@@ -64,7 +69,7 @@ def image_folder(source, data_dir=None):
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     folders = class_folders(source, data_dir / "downloads" / "extracted")
     slug = re.sub(r"\W+", "_", folders.root.name).strip("_") or "images"
-    name = f"{slug}_{folders.digest}"
+    name = f"{slug}_{folders.state}"
     place = data_dir / "image_folder" / name / "1.0.0"
     if (place / "dataset_info.json").exists():
         return tfds.builder_from_directory(place)

@@ -57,6 +57,10 @@ def prepared(
         count = sum(splits[split].num_examples for split in {*whole, test})
         in_memory = count * int(np.prod(shape)) < _free_memory() / 2
 
+    # Of a folder the contents, which any hand may change.
+    digests = builder.info.metadata if name.startswith(image_folder.PREFIX) else None
+    origin = " ".join(digests[split] for split in sorted(digests)) if digests else ""
+
     def source_of(split):
         dataset = builder.as_dataset(
             split=split,
@@ -79,8 +83,8 @@ def prepared(
 
         if in_memory:
             count = sum(splits[part].num_examples for part in parts)
-            return read_into_memory(pairs, decode, shape, count)
-        return read_labels(pairs, decode, shape)
+            return read_into_memory(pairs, decode, shape, count, origin)
+        return read_labels(pairs, decode, shape, origin)
 
     both = examples(*whole)
     train, validation = both, None

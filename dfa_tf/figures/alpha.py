@@ -38,14 +38,18 @@ def alpha_trajectories(searches, steps_per_epoch=None):
     """The weights of each group's features over the search, as lines.
 
     Arguments as of `alpha_heatmaps`. Returns a matplotlib figure: panels as there, one line a
-    feature, the mean over the seeds, in a band of one standard deviation (n - 1) each way.
+    feature, the mean over the seeds, in a band of one standard deviation (n - 1) each way; without
+    groups of one feature.
     """
     first = next(iter(searches.values()))[0]
-    figure, axes = panels(len(searches), len(first.groups), 3.3, 2.5, extra=(1.4, 0.6))
+    most = max(len(group.features) for group in first.groups)
+    searched = [k for k, group in enumerate(first.groups) if len(group.features) > 1]
+    figure, axes = panels(len(searches), len(searched), 3.3, 2.5, extra=(1.4, 0.6))
     handles = {}
     for row, (title, alphas) in zip(axes, searches.items(), strict=True):
-        for axis, *groups in zip(row, *(alpha.groups for alpha in alphas), strict=True):
-            handles = max(handles, _lines(axis, groups, steps_per_epoch), key=len)
+        for axis, k in zip(row, searched, strict=True):
+            groups = [alpha.groups[k] for alpha in alphas]
+            handles = max(handles, _lines(axis, groups, steps_per_epoch, most), key=len)
         row[0].set_ylabel(f"{_of_seeds(title, alphas)}\nweight alpha")
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
     figure.suptitle(_title(first), fontsize=10)
@@ -77,13 +81,13 @@ def _heatmap(axis, groups, steps_per_epoch):
     return mesh
 
 
-def _lines(axis, groups, steps_per_epoch):
-    """Draws them. Returns {feature's name: line}."""
+def _lines(axis, groups, steps_per_epoch, most):
+    """Draws them. most: features of the largest group. Returns {feature's name: line}."""
     at, weights = _histories(groups, steps_per_epoch)
     mean = weights.mean(0)
     handles = {}
     for place, name in enumerate(_short_names(groups[0])):
-        style = line_style(place, len(mean)) | {"markevery": 0.2, "label": name}
+        style = line_style(place, most) | {"markevery": 0.2, "label": name}
         (handles[name],) = axis.plot(at, mean[place], **style)
         if len(weights) > 1:
             spread = weights[:, place].std(0, ddof=1)

@@ -43,7 +43,7 @@ def mobilenet_v2(
     spec = spec_of(mobilenet_v2, locals())
     if not isinstance(width, int | float) or not 0.1 <= width <= 4:
         raise UserError(f"MobileNetV2's width lies between 0.1 and 4, not at {width!r}")
-    if stem_stride not in (1, 2):
+    if not isinstance(stem_stride, int) or stem_stride not in (1, 2):
         raise UserError(f"MobileNetV2's stem_stride is 1 or 2, not {stem_stride!r}")
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)

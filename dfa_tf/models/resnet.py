@@ -42,7 +42,7 @@ def cifar_resnet(
     spec = spec_of(cifar_resnet, locals())
     if not isinstance(depth, int) or depth < 8 or (depth - 2) % 6:
         raise UserError(f"a CIFAR ResNet has depth 6n+2 (8, 14, 20, 32, 56, ...), not {depth!r}")
-    if width not in CIFAR_STEMS:
+    if not isinstance(width, int) or width not in CIFAR_STEMS:
         raise UserError(f"a CIFAR ResNet has width 1 or 4, not {width!r}")
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)
@@ -73,7 +73,7 @@ def resnet(
     The other arguments are as in `wide_resnet`. Raises UserError for another depth or stem.
     """
     spec = spec_of(resnet, locals())
-    if depth not in IMAGENET:
+    if not isinstance(depth, int) or depth not in IMAGENET:
         raise UserError(f"a ResNet of ImageNet has depth 18, 34 or 50, not {depth!r}")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f"the stem of a ResNet is 'cifar' or 'imagenet', not {stem!r}")

@@ -36,7 +36,7 @@ def shufflenet_v2(
     another width.
     """
     spec = spec_of(shufflenet_v2, locals())
-    if width not in WIDTHS:
+    if not isinstance(width, int | float) or width not in WIDTHS:
         raise UserError(f"ShuffleNetV2's width is 0.5, 1.0 or 2.0, not {width!r}")
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)

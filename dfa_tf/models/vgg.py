@@ -30,7 +30,7 @@ def vgg(
     depth: 8 or 13. The other arguments are as in `wide_resnet`. Raises UserError for another depth.
     """
     spec = spec_of(vgg, locals())
-    if depth not in CONVOLUTIONS:
+    if not isinstance(depth, int) or depth not in CONVOLUTIONS:
         raise UserError(f"VGG's depth is 8 or 13, not {depth!r}")
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)

@@ -1,6 +1,6 @@
 """The student as files that need nothing of this package: SavedModel and TF Lite."""
 
-import pathlib
+import functools
 import shutil
 import sys
 
@@ -8,18 +8,26 @@ import keras
 import numpy as np
 
 from dfa_tf import files
+from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.deployment.convert import INTEGER, LADDER, convert
 from dfa_tf.deployment.measure import latency, litert_benchmark, operations
 from dfa_tf.deployment.metadata import LABELS, About, with_metadata
+from dfa_tf.deployment.quantization_aware import quantized_objective
 from dfa_tf.errors import UserError
-from dfa_tf.stages.folder import fingerprint, held
+from dfa_tf.models.files import load
+from dfa_tf.models.network import Network
+from dfa_tf.stages.folder import StageFolder, fingerprint, held
 from dfa_tf.stages.saved_models import classifier
+from dfa_tf.training.fit import fit
+from dfa_tf.training.loop import Runtime
+from dfa_tf.training.optimizers import SGD, Cosine
 from dfa_tf.version import __version__
 
 MAX_ERROR = 1e-4  # of a logit, as a fraction of the largest one; of float32 files
 MIN_AGREEMENT = 0.99  # of float32 and float16 files
 FLOATS = ("float32", "float16")
 BATCH = 100
+FINE_TUNING = "fine_tuning"
 
 
 class ExportError(Exception):
@@ -39,6 +47,14 @@ def export(
     input_dtype="float32",
     calibration_images=300,
     max_loss=0.01,
+    teacher=None,
+    fine_tune_above=0.005,
+    fine_tune_epochs=1.0,
+    batch_size=64,
+    optimizer=SGD(Cosine(1e-3), weight_decay=0.0),
+    augmentation=Augmentation(),
+    seed=0,
+    runtime=Runtime(),
     command="dfa_tf.export",
     fresh=False,
 ):
@@ -52,6 +68,10 @@ def export(
     ladder: TF Lite files to make, of `convert.LADDER`.
     input_dtype: "float32" or "uint8", of the SavedModel and of the files that compute in floats.
     max_loss: fraction of accuracy that a file of int8 weights may lose.
+    teacher: a Network, or the path of one. Where a file in int8 loses more than the fraction
+        `fine_tune_above` of accuracy, what it is made of first learns from the teacher with its
+        numbers rounded, for `fine_tune_epochs` epochs of `train`: see quantization_aware.py.
+    batch_size, optimizer, augmentation, seed, runtime: of that.
     command: that is run, to be told in the files.
     What an export of the same weights in the same way left is kept, unless `fresh`.
 
@@ -59,7 +79,8 @@ def export(
     are not right, and ExportError, leaving no such file, where one disagrees with the network.
     """
     _check(ladder, input_dtype, calibration_images, max_loss, train)
-    folder = pathlib.Path(workdir) / "export"
+    stage = StageFolder(workdir, "export", "export.json", {})
+    folder = stage.path
     class_names = tuple(class_names or map(str, range(network.num_classes)))
     made_with = {"student": fingerprint(network), "input_dtype": input_dtype}
     if any(kind in INTEGER for kind in ladder):
@@ -71,9 +92,26 @@ def export(
             _remove_outdated(folder)
             about = About(network.name, __version__, command, class_names, network.image_shape)
             images = _calibration(train, calibration_images) if train is not None else None
+            fine_tune = None
+            if teacher is not None:
+                fine_tune = functools.partial(
+                    _fine_tuned,
+                    network,
+                    teacher,
+                    folder=stage,
+                    train=train,
+                    test=test,
+                    augmentation=augmentation,
+                    epochs=fine_tune_epochs,
+                    batch_size=batch_size,
+                    optimizer=optimizer,
+                    seed=seed,
+                    runtime=runtime,
+                )
             job = _Export(folder, network.copy("float32"), test, input_dtype, images, about)
-            report = made_with | job.run(ladder, max_loss)
+            report = made_with | job.run(ladder, max_loss, fine_tune, fine_tune_above)
             files.write_json(folder / "export.json", report)
+            shutil.rmtree(folder / FINE_TUNING, ignore_errors=True)
     return report
 
 
@@ -85,17 +123,24 @@ class _Export:
         self._calibration = calibration
         self._deployed = {dtype: _deployed(network, dtype) for dtype in {"float32", input_dtype}}
         self._input_dtype = input_dtype
+        self._fine_tuned = None
         model = self._deployed["float32"]
         self._expected = _answers(lambda x: model(x, training=False)["logits"].numpy(), test)
 
-    def run(self, ladder, max_loss):
-        """Makes all of them. Returns what export.json says of them."""
+    def run(self, ladder, max_loss, fine_tune, fine_tune_above):
+        """Makes all of them. Returns what export.json says of them.
+
+        fine_tune: gives a network that has learnt to answer in int8, or None.
+        """
         right = float(np.mean(self._expected.argmax(-1) == self._test.labels))
         with files.replacing(self._folder / "saved_model") as part:
             self._deployed[self._input_dtype].export(str(part), "tf_saved_model", verbose=False)
             saved_model = self._compared(part)
             self._check(self._folder / "saved_model", "float32", saved_model, right, max_loss)
-        described = [self._tflite(kind, right, max_loss) for kind in ladder]
+        described = []
+        for kind in ladder:
+            file = self._tflite(kind, right, max_loss, fine_tune, fine_tune_above)
+            described.append({"kind": kind} | file)
         files.write_text(self._folder / LABELS, "\n".join([*self._about.classes, ""]))
         return {
             "test_examples": len(self._test),
@@ -104,17 +149,21 @@ class _Export:
             "files": described,
         }
 
-    def _tflite(self, kind, right, max_loss):
+    def _tflite(self, kind, right, max_loss, fine_tune, fine_tune_above):
         path = self._folder / f"student_{kind}.tflite"
-        source = self._folder / "saved_model"
         with files.replacing(path) as part:
-            if kind in INTEGER and self._input_dtype != "float32":
-                # The converter wants floats to quantize.
-                source = part.parent / "of_floats"
-                self._deployed["float32"].export(str(source), "tf_saved_model", verbose=False)
-            model = convert(source, kind, self._calibration)
-            part.write_bytes(with_metadata(model, self._about))
-            compared = self._compared(part)
+            model = self._deployed["float32" if kind in INTEGER else self._input_dtype]
+            compared = self._convert(model, kind, part)
+            lost = right - compared["accuracy"]
+            if kind in INTEGER and fine_tune and lost > fine_tune_above:
+                print(f"export: {path.name} loses {lost:.2%} and is fine-tuned", file=sys.stderr)
+                if self._fine_tuned is None:
+                    self._fine_tuned = _deployed(fine_tune(), "float32")
+                again = part.with_name("again.tflite")
+                anew = self._convert(self._fine_tuned, kind, again)
+                if anew["accuracy"] > compared["accuracy"]:
+                    again.replace(part)
+                    compared = anew | {"fine_tuned": True}
             self._check(path, kind, compared, right, max_loss)
             every, outside = operations(part)
             compared |= {
@@ -123,7 +172,14 @@ class _Export:
                 "ops": every,
                 "outside_xnnpack": outside,
             }
-        return {"kind": kind} | _described(path) | compared
+        return _described(path) | compared
+
+    def _convert(self, model, kind, path):
+        """Writes the TF Lite file of a deployed model. Returns how it does."""
+        source = path.with_name("source")
+        model.export(str(source), "tf_saved_model", verbose=False)
+        path.write_bytes(with_metadata(convert(source, kind, self._calibration), self._about))
+        return self._compared(path)
 
     def _compared(self, path):
         """How a saved model does on the test images beside the network."""
@@ -164,6 +220,25 @@ def _check(ladder, input_dtype, calibration_images, max_loss, train):
         raise UserError(f"export.max_loss is a fraction of accuracy, 0 to 1, not {max_loss!r}")
     if train is None and any(kind in INTEGER for kind in ladder):
         raise UserError("files in int8 need training images to set their ranges: give train=")
+
+
+def _fine_tuned(network, teacher, *, folder, runtime, **how):
+    """The network after learning with its numbers rounded. how: arguments of `fit`."""
+    if not isinstance(teacher, Network):
+        teacher = load(teacher)
+    with runtime.devices.scope():
+        trained = network.copy("float32")
+        objective = quantized_objective(trained, teacher.folded("float32"))
+    tuned, _ = fit(
+        label="export/fine_tuning",
+        within=FINE_TUNING,
+        folder=folder,
+        network=trained,
+        objective=objective,
+        runtime=runtime,
+        **how,
+    )
+    return tuned
 
 
 def _deployed(network, dtype):

@@ -100,8 +100,7 @@ def search(
     check_same_groups(teacher, student)
     check_examples(student, train, validation)
     lowered = search_loss(loss, gamma_st, gamma_ts, gamma_fd)
-    if final not in ("last", "mean"):
-        raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
+    check_final(final)
     if not runtime.fresh and folder.is_finished():
         alpha = Alpha.load(folder.artifact)
         alpha.check_fits(teacher, folder.artifact)
@@ -150,6 +149,12 @@ def search(
             _draw(alpha, len(train) / batch_size, folder)
             alpha.save(folder.artifact)
     return alpha
+
+
+def check_final(final):
+    """Raises UserError unless search.final is right."""
+    if final not in ("last", "mean"):
+        raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
 
 
 def _draw(alpha, steps_per_epoch, folder):

@@ -82,12 +82,17 @@ def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
     assert "start it anew with search --fresh" in _last_line(err)
 
     tflite = workdir / "export/student_float32.tflite"
-    size = tflite.stat().st_size
     tflite.write_bytes(b"cut short")
     status, out, err = command("export", *SHORT)
     assert status == 0
     assert "student_float32" in out
-    assert tflite.stat().st_size == size  # made again
+    made = json.loads((workdir / "export/export.json").read_text())["files"]
+    assert tflite.stat().st_size == made[0]["bytes"] > 100_000  # made again, with all others
+    assert [file["kind"] for file in made] == ["float32", "float16", "dynamic", "int8", "uint8"]
+    status, out, err = command("distill", *SHORT)
+    assert status == 0
+    assert len(json.loads((workdir / "export/export.json").read_text())["files"]) == 5
+    assert "student_int8.tflite" in out
 
     metrics = workdir / "distill/metrics.json"
     text = metrics.read_text()
@@ -271,3 +276,20 @@ def test_debug_shows_where_an_error_comes_from_and_changes_no_status(command):
     assert status == 2
     assert "Traceback" in err
     assert "no gin file gin/nothing.gin" in _last_line(err)
+
+
+@pytest.mark.parametrize(
+    ("binding", "told"),
+    [
+        ('search.loss="kd"', "'bridge' or 'student', not 'kd'"),
+        ('search.final="best"', "'last' or 'mean', not 'best'"),
+        ('search.initial="first"', "'last', 'uniform' or 'random', not 'first'"),
+    ],
+)
+def test_settings_of_the_search_are_checked_before_the_teacher_is_trained(
+    command, tmp_path, binding, told
+):
+    status, _, err = command("search", *SHORT, f"--gin_bindings={binding}")
+    assert status == 2
+    assert told in err
+    assert not (tmp_path / "runs").exists()

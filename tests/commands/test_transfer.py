@@ -56,12 +56,12 @@ def test_alpha_is_searched_by_another_config_and_taken_over(tmp_path, monkeypatc
     assert not (runs / "own" / "search").exists()
     alpha = Alpha.load(runs / "own_search/search/alpha.json")
     recorded = (runs / "own/distill/config.gin").read_text()
-    assert "distill.aggregation = 'runs/own_search/search/alpha.json'" in recorded
+    assert "distill.aggregation = 'elsewhere.gin'" in recorded
     assert "dataset.train_fraction = 0.5" not in recorded
     inputs = json.dumps([[float(f"{a:.6g}") for a in group.alpha] for group in alpha.groups])
     assert inputs in recorded
     capsys.readouterr()
-    assert _distill(*given) == 0
+    assert _distill(*given, f"--workdir={runs / 'own'}") == 0
     err = capsys.readouterr().err
     assert "search: done already" in err
     assert "distill: done already" in err

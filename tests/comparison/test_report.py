@@ -215,7 +215,7 @@ def _searched(folder, last, seed=0):
     )
     (folder / "search").mkdir()
     Alpha("cifar100", "T", "S", seed, 10, [group]).save(folder / "search/alpha.json")
-    (folder / "search/metrics.json").write_text('{"seconds": 1.0}')
+    (folder / "search/metrics.json").write_text('{"seconds": 1.0, "steps": 10, "epochs": 2}')
 
 
 def test_alpha_of_the_seeds_is_told_with_the_two_forces_that_move_it(tmp_path):
@@ -223,6 +223,7 @@ def test_alpha_of_the_seeds_is_told_with_the_two_forces_that_move_it(tmp_path):
     for seed, last in enumerate((0.8, 0.9)):
         _searched(tmp_path / str(seed), last, seed)
     report = Report(runs.found([tmp_path]))
+    assert report.searches.steps_per_epoch == 5
     heading, first, second = report.searches.rows()
     assert first[:4] == ("DFA", "2", "group1", "block1")
     told = dict(zip(heading, second, strict=True))

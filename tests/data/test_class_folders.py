@@ -1,6 +1,7 @@
 """Folders of images by split and class: what is found there, and what is told by name."""
 
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -8,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from dfa_tf import data
 from dfa_tf.data.class_folders import class_folders, encoded_image
@@ -122,15 +124,16 @@ def test_folder_or_archive_that_is_missing_or_cut_short_is_told(tmp_path):
 
 def test_hidden_files_are_passed_over(folder, tmp_path):
     (folder / "train/ant/.DS_Store").write_text("")
+    (folder / "__MACOSX").mkdir()
     (folder / ".git").mkdir()
     assert len(_found(folder, tmp_path).files["train"]) == 12
 
 
-def test_digest_changes_with_a_file(folder, tmp_path):
-    before = _found(folder, tmp_path).digest
-    assert _found(folder, tmp_path).digest == before
+def test_state_changes_with_a_file(folder, tmp_path):
+    before = _found(folder, tmp_path).state
+    assert _found(folder, tmp_path).state == before
     (folder / "train/ant/0000.png").write_bytes((folder / "train/bee/0000.png").read_bytes())
-    assert _found(folder, tmp_path).digest != before
+    assert _found(folder, tmp_path).state != before
 
 
 def test_damaged_image_is_told_by_name(folder):
@@ -140,6 +143,58 @@ def test_damaged_image_is_told_by_name(folder):
         encoded_image(path)
     with pytest.raises(UserError, match=r"0009\.png cannot be read"):
         encoded_image(path.with_name("0009.png"))
+
+
+def _pixels(folder, tmp_path, **more):
+    """The first training image of "ant", as it is learnt from."""
+    pictures = _load(folder, tmp_path, in_memory=True, **more)
+    return pictures.train.images[pictures.train.labels == 0][0]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [("gif", "P"), ("bmp", "P"), ("bmp", "RGB"), ("png", "P"), ("png", "L"), ("png", "RGBA")],
+)
+def test_images_are_what_they_look_like_whatever_their_format(tmp_path, suffix, mode):
+    folder = tmp_path / "pictures"
+    draw(folder, ("ant", "bee"), {"train": 1, "test": 1})
+    (folder / "train/ant/0000.png").unlink()
+    colours = np.array([[[255, 0, 0], [0, 200, 0]], [[0, 0, 90], [250, 250, 250]]], np.uint8)
+    image = Image.fromarray(colours.repeat(4, 0).repeat(4, 1)).convert(mode)
+    image.save(folder / "train/ant" / f"picture.{suffix}")
+    np.testing.assert_array_equal(_pixels(folder, tmp_path), np.asarray(image.convert("RGB")))
+
+
+def test_animation_counts_as_its_first_picture_under_any_suffix(tmp_path):
+    folder = tmp_path / "pictures"
+    draw(folder, ("ant", "bee"), {"train": 1, "test": 1})
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    path = folder / "train/ant/0000.png"
+    first.save(path, "GIF", save_all=True, append_images=[second])
+    assert _pixels(folder, tmp_path)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_folders_of_one_name_and_of_files_of_one_age_are_not_taken_for_each_other(tmp_path):
+    found = []
+    for place, level in (("here", 50), ("there", 150)):
+        folder = tmp_path / place / "pictures"
+        draw(folder, ("ant", "bee"), {"train": 1, "test": 1})
+        for path in folder.rglob("*.png"):
+            Image.new("RGB", (8, 8), (level,) * 3).save(path, "BMP")
+            os.utime(path, (0, 0))
+        found.append(_pixels(folder, tmp_path).max())
+    assert found == [50, 150]
+
+
+def test_contents_tell_what_a_stage_has_learnt_from(folder, tmp_path):
+    """Not the names and the labels alone: another test part is another set."""
+    before = _load(folder, tmp_path).train.description
+    path = folder / "test/ant/0000.png"
+    path.write_bytes((folder / "test/bee/0000.png").read_bytes())
+    after = _load(folder, tmp_path).train.description
+    assert before != after
+    shutil.copytree(folder, tmp_path / "copy")
+    assert _load(tmp_path / "copy", tmp_path).train.description == after
 
 
 def _load(folder, tmp_path, **more):
