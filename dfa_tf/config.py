@@ -33,7 +33,7 @@ DEFAULTS = "distill.methods = [@dfa()]"  # a binding, so that dfa's count and ar
 NETWORKS = ("teacher", "student")  # the macros that every config defines
 _GIVEN = ("network", "teacher", "student", "alpha", "train", "validation", "test", "workdir")
 _GIVEN += ("dataset", "augmentation", "seed", "runtime", "settings")
-_GIVEN += ("class_names", "command", "fresh", "ladder")
+_GIVEN += ("class_names", "command", "fresh", "keep", "ladder")
 _OF_DATA = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
 
 

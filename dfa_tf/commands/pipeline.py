@@ -286,9 +286,11 @@ class Pipeline:
             teacher=teacher if teacher.exists() else None,
             augmentation=self._dataset.augmentation,
             seed=self._flags.seed,
-            runtime=self._runtime("export"),
+            # The chief alone comes here: nothing is shared out.
+            runtime=config.call("runtime", strategy=tf.distribute.get_strategy(), quiet=False),
             command=shlex.join([self._command, *sys.argv[1:]]),
             fresh=is_asked and self._flags.fresh,
+            keep=not is_asked,
             **quick,
         )
 

@@ -18,6 +18,7 @@ _IDENTIFIER, _MODEL_IDENTIFIER, _BUFFER = b"M001", b"TFL3", "TFLITE_METADATA"
 # Members of unions and enumerations of metadata_schema.fbs.
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 2, 1, 1, 2
 _RGB, _GRAYSCALE = 1, 2
+ALIGNMENT = 16
 _MEAN, _STD = 0.0, 1.0  # normalization happens inside of the model: it takes raw pixels
 
 
@@ -42,6 +43,8 @@ def with_metadata(model, about):
     buffer = schema.BufferT()
     buffer.data = list(_metadata(about, details))
     unpacked.buffers.append(buffer)
+    for each in unpacked.buffers:
+        each.__class__ = _AlignedBuffer
     entry = schema.MetadataT()
     entry.name, entry.buffer = _BUFFER, len(unpacked.buffers) - 1
     unpacked.metadata = [*(unpacked.metadata or []), entry]
@@ -52,6 +55,23 @@ def with_metadata(model, about):
         archive.writestr(LABELS, "\n".join([*about.classes, ""]))
         archive.writestr(ABOUT, json.dumps(_described(about, details), indent=2))
     return whole.getvalue()
+
+
+class _AlignedBuffer(schema.BufferT):
+    """A buffer whose data begins at a multiple of 16 bytes, as TF Lite's schema has it and its
+    Python code forgets."""
+
+    def Pack(self, builder):
+        data = bytes(bytearray(self.data)) if self.data is not None else b""
+        if data:
+            builder.StartVector(1, len(data), ALIGNMENT)
+            builder.head -= len(data)
+            builder.Bytes[builder.head : builder.head + len(data)] = data
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if data:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)
 
 
 def _ends(model):

@@ -8,7 +8,6 @@ from dfa_tf.methods.kd import kd_loss
 from dfa_tf.methods.losses import cross_entropy
 
 BITS = 8
-ACTIVATIONS = ("ReLU", "Activation")
 KERNELS = ("Conv2D", "DepthwiseConv2D", "Dense")
 TEMPERATURE, OF_TEACHER = 4.0, 0.9  # as KD takes them
 
@@ -50,19 +49,27 @@ def with_rounded_maps(network):
         for node in operation._inbound_nodes:
             for tensor in node.input_tensors:
                 before = tensor._keras_history.operation
-                followers.setdefault(id(before), set()).add(type(operation).__name__)
+                followers.setdefault(id(before), []).append(operation)
 
     def call(operation, *args, **kwargs):
         output = operation(*args, **kwargs)
-        after = followers.get(id(operation), set())
-        kind = type(operation).__name__
-        is_within = bool(after) and after <= {*ACTIVATIONS}
-        is_folded = kind in KERNELS and after == {"BatchNormalization"}
-        return output if is_within or is_folded else RoundedMap()(output)
+        after = followers.get(id(operation), [])
+        is_kernel = type(operation).__name__ in KERNELS
+        is_one_with_next = bool(after) and all(
+            _is_relu(each) or (is_kernel and type(each).__name__ == "BatchNormalization")
+            for each in after
+        )
+        return output if is_one_with_next else RoundedMap()(output)
 
     return keras.models.clone_model(
         model, clone_function=lambda operation: operation, call_function=call
     )
+
+
+def _is_relu(operation):
+    kind = type(operation).__name__
+    activation = getattr(operation, "activation", None)
+    return kind == "ReLU" or activation in (keras.activations.relu, keras.activations.relu6)
 
 
 class RoundedMap(keras.layers.Layer):

@@ -13,6 +13,8 @@ from dfa_tf.models.network import Group, Network, check_precision
 MERGES = ("Add", "Concatenate", "Average", "Subtract", "Maximum")
 CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
 NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
+PASSING = ("Flatten", "Reshape", "Identity", "Dropout")  # what may follow a softmax
+RESERVED = ("image", "raw_pixels", "logits_float32")  # names of what is put around the model
 AS_THEY_ARE = ("Rescaling", "Normalization", "InputLayer", "__keras_tensor__")  # of pixels
 
 
@@ -38,6 +40,7 @@ def from_keras(model, groups=None, scale=1.0, offset=0.0):
     for layer in network.layers:
         if layer.weights:
             layer.set_weights(own[layer.name].get_weights())
+    network.set_weights(network.get_weights())  # for what layers derive from them
     return network
 
 
@@ -61,9 +64,13 @@ def keras_model(config, groups=None, scale=1.0, offset=0.0, precision="float32",
     _without_softmax(model)
     image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
     pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)
-    calls, output = _calls_on(model, pixels)
-    if isinstance(calls[-1].operation, keras.layers.Softmax) or _is_softmax(calls[-1].operation):
-        output = calls[-1].inputs[0]
+    try:
+        calls, output = _calls_on(model, pixels)
+    except ValueError as error:
+        raise UserError(
+            f"{model.name} cannot be taken apart ({first_line(error)}): does it use a model within it twice?"
+        ) from error
+    output = _before_softmax(calls, output)
     logits = keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
     found = _named(calls, pixels, groups, model.name) if groups else _found(calls, pixels)
     if not found:
@@ -113,6 +120,10 @@ def _check(model):
         )
     names = [layer.name for layer in _layers(model)]
     for name in names:
+        if name in RESERVED:
+            raise UserError(
+                f"{model.name} has a layer called {name}, as this package's own: rename it"
+            )
         if names.count(name) > 1:
             raise UserError(f"{model.name} has several layers called {name}: rename them")
 
@@ -181,13 +192,42 @@ def _is_softmax(operation):
 
 def _without_softmax(model):
     """Takes a last layer's own softmax away, and has the layer compute in float32."""
-    last = model.outputs[0]._keras_history.operation
-    while isinstance(last, keras.Model):
-        last = last.outputs[0]._keras_history.operation
+    tensor = model.outputs[0]
+    while True:
+        last = tensor._keras_history.operation
+        if isinstance(last, keras.Model):
+            tensor = last.outputs[0]
+        elif type(last).__name__ in PASSING:
+            tensor = tensor._keras_history.operation._inbound_nodes[0].input_tensors[0]
+        else:
+            break
     if isinstance(last, keras.layers.Dense | keras.layers.Conv2D):
         last.dtype_policy = "float32"
         if _is_softmax(last):
             last.activation = keras.activations.linear
+
+
+def _before_softmax(calls, output):
+    """The output as it would be without a softmax at the end. Raises UserError for a sigmoid."""
+    maker = {id(call.output): call for call in calls}
+    passed, tensor = [], output
+    while id(tensor) in maker:
+        call = maker[id(tensor)]
+        if getattr(call.operation, "activation", None) is keras.activations.sigmoid:
+            raise UserError(
+                f"{call.operation.name} ends in a sigmoid: the classes of a network exclude each other"
+            )
+        is_activation = call.kind == "Activation" and _is_softmax(call.operation)
+        if call.kind == "Softmax" or is_activation:
+            tensor = call.inputs[0]
+            for after in reversed(passed):
+                tensor = after.operation(tensor)
+            return tensor
+        if call.kind not in PASSING:
+            break
+        passed.append(call)
+        tensor = call.inputs[0]
+    return output
 
 
 def _calls_on(model, x):

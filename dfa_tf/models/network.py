@@ -150,8 +150,14 @@ class Network(keras.Model):
                 layer.set_weights([kernel, offset + (bias[0] * scale if bias else 0)])
             else:
                 layer.set_weights(own.get_weights())
+        _finalize(twin)
         twin.trainable = False
         return twin
+
+    def set_weights(self, weights):
+        """As Keras' own; layers that derive something from theirs do so anew."""
+        super().set_weights(weights)
+        _finalize(self)
 
     def get_config(self):
         return {"spec": self.spec, "precision": self.precision}
@@ -159,6 +165,13 @@ class Network(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return from_spec(config["spec"], config["precision"])
+
+
+def _finalize(network):
+    """Has `keras.layers.Normalization` and the like take in the weights that they were given."""
+    for layer in network.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def from_spec(spec, precision="float32", **more):

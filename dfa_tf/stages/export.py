@@ -1,11 +1,13 @@
 """The student as files that need nothing of this package: SavedModel and TF Lite."""
 
 import functools
+import hashlib
 import shutil
 import sys
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from dfa_tf import files
 from dfa_tf.data.pipeline import Augmentation
@@ -16,6 +18,8 @@ from dfa_tf.deployment.quantization_aware import quantized_objective
 from dfa_tf.errors import UserError
 from dfa_tf.models.files import load
 from dfa_tf.models.network import Network
+from dfa_tf.quiet import quiet_libraries
+from dfa_tf.stages.checks import check_pair, check_schedule
 from dfa_tf.stages.folder import StageFolder, fingerprint, held
 from dfa_tf.stages.saved_models import classifier
 from dfa_tf.training.fit import fit
@@ -57,6 +61,7 @@ def export(
     runtime=Runtime(),
     command="dfa_tf.export",
     fresh=False,
+    keep=False,
 ):
     """Writes the network's SavedModel and TF Lite files, and checks each against it.
 
@@ -73,45 +78,75 @@ def export(
         numbers rounded, for `fine_tune_epochs` epochs of `train`: see quantization_aware.py.
     batch_size, optimizer, augmentation, seed, runtime: of that.
     command: that is run, to be told in the files.
-    What an export of the same weights in the same way left is kept, unless `fresh`.
+    keep: an export of the same weights that was made in another way is kept, if it has `ladder`.
+    What an export of the same weights in the same way left is kept, unless `fresh`; where it lacks
+    some of `ladder`, all are made.
 
     Writes WORKDIR/export and returns what export.json holds. Raises UserError for arguments that
     are not right, and ExportError, leaving no such file, where one disagrees with the network.
     """
-    _check(ladder, input_dtype, calibration_images, max_loss, train)
+    class_names = tuple(class_names or map(str, range(network.num_classes)))
+    batch_size = min(batch_size, len(train)) if train is not None else batch_size
+    _check(ladder, input_dtype, calibration_images, max_loss, fine_tune_above, train)
+    if len(class_names) != network.num_classes:
+        raise UserError(f"{len(class_names)} class names for {network.num_classes} classes")
+    if teacher is not None and train is not None and any(kind in INTEGER for kind in ladder):
+        teacher = teacher if isinstance(teacher, Network) else load(teacher)
+        check_pair(teacher, network)
+        check_schedule(
+            [train],
+            batch_size=batch_size,
+            epochs=fine_tune_epochs,
+            augmentation=augmentation,
+            replicas=runtime.devices.num_replicas_in_sync,
+            optimizers=[optimizer],
+        )
+    else:
+        teacher = None
+    made_with = {
+        "student": fingerprint(network),
+        "test": test.description,
+        "train": train.description if train is not None else None,
+        "class_names": list(class_names),
+        "input_dtype": input_dtype,
+        "calibration_images": min(calibration_images, len(train)) if train is not None else None,
+        "max_loss": max_loss,
+        "fine_tune_above": fine_tune_above,
+        "fine_tune_epochs": fine_tune_epochs,
+    }
     stage = StageFolder(workdir, "export", "export.json", {})
     folder = stage.path
-    class_names = tuple(class_names or map(str, range(network.num_classes)))
-    made_with = {"student": fingerprint(network), "input_dtype": input_dtype}
-    if any(kind in INTEGER for kind in ladder):
-        made_with["calibration_images"] = calibration_images
-    report = None if fresh else _finished(folder, made_with, ladder)
-    if report is None:
-        with held(folder):
-            print(f"export: {folder}", file=sys.stderr)
-            _remove_outdated(folder)
-            about = About(network.name, __version__, command, class_names, network.image_shape)
-            images = _calibration(train, calibration_images) if train is not None else None
-            fine_tune = None
-            if teacher is not None:
-                fine_tune = functools.partial(
-                    _fine_tuned,
-                    network,
-                    teacher,
-                    folder=stage,
-                    train=train,
-                    test=test,
-                    augmentation=augmentation,
-                    epochs=fine_tune_epochs,
-                    batch_size=batch_size,
-                    optimizer=optimizer,
-                    seed=seed,
-                    runtime=runtime,
-                )
-            job = _Export(folder, network.copy("float32"), test, input_dtype, images, about)
-            report = made_with | job.run(ladder, max_loss, fine_tune, fine_tune_above)
-            files.write_json(folder / "export.json", report)
-            shutil.rmtree(folder / FINE_TUNING, ignore_errors=True)
+    before = _whole(folder)
+    is_same = all(before.get(name) == value for name, value in made_with.items())
+    kinds = [file["kind"] for file in before.get("files", [])]
+    is_kept = is_same or (keep and before.get("student") == made_with["student"])
+    if is_kept and not fresh and set(ladder) <= set(kinds):
+        return before
+    if is_same:
+        ladder = [kind for kind in LADDER if kind in {*kinds, *ladder}]
+    with held(folder):
+        print(f"export: {folder}", file=sys.stderr)
+        _remove_outdated(folder, fresh)
+        about = About(network.name, __version__, command, class_names, network.image_shape)
+        images = _calibration(train, calibration_images) if train is not None else None
+        fine_tune = teacher and functools.partial(
+            _fine_tuned,
+            network,
+            teacher,
+            folder=stage,
+            train=train,
+            test=test,
+            augmentation=augmentation,
+            epochs=fine_tune_epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            seed=seed,
+            runtime=runtime,
+        )
+        job = _Export(folder, network.copy("float32"), test, input_dtype, images, about)
+        report = made_with | job.run(ladder, max_loss, fine_tune, fine_tune_above)
+        files.write_json(folder / "export.json", report)
+        _remove_fine_tuning(folder)
     return report
 
 
@@ -134,7 +169,7 @@ class _Export:
         """
         right = float(np.mean(self._expected.argmax(-1) == self._test.labels))
         with files.replacing(self._folder / "saved_model") as part:
-            self._deployed[self._input_dtype].export(str(part), "tf_saved_model", verbose=False)
+            _save(self._deployed[self._input_dtype], part)
             saved_model = self._compared(part)
             self._check(self._folder / "saved_model", "float32", saved_model, right, max_loss)
         described = []
@@ -161,9 +196,11 @@ class _Export:
                     self._fine_tuned = _deployed(fine_tune(), "float32")
                 again = part.with_name("again.tflite")
                 anew = self._convert(self._fine_tuned, kind, again)
-                if anew["accuracy"] > compared["accuracy"]:
+                is_better = anew["accuracy"] > compared["accuracy"]
+                if is_better:
                     again.replace(part)
-                    compared = anew | {"fine_tuned": True}
+                    compared = anew
+                compared["fine_tuned"] = is_better
             self._check(path, kind, compared, right, max_loss)
             every, outside = operations(part)
             compared |= {
@@ -177,7 +214,7 @@ class _Export:
     def _convert(self, model, kind, path):
         """Writes the TF Lite file of a deployed model. Returns how it does."""
         source = path.with_name("source")
-        model.export(str(source), "tf_saved_model", verbose=False)
+        _save(model, source)
         path.write_bytes(with_metadata(convert(source, kind, self._calibration), self._about))
         return self._compared(path)
 
@@ -208,7 +245,7 @@ class _Export:
             )
 
 
-def _check(ladder, input_dtype, calibration_images, max_loss, train):
+def _check(ladder, input_dtype, calibration_images, max_loss, fine_tune_above, train):
     for kind in ladder:
         if kind not in LADDER:
             raise UserError(f"export.ladder lists {', '.join(LADDER)}, not {kind!r}")
@@ -216,22 +253,24 @@ def _check(ladder, input_dtype, calibration_images, max_loss, train):
         raise UserError(f"export.input_dtype is 'float32' or 'uint8', not {input_dtype!r}")
     if not isinstance(calibration_images, int) or calibration_images < 1:
         raise UserError(f"export.calibration_images is a whole number, not {calibration_images!r}")
-    if not isinstance(max_loss, int | float) or not 0 <= max_loss <= 1:
-        raise UserError(f"export.max_loss is a fraction of accuracy, 0 to 1, not {max_loss!r}")
+    for name, value in (("max_loss", max_loss), ("fine_tune_above", fine_tune_above)):
+        if not isinstance(value, int | float) or isinstance(value, bool) or value > 1:
+            raise UserError(f"export.{name} is a fraction of accuracy, up to 1, not {value!r}")
     if train is None and any(kind in INTEGER for kind in ladder):
         raise UserError("files in int8 need training images to set their ranges: give train=")
 
 
 def _fine_tuned(network, teacher, *, folder, runtime, **how):
     """The network after learning with its numbers rounded. how: arguments of `fit`."""
-    if not isinstance(teacher, Network):
-        teacher = load(teacher)
+    told = [fingerprint(network), fingerprint(teacher), how["train"].description]
+    told += [repr(how[name]) for name in ("epochs", "batch_size", "optimizer", "seed")]
+    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]  # only its own goes on
     with runtime.devices.scope():
         trained = network.copy("float32")
         objective = quantized_objective(trained, teacher.folded("float32"))
     tuned, _ = fit(
         label="export/fine_tuning",
-        within=FINE_TUNING,
+        within=f"{FINE_TUNING}_{digest}",
         folder=folder,
         network=trained,
         objective=objective,
@@ -254,33 +293,58 @@ def _deployed(network, dtype):
     return keras.Model(image, outputs, name=network.name)
 
 
+def _save(model, path):
+    """Writes a SavedModel of one signature. (Keras' own `export` writes all weights twice.)"""
+    module = tf.Module()
+    module.held = [variable.value for variable in model.variables]
+    shape, dtype = model.inputs[0].shape, model.inputs[0].dtype
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, dtype, name="image")])
+    def serve(image):
+        return model(image, training=False)
+
+    with quiet_libraries():
+        tf.saved_model.save(module, str(path), {"serving_default": serve})
+
+
 def _calibration(train, count):
-    """`count` training images, drawn the same way each time, without augmentation."""
+    """`count` training images, drawn the same way each time, without augmentation; the first one
+    again with a black and a white pixel, so that the input's range is that of bytes."""
     chosen = np.random.default_rng(0).permutation(len(train))[:count]
     batches = train.select(np.sort(chosen)).in_order(BATCH).as_numpy_iterator()
-    return np.concatenate([images for images, _ in batches])
+    images = np.concatenate([images for images, _ in batches])
+    whole_range = images[:1].copy()
+    whole_range[0, 0, 0], whole_range[0, -1, -1] = 0, 255
+    return np.concatenate([images, whole_range])
 
 
-def _remove_outdated(folder):
-    """Removes what another student's export left, its report first."""
+def _remove_outdated(folder, fresh):
+    """Removes what another export left, its report first; of a fine-tuning only if `fresh`, as it
+    may go on."""
     (folder / "export.json").unlink(missing_ok=True)
     for file in [*folder.glob("student_*.tflite"), folder / LABELS]:
         file.unlink(missing_ok=True)
     shutil.rmtree(folder / "saved_model", ignore_errors=True)
+    if fresh:
+        _remove_fine_tuning(folder)
 
 
-def _finished(folder, made_with, ladder):
-    """The report of a complete export of this student with all of `ladder`, or None."""
+def _remove_fine_tuning(folder):
+    for each in folder.glob(f"{FINE_TUNING}_*"):
+        shutil.rmtree(each, ignore_errors=True)
+
+
+def _whole(folder):
+    """The report of an export all of whose files are there as they were written, else {}."""
     report = files.read_json(folder / "export.json")
     try:
         recorded = [report["saved_model"], *report["files"]]
-        sizes = [_described(folder / file["path"])["bytes"] for file in recorded]
-        is_whole = sizes == [file["bytes"] for file in recorded]
-        has_all = set(ladder) <= {file["kind"] for file in report["files"]}
-        is_same = all(report.get(name) == value for name, value in made_with.items())
-        return report if is_whole and has_all and is_same else None
-    except (OSError, KeyError, TypeError):
-        return None
+        is_whole = (folder / LABELS).exists() and all(
+            _described(folder / file["path"]).items() <= file.items() for file in recorded
+        )
+        return report if is_whole else {}
+    except (OSError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _answers(run, test):
@@ -290,5 +354,6 @@ def _answers(run, test):
 
 def _described(path):
     entries = path.rglob("*") if path.is_dir() else [path]
-    size = sum(entry.stat().st_size for entry in entries if entry.is_file())
-    return {"path": path.name, "bytes": size}
+    contents = [entry.read_bytes() for entry in sorted(entries) if entry.is_file()]
+    digest = hashlib.sha256(b"".join(contents)).hexdigest()[:16]
+    return {"path": path.name, "bytes": sum(map(len, contents)), "sha256": digest}

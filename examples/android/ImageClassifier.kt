@@ -13,7 +13,7 @@ import org.tensorflow.lite.Tensor
 /** Classifies bitmaps with a file that bin/export made: raw pixels in, probabilities out. */
 class ImageClassifier(context: Context, model: String, labels: String, threads: Int = 2) : Closeable {
 
-    private val labels = context.assets.open(labels).bufferedReader().readLines().filter { it.isNotEmpty() }
+    private val labels = context.assets.open(labels).bufferedReader().readLines()
     private val interpreter = Interpreter(
         context.assets.openFd(model).use { file ->
             FileInputStream(file.fileDescriptor).channel.map(
@@ -29,7 +29,8 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
     /** The classes with their probabilities, the likeliest first. */
     fun classify(bitmap: Bitmap): List<Pair<String, Float>> {
         val (_, height, width, channels) = input.shape().toList()
-        val scaled = Bitmap.createScaledBitmap(bitmap, width, height, true)
+        val readable = bitmap.copy(Bitmap.Config.ARGB_8888, false)  // the pixels of others cannot be read
+        val scaled = Bitmap.createScaledBitmap(readable, width, height, true)
         val pixels = IntArray(width * height)
         scaled.getPixels(pixels, 0, width, 0, 0, width, height)
 

@@ -61,4 +61,7 @@ def dequantized(numbers, details):
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except (OSError, zipfile.BadZipFile) as error:
+        sys.exit(str(error))

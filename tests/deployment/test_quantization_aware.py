@@ -106,6 +106,29 @@ def test_int8_that_loses_too_much_is_fine_tuned_and_nothing_else(tmp_path, capsy
     assert not (tmp_path / "export" / "fine_tuning").exists()
 
 
+def test_fine_tuning_of_another_student_is_not_gone_on_with(tmp_path, monkeypatch):
+    """One that a kill cut short, in the folder of the next."""
+    seen = []
+
+    def fit(*, within, network, **_):
+        seen.append(within)
+        return network, {}
+
+    monkeypatch.setattr(exporting, "fit", fit)
+    for seed in (3, 4):
+        exporting.export(
+            network=small_network(depth=10, seed=seed),
+            teacher=small_network(seed=2),
+            test=made_examples(40, seed=9),
+            train=made_examples(80, seed=3),
+            workdir=tmp_path,
+            ladder=("int8",),
+            max_loss=1.0,
+            fine_tune_above=-1.0,
+        )
+    assert len(set(seen)) == 2
+
+
 def test_int8_that_loses_little_is_not_fine_tuned(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "fit", None)  # would fail if it were called
     report = _export(tmp_path, fine_tune_above=1.0)

@@ -36,6 +36,10 @@ SIZES = {  # of the groups' maps, for 32x32 images
 }
 EXAMPLES = made_examples(8, seed=5, shape=(32, 32, 3), classes=10)
 every_network = pytest.mark.parametrize("name", SMALL)
+LARGE = ("ResNet_18_cifar", "ResNet_50_imagenet")
+every_network_the_large_ones_slowly = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SMALL]
+)
 
 
 @functools.cache
@@ -163,7 +167,7 @@ def test_mixed_precision_answers_nearly_the_same(name):
     _assert_alike(outputs, _answers(name), 0.15)  # of the largest, over up to 50 layers
 
 
-@every_network
+@every_network_the_large_ones_slowly
 def test_two_replicas_answer_as_one_device_does(name, two_replicas):
     """In training, where each replica normalizes its own half, and by the folded network."""
     with two_replicas.scope():
@@ -188,7 +192,7 @@ def test_two_replicas_answer_as_one_device_does(name, two_replicas):
         np.testing.assert_allclose(frozen[half], own, atol=1e-4 * np.abs(own).max())
 
 
-@every_network
+@every_network_the_large_ones_slowly
 def test_tf_lite_file_answers_as_the_network_does(name, tmp_path):
     """`export` itself raises where the largest error is above 1e-4 of the largest logit."""
     network = _network(name)

@@ -24,12 +24,14 @@ every_application = pytest.mark.parametrize("name", APPLICATIONS)
 
 @functools.cache
 def _pair(name, size=32):
-    """(a model of keras.applications with weights that tell images apart, its network)."""
+    """(a model of keras.applications whose answers differ from class to class, its network)."""
+    keras.utils.set_random_seed(0)
     model = APPLICATIONS[name](weights=None, input_shape=(size, size, 3), classes=7)
-    draws = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.moving_variance.assign(draws.uniform(0.02, 0.1, layer.moving_variance.shape))
+    last = [layer for layer in model.layers if hasattr(layer, "kernel")][-1]
+    taken = keras.Model(model.input, last.input)(_images(size)).numpy()
+    kernel = last.kernel.numpy()
+    scores = taken.reshape(-1, kernel.shape[-2]) @ kernel.reshape(-1, 7)
+    last.kernel.assign(kernel * 3 / np.abs(scores).max())
     return model, models.from_keras(model)
 
 
@@ -44,7 +46,7 @@ def test_logits_are_what_the_models_softmax_takes(name, size):
     outputs = network(_images(size), training=False)
     expected = model(_images(size), training=False)
     assert expected.shape == (3, 7)
-    np.testing.assert_allclose(tf.nn.softmax(outputs["logits"]), expected, atol=1e-4)
+    np.testing.assert_allclose(tf.nn.softmax(outputs["logits"]), expected, atol=1e-5)
     assert outputs["logits"].dtype == tf.float32
 
 
@@ -175,6 +177,65 @@ def test_models_within_are_opened_and_features_precede_the_activation(end):
     )
 
 
+def test_normalization_that_has_seen_data_is_taken_as_it_is(tmp_path):
+    image = keras.Input((8, 8, 3))
+    normalization = layers.Normalization(name="seen")
+    normalization.adapt(_images(8, 20))
+    x = layers.Conv2D(4, 3, name="first")(normalization(image))
+    x = layers.Dense(3, name="scores")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, x, name="adapted")
+    network = models.from_keras(model)
+    network.save(tmp_path / "network.keras")
+    for each in (
+        network,
+        network.copy(),
+        network.folded(),
+        models.load(tmp_path / "network.keras"),
+    ):
+        np.testing.assert_allclose(
+            each(_images(8), training=False)["logits"], model(_images(8)), atol=1e-5
+        )
+
+
+ENDS = {
+    "layer": lambda x: layers.Softmax(name="odds")(layers.Dense(5)(x)),
+    "operation": lambda x: keras.ops.softmax(layers.Dense(5)(x)),
+    "before a reshape": lambda x: layers.Reshape((5,))(layers.Dense(5, activation="softmax")(x)),
+    "activation": lambda x: layers.Activation("softmax")(layers.Dense(5)(x)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_softmax_is_taken_off_however_it_is_written(end):
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    model = keras.Model(image, ENDS[end](x), name="ending")
+    logits = models.from_keras(model)(_images(8), training=False)["logits"]
+    assert np.min(logits) < 0
+    np.testing.assert_allclose(tf.nn.softmax(logits), model(_images(8)), atol=1e-5)
+
+
+def _with_a_sigmoid():
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
+    return keras.Model(image, layers.Dense(2, activation="sigmoid", name="each")(x))
+
+
+def _with_a_model_twice():
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 3, padding="same")], name="in"
+    )
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(inner(inner(image)))
+    return keras.Model(image, layers.Dense(2)(x), name="twice")
+
+
+def _with_a_name_of_ours():
+    image = keras.Input((8, 8, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, name="raw_pixels")(image))
+    return keras.Model(image, layers.Dense(2)(x), name="named")
+
+
 def test_groups_may_be_named():
     network = models.from_keras(_small(), groups=[["second"], ["third"]])
     assert [len(network.group(name).features) for name in network.group_names] == [1, 1]
@@ -201,6 +262,8 @@ class _Own(keras.Model):
     [
         (lambda: _Own(name="own"), None, "'own' is no built functional"),
         (lambda: keras.Sequential([layers.Dense(2)], name="bare"), None, "'bare' is no built"),
+        (_with_a_sigmoid, None, "each ends in a sigmoid"),
+        (_with_a_name_of_ours, None, "named has a layer called raw_pixels"),
         (_with_a_bypass, None, "bypassed cannot be split into groups: other maps pass by inside"),
         (_with_a_bypass, [["inside"]], "inside of bypassed cannot end a group"),
         (_small, [["fourth"]], "small has no layer fourth"),

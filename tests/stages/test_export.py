@@ -32,15 +32,18 @@ def exported(tmp_path_factory, images_of_test):
     workdir = tmp_path_factory.mktemp("exported")
     network = small_network(depth=10, seed=3)
     network.save(workdir / "student.keras")
-    report = exporting.export(
+    return workdir, network, _whole(network, images_of_test, workdir)
+
+
+def _whole(network, test, workdir):
+    return exporting.export(
         network=network,
-        test=images_of_test,
+        test=test,
         train=made_examples(60, seed=3),
         class_names=NAMES,
         workdir=workdir,
         command="export --seed=1",
     )
-    return workdir, network, report
 
 
 def test_files_are_there_and_described(exported):
@@ -217,6 +220,31 @@ def test_saved_model_needs_nothing_of_this_package(exported, images_of_test):
     )
 
 
+def test_bytes_are_taken_as_they_are_whatever_the_calibration_saw(tmp_path, images_of_test):
+    """Dark training images alone: pixels above theirs would be cut off."""
+    dark = data.Examples(images_of_test.images // 4, images_of_test.labels)
+    exporting.export(
+        network=small_network(depth=10, seed=3),
+        test=images_of_test,
+        train=dark,
+        workdir=tmp_path,
+        ladder=("uint8",),
+        max_loss=1.0,
+    )
+    _, image, _ = _ends(tmp_path / "export" / "student_uint8.tflite")
+    assert image["quantization"] == (pytest.approx(1.0, abs=1e-6), 0)
+
+
+def test_weights_lie_at_multiples_of_16_bytes(exported):
+    workdir, _, _ = exported
+    told = (workdir / "export" / "student_float32.tflite").read_bytes()
+    model = schema.Model.GetRootAs(told, 0)
+    buffers = [model.Buffers(k) for k in range(model.BuffersLength())]
+    places = [b._tab.Vector(b._tab.Offset(4)) for b in buffers if b.DataLength()]
+    assert len(places) > 10
+    assert {place % 16 for place in places} == {0}
+
+
 def test_size_is_the_students_alone(exported):
     """Its float32 weights, and little else: no teacher, connector or optimizer."""
     workdir, network, _ = exported
@@ -225,6 +253,9 @@ def test_size_is_the_students_alone(exported):
         size = (workdir / name).stat().st_size
         assert weights < size * 1.1
         assert size < weights * 1.3 + 80_000
+    variables = workdir / "export" / "saved_model" / "variables"
+    held = sum(path.stat().st_size for path in variables.glob("variables.data*"))
+    assert weights <= held < weights * 1.1 + 20_000
 
 
 def _quick(network, test, workdir):
@@ -246,11 +277,54 @@ def test_finished_export_is_kept_until_the_student_changes(
     workdir, network, report = exported
     shutil.copytree(workdir / "export", tmp_path / "export")
     monkeypatch.setattr(exporting, "_Export", None)  # would fail if it were called
-    assert _quick(network, images_of_test, tmp_path) == report
+    assert _whole(network, images_of_test, tmp_path) == report
     with pytest.raises(TypeError):
-        _quick(small_network(depth=10), images_of_test, tmp_path)
+        _whole(small_network(depth=10), images_of_test, tmp_path)
     # Nothing of the former student is left to be taken for this one's.
     assert not list((tmp_path / "export").iterdir())
+
+
+def test_export_made_in_another_way_is_made_again_or_kept_where_that_is_asked(
+    tmp_path, images_of_test
+):
+    network = small_network(depth=10, seed=3)
+    common = {"network": network, "test": images_of_test, "workdir": tmp_path}
+    first = exporting.export(**common, ladder=("float32", "float16"), input_dtype="uint8")
+    assert exporting.export(**common, ladder=("float32",), keep=True) == first
+    labels = tmp_path / "export" / "labels.txt"
+    second = exporting.export(**common, ladder=("float32",), class_names=NAMES)
+    assert second["input_dtype"] == "float32"
+    assert labels.read_text().split() == list(NAMES)
+    third = exporting.export(**common, ladder=("float16",), class_names=NAMES)
+    assert [file["kind"] for file in third["files"]] == ["float32", "float16"]  # none is lost
+    labels.unlink()
+    exporting.export(**common, ladder=("float16",), class_names=NAMES)
+    assert labels.exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"ladder": ("int4",)}, "export.ladder lists float32"),
+        ({"input_dtype": "int8"}, "'float32' or 'uint8'"),
+        ({"calibration_images": 0}, "calibration_images is a whole number"),
+        ({"max_loss": "a"}, "max_loss is a fraction"),
+        ({"fine_tune_above": "a"}, "fine_tune_above is a fraction"),
+        ({"class_names": ("a", "b")}, "2 class names for 4 classes"),
+        ({"train": None}, "give train="),
+        ({"teacher": "gone.keras"}, "there is no file gone.keras"),
+        ({"fine_tune_epochs": 0, "teacher": small_network}, "epochs"),
+    ],
+)
+def test_arguments_that_are_not_right_are_told_before_anything_is_removed(
+    exported, images_of_test, wrong, told
+):
+    workdir, network, _ = exported
+    wrong = {name: value() if callable(value) else value for name, value in wrong.items()}
+    given = {"train": images_of_test, "network": network, "test": images_of_test} | wrong
+    with pytest.raises(UserError, match=told):
+        exporting.export(**given, workdir=workdir)
+    assert (workdir / "export" / "export.json").exists()
 
 
 @pytest.fixture(scope="module")
