@@ -1,6 +1,5 @@
 """The student as files that need nothing of this package: SavedModel and TF Lite."""
 
-import functools
 import hashlib
 import shutil
 import sys
@@ -86,23 +85,25 @@ def export(
     are not right, and ExportError, leaving no such file, where one disagrees with the network.
     """
     class_names = tuple(class_names or map(str, range(network.num_classes)))
-    batch_size = min(batch_size, len(train)) if train is not None else batch_size
     _check(ladder, input_dtype, calibration_images, max_loss, fine_tune_above, train)
     if len(class_names) != network.num_classes:
         raise UserError(f"{len(class_names)} class names for {network.num_classes} classes")
+    stage = StageFolder(workdir, "export", "export.json", {})
+    fine_tune = None
     if teacher is not None and train is not None and any(kind in INTEGER for kind in ladder):
-        teacher = teacher if isinstance(teacher, Network) else load(teacher)
-        check_pair(teacher, network)
-        check_schedule(
-            [train],
-            batch_size=batch_size,
-            epochs=fine_tune_epochs,
+        fine_tune = _fine_tuning(
+            network,
+            teacher,
+            folder=stage,
+            train=train,
+            test=test,
             augmentation=augmentation,
-            replicas=runtime.devices.num_replicas_in_sync,
-            optimizers=[optimizer],
+            epochs=fine_tune_epochs,
+            batch_size=min(batch_size, len(train)),
+            optimizer=optimizer,
+            seed=seed,
+            runtime=runtime,
         )
-    else:
-        teacher = None
     made_with = {
         "student": fingerprint(network),
         "test": test.description,
@@ -114,9 +115,7 @@ def export(
         "fine_tune_above": fine_tune_above,
         "fine_tune_epochs": fine_tune_epochs,
     }
-    stage = StageFolder(workdir, "export", "export.json", {})
-    folder = stage.path
-    before = _whole(folder)
+    before = _whole(stage.path)
     is_same = all(before.get(name) == value for name, value in made_with.items())
     kinds = [file["kind"] for file in before.get("files", [])]
     is_kept = is_same or (keep and before.get("student") == made_with["student"])
@@ -124,29 +123,15 @@ def export(
         return before
     if is_same:
         ladder = [kind for kind in LADDER if kind in {*kinds, *ladder}]
-    with held(folder):
-        print(f"export: {folder}", file=sys.stderr)
-        _remove_outdated(folder, fresh)
+    with held(stage.path):
+        print(f"export: {stage.path}", file=sys.stderr)
+        _remove_outdated(stage.path, fresh)
         about = About(network.name, __version__, command, class_names, network.image_shape)
         images = _calibration(train, calibration_images) if train is not None else None
-        fine_tune = teacher and functools.partial(
-            _fine_tuned,
-            network,
-            teacher,
-            folder=stage,
-            train=train,
-            test=test,
-            augmentation=augmentation,
-            epochs=fine_tune_epochs,
-            batch_size=batch_size,
-            optimizer=optimizer,
-            seed=seed,
-            runtime=runtime,
-        )
-        job = _Export(folder, network.copy("float32"), test, input_dtype, images, about)
+        job = _Export(stage.path, network.copy("float32"), test, input_dtype, images, about)
         report = made_with | job.run(ladder, max_loss, fine_tune, fine_tune_above)
-        files.write_json(folder / "export.json", report)
-        _remove_fine_tuning(folder)
+        files.write_json(stage.path / "export.json", report)
+        _remove_fine_tuning(stage.path)
     return report
 
 
@@ -260,24 +245,41 @@ def _check(ladder, input_dtype, calibration_images, max_loss, fine_tune_above, t
         raise UserError("files in int8 need training images to set their ranges: give train=")
 
 
-def _fine_tuned(network, teacher, *, folder, runtime, **how):
-    """The network after learning with its numbers rounded. how: arguments of `fit`."""
+def _fine_tuning(network, teacher, *, folder, runtime, **how):
+    """A function that gives the network after learning with its numbers rounded.
+
+    how: arguments of `fit`. Raises UserError at once where that could not be done.
+    """
+    teacher = teacher if isinstance(teacher, Network) else load(teacher)
+    check_pair(teacher, network)
+    check_schedule(
+        [how["train"]],
+        batch_size=how["batch_size"],
+        epochs=how["epochs"],
+        augmentation=how["augmentation"],
+        replicas=runtime.devices.num_replicas_in_sync,
+        optimizers=[how["optimizer"]],
+    )
     told = [fingerprint(network), fingerprint(teacher), how["train"].description]
     told += [repr(how[name]) for name in ("epochs", "batch_size", "optimizer", "seed")]
-    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]  # only its own goes on
-    with runtime.devices.scope():
-        trained = network.copy("float32")
-        objective = quantized_objective(trained, teacher.folded("float32"))
-    tuned, _ = fit(
-        label="export/fine_tuning",
-        within=f"{FINE_TUNING}_{digest}",
-        folder=folder,
-        network=trained,
-        objective=objective,
-        runtime=runtime,
-        **how,
-    )
-    return tuned
+    digest = hashlib.sha256("\n".join(told).encode()).hexdigest()[:8]
+
+    def fine_tune():
+        with runtime.devices.scope():
+            trained = network.copy("float32")
+            objective = quantized_objective(trained, teacher.folded("float32"))
+        tuned, _ = fit(
+            label="export/fine_tuning",
+            within=f"{FINE_TUNING}_{digest}",  # what a kill cut short goes on with its own alone
+            folder=folder,
+            network=trained,
+            objective=objective,
+            runtime=runtime,
+            **how,
+        )
+        return tuned
+
+    return fine_tune
 
 
 def _deployed(network, dtype):
