@@ -8,6 +8,11 @@ import tensorflow as tf
 from dfa_tf.fused import fused
 from dfa_tf.models.normalization import BatchNormalization
 
+# CIFAR-10's mean and deviation of pixels, per channel, as fractions of 255: what the networks
+# normalize by where nothing else is known.
+CIFAR_MEAN = (0.4914, 0.4824, 0.4467)
+CIFAR_STD = (0.2471, 0.2435, 0.2616)
+
 
 class Layers:
     """Applies layers of one precision whose initial weights follow from one seed.
@@ -47,16 +52,21 @@ class Layers:
 
     def convolution(self, x, filters, kernel, name, stride=1, use_bias=False):
         """Convolution with He's initialization by fan-out [He et al. 2015]."""
-        return keras.layers.Conv2D(
-            filters,
-            kernel,
-            strides=stride,
-            padding="valid" if stride > 1 else "same",
-            use_bias=use_bias,
-            kernel_initializer=he_normal(self._seed()),
-            name=name,
-            dtype=self._kernel_precision,
-        )(self._padded(x, kernel, name, stride))
+        common = self._of_convolution(kernel, name, stride, use_bias)
+        initial = he_normal(self._seed())
+        layer = keras.layers.Conv2D(filters, kernel_initializer=initial, **common)
+        return layer(self._padded(x, kernel, name, stride))
+
+    def _of_convolution(self, kernel, name, stride, use_bias):
+        """What convolutions of all channels and of each by itself have alike."""
+        return {
+            "kernel_size": kernel,
+            "strides": stride,
+            "padding": "valid" if stride > 1 else "same",  # after `_padded`
+            "use_bias": use_bias,
+            "name": name,
+            "dtype": self._kernel_precision,
+        }
 
     def _padded(self, x, kernel, name, stride):
         if stride == 1 or kernel == 1:
@@ -66,15 +76,10 @@ class Layers:
 
     def depthwise(self, x, kernel, name, stride=1, use_bias=False):
         """A convolution of each channel by itself."""
-        return keras.layers.DepthwiseConv2D(
-            kernel,
-            strides=stride,
-            padding="valid" if stride > 1 else "same",
-            use_bias=use_bias,
-            depthwise_initializer=he_normal(self._seed()),
-            name=name,
-            dtype=self._kernel_precision,
-        )(self._padded(x, kernel, name, stride))
+        common = self._of_convolution(kernel, name, stride, use_bias)
+        initial = he_normal(self._seed())
+        layer = keras.layers.DepthwiseConv2D(depthwise_initializer=initial, **common)
+        return layer(self._padded(x, kernel, name, stride))
 
     def convolution_norm(
         self, x, filters, kernel, name, stride=1, *, norm=None, use_bias=False, depthwise=False

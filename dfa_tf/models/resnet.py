@@ -6,7 +6,7 @@ The features are pre-ReLU (DFA §3.4): what a block adds up to, before the ReLU 
 import keras
 
 from dfa_tf.errors import UserError
-from dfa_tf.models.layers import Layers
+from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Layers
 from dfa_tf.models.network import Group, Network, spec_of
 
 CIFAR_STEMS = {1: 16, 4: 32}  # channels of the stem, by width; the distillation literature's "x4"
@@ -23,8 +23,8 @@ def cifar_resnet(
     num_classes,
     width=1,
     image_shape=(32, 32, 3),
-    mean=(0.4914, 0.4824, 0.4467),
-    std=(0.2471, 0.2435, 0.2616),
+    mean=CIFAR_MEAN,
+    std=CIFAR_STD,
     seed=0,
     precision="float32",
     folded=False,
@@ -60,8 +60,8 @@ def resnet(
     num_classes,
     stem="cifar",
     image_shape=(32, 32, 3),
-    mean=(0.4914, 0.4824, 0.4467),
-    std=(0.2471, 0.2435, 0.2616),
+    mean=CIFAR_MEAN,
+    std=CIFAR_STD,
     seed=0,
     precision="float32",
     folded=False,

@@ -3,7 +3,7 @@
 import keras
 
 from dfa_tf.errors import UserError
-from dfa_tf.models.layers import Layers
+from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Layers
 from dfa_tf.models.network import Group, Network, spec_of
 
 CONVOLUTIONS = {8: (1, 1, 1, 2), 13: (2, 2, 2, 4)}  # of each group
@@ -15,8 +15,8 @@ def vgg(
     depth,
     num_classes,
     image_shape=(32, 32, 3),
-    mean=(0.4914, 0.4824, 0.4467),
-    std=(0.2471, 0.2435, 0.2616),
+    mean=CIFAR_MEAN,
+    std=CIFAR_STD,
     seed=0,
     precision="float32",
     folded=False,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
+from dfa_tf.methods.connectors import group_connectors
 from dfa_tf.stages.checks import check_same_groups
 from dfa_tf.stages.export import export
 from tests.conftest import made_examples, with_statistics
@@ -254,8 +255,15 @@ def test_settings_that_no_such_network_has_are_told(build, arguments, told):
 
 
 def test_families_with_maps_of_the_same_sizes_go_together():
-    check_same_groups(_network("WRN_10_1"), _network("ResNet_8x4"))
-    check_same_groups(_network("ResNet_18_cifar"), _network("VGG_8"))
+    for pair in (("WRN_10_1", "ResNet_8x4"), ("ResNet_18_cifar", "VGG_8")):
+        teacher, student = map(_network, pair)
+        assert SIZES[pair[0]] == SIZES[pair[1]]
+        assert check_same_groups(teacher, student) is None  # it would raise
+        connectors = group_connectors(teacher, student, seed=0, precision="float32")
+        for name, transform in zip(teacher.group_names, connectors, strict=True):
+            feature = _answers(pair[1])["features"][name][-1]
+            target = _answers(pair[0])["features"][name][-1]
+            assert transform(feature).shape == target.shape
 
 
 def test_families_with_maps_of_other_sizes_are_told_which():
