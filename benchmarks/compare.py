@@ -1,11 +1,11 @@
-"""dfa_tf's steps beside the same steps in PyTorch and stock Keras, run in turn on this machine.
+"""The steps of dfa_tf compared with the same steps in PyTorch and stock Keras on this machine.
 
     pip install -e '.[benchmark]'
     python benchmarks/compare.py --json=comparison.json
 
-Each implementation is a process of its own that waits until it is asked. In every round each is
-asked for as many iterations as take about a second, each time another one first; a ratio is a peer's time over ours in the
-same round, and its median over the rounds is what is told.
+Each implementation runs in its own process, which waits for requests. In a round, each one runs a
+step for about a second, and the order rotates from round to round. A ratio is the time of a peer
+over the time of dfa_tf in the same round. The median over the rounds is reported.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-PAUSE = 0.5  # seconds: OpenMP's threads go on spinning for a while after PyTorch's turn
+PAUSE = 0.5  # seconds; OpenMP threads keep spinning for a while after PyTorch's turn
 PEERS = pathlib.Path(__file__).parent / "peers"
 COMMANDS = {
     "dfa_tf": ["ours.py"],
@@ -24,7 +24,7 @@ COMMANDS = {
     "PyTorch": ["pytorch.py"],
     "PyTorch, torch.compile": ["pytorch.py", "--compile"],
 }
-# (step, group, precision): {a peer's first word: how many times as fast ours is to be}
+# The ratios to reach: {(step, group, precision): {first word of the peers: ratio}}.
 AIMS = {
     ("search", 2, "bfloat16"): {"PyTorch": 2.0, "Keras": 2.0},
     ("search", 2, "float32"): {"PyTorch": 1.7},
@@ -35,15 +35,21 @@ STEPS = [("search", 1), ("search", 2), ("search", 3), ("distill", 0), ("teacher_
 
 
 class Peer:
-    """One implementation's process."""
+    """The process of one implementation.
 
-    def __init__(self, name, precision, networks):
-        script, *more = COMMANDS[name]
+    Args:
+        name: Name in `COMMANDS`.
+        precision: "float32" or "bfloat16".
+        networks: Flags that set teacher and student.
+    """
+
+    def __init__(self, name: str, precision: str, networks: list[str]):
+        script, *switches = COMMANDS[name]
         command = [
             sys.executable,
             str(PEERS / script),
             f"--precision={precision}",
-            *more,
+            *switches,
             *networks,
         ]
         self.name = name
@@ -54,29 +60,30 @@ class Peer:
             raise SystemExit(f"{name} did not start: {' '.join(command)}")
         self._counts = {}
 
-    def seconds(self, step):
-        """Seconds of one iteration, from a sample of about a second."""
+    def seconds(self, step: tuple[str, int]) -> float:
+        """Returns the seconds of one iteration, from a sample of about a second."""
         if step not in self._counts:
-            self._ask(step, 2)  # traces, compiles, warms up
-            once = min(self._ask(step, 1) for _ in range(2))
+            self._request(step, 2)  # traces, compiles, warms up
+            once = min(self._request(step, 1) for _ in range(2))
             self._counts[step] = max(1, round(1.0 / once))
         count = self._counts[step]
-        return self._ask(step, count) / count
+        return self._request(step, count) / count
 
-    def _ask(self, step, count):
+    def _request(self, step, count):
         print(*step, count, file=self._process.stdin, flush=True)
-        answer = self._process.stdout.readline()
-        if not answer:
+        response = self._process.stdout.readline()
+        if not response:
             raise SystemExit(f"{self.name} stopped in {step}")
-        return float(answer)
+        return float(response)
 
-    def close(self):
+    def close(self) -> None:
+        """Ends the process."""
         self._process.stdin.close()
         self._process.wait()
 
 
-def compare(precision, names, rounds, networks):
-    """One row for each step and peer: milliseconds and ratios over the rounds."""
+def compare(precision: str, names: list[str], rounds: int, networks: list[str]) -> list[dict]:
+    """Returns a row for each step and peer: milliseconds and ratios over the rounds."""
     peers = [Peer(name, precision, networks) for name in names]
     rows = []
     for step in STEPS:
@@ -84,30 +91,20 @@ def compare(precision, names, rounds, networks):
         for peer in peers:
             peer.seconds(step)
         for k in range(rounds):
-            turn = k % len(peers)
-            for peer in peers[turn:] + peers[:turn]:
+            first = k % len(peers)
+            for peer in peers[first:] + peers[:first]:
                 time.sleep(PAUSE)
                 samples[peer.name].append(peer.seconds(step))
         for name, seconds in samples.items():
-            ratios = [
-                theirs / ours for theirs, ours in zip(seconds, samples["dfa_tf"], strict=True)
-            ]
+            pairs = zip(seconds, samples["dfa_tf"], strict=True)
             rows.append(
                 {
                     "step": step[0],
                     "group": step[1] or None,
                     "precision": precision,
                     "peer": name,
-                    "ms": {
-                        "min": 1000 * min(seconds),
-                        "median": 1000 * statistics.median(seconds),
-                        "max": 1000 * max(seconds),
-                    },
-                    "ratio": {
-                        "min": min(ratios),
-                        "median": statistics.median(ratios),
-                        "max": max(ratios),
-                    },
+                    "ms": min_median_max([1000 * value for value in seconds]),
+                    "ratio": min_median_max([peer / dfa for peer, dfa in pairs]),
                 }
             )
             print(line(rows[-1]), flush=True)
@@ -116,11 +113,19 @@ def compare(precision, names, rounds, networks):
     return rows
 
 
-def aims(rows):
-    """[(text, whether reached)] for each aim that was measured; a peer's better row counts."""
-    found = []
-    for (step, group, precision), wanted in AIMS.items():
-        for peer, aim in wanted.items():
+def min_median_max(values: list[float]) -> dict[str, float]:
+    """Returns the smallest value, the median and the largest value."""
+    return {"min": min(values), "median": statistics.median(values), "max": max(values)}
+
+
+def aims(rows: list[dict]) -> list[tuple[str, bool]]:
+    """Returns (text, whether it is reached) for each measured aim.
+
+    Of several rows of one peer, the one with the smallest ratio counts.
+    """
+    results = []
+    for (step, group, precision), targets in AIMS.items():
+        for peer, aim in targets.items():
             ratios = [
                 row["ratio"]["median"]
                 for row in rows
@@ -129,12 +134,12 @@ def aims(rows):
             ]
             if ratios:
                 text = f"{step} {group or ''} {precision}: {min(ratios):.2f} x {peer}, aim {aim}"
-                found.append((text, min(ratios) >= aim))
-    return found
+                results.append((text, min(ratios) >= aim))
+    return results
 
 
-def line(row):
-    """A row of the comparison as text."""
+def line(row: dict) -> str:
+    """Returns a row of the comparison as text."""
     ms, ratio = row["ms"], row["ratio"]
     step = f"{row['step']} {row['group'] or ''}".strip()
     return (
@@ -152,7 +157,7 @@ def main():
     parser.add_argument("--teacher", nargs=2, default=["28", "4"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--student", nargs=2, default=["16", "2"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--check", action="store_true", help="fail where an aim is missed")
+    parser.add_argument("--check", action="store_true", help="fail if an aim is missed")
     arguments = parser.parse_args()
     names = ["dfa_tf", *(name for name in arguments.peers if name != "dfa_tf")]
     networks = ["--teacher", *arguments.teacher, "--student", *arguments.student]
@@ -160,11 +165,11 @@ def main():
     for precision in arguments.precision:
         rows += compare(precision, names, arguments.rounds, networks)
     results = aims(rows)
-    for text, reached in results:
-        print(text, "reached" if reached else "missed")
+    for text, is_reached in results:
+        print(text, "reached" if is_reached else "missed")
     if arguments.json:
         arguments.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
-    if arguments.check and not all(reached for _, reached in results):
+    if arguments.check and not all(is_reached for _, is_reached in results):
         raise SystemExit(1)
 
 

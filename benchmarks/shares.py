@@ -1,9 +1,10 @@
-"""Where the time of a step goes: its share by kind of operation, one operation after another.
+"""The share of each kind of operation in the time of a step.
 
     python benchmarks/shares.py distill
     python benchmarks/shares.py search --group 2 --precision float32
 
-One thread starts operations, so that their times add up to the step's; each still uses all cores.
+One thread starts the operations, so that their times add up to the time of the step. Each operation
+still uses all cores.
 """
 
 import argparse
@@ -20,9 +21,9 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from dfa_tf import data, models
-from dfa_tf.benchmark.cases import cases
+from dfa_tf.benchmark.cases import Workload, cases
 
-STEPS = 4
+STEPS, BATCH_SIZE = 4, 128
 
 
 def main():
@@ -34,44 +35,44 @@ def main():
     arguments = parser.parse_args()
     draws = np.random.default_rng(0)
     images = draws.integers(0, 256, (5000, 32, 32, 3), np.uint8)
-    found = cases(
+    workload = Workload(
         models.wide_resnet(28, 4, 100),
         models.wide_resnet(16, 2, 100),
         data.Examples(images, draws.integers(0, 100, 5000)),
         data.Augmentation(),
-        arguments.precision,
-        128,
+        BATCH_SIZE,
         tf.distribute.get_strategy(),
     )
-    wanted = arguments.step, arguments.group and f"group{arguments.group}"
-    run = next(case.run for case in found if (case.step, case.group) == wanted)
-    run(2)
+    step = arguments.step, arguments.group and f"group{arguments.group}"
+    timed = cases(workload, arguments.precision)
+    run = next(case.run for case in timed if (case.step, case.group) == step)
+    run(2)  # traces the step
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             seconds = run(STEPS)
         (trace,) = glob.glob(f"{folder}/plugins/profile/*/*.xplane.pb")
         with open(trace, "rb") as file:
             space = xplane_pb2.XSpace.FromString(file.read())
-    shares, counts = by_kind(space)
+    milliseconds, counts = by_kind(space)
     total = 1000 * seconds / STEPS
     print(f"{arguments.step} {arguments.group or ''} {arguments.precision}: {total:.0f} ms")
-    for kind, ms in shares.most_common(arguments.rows):
+    for kind, ms in milliseconds.most_common(arguments.rows):
         print(f"{ms / total:6.1%} {ms:7.1f} ms {counts[kind] / STEPS:5.0f} of {kind}")
-    rest = total - sum(shares.values())
+    rest = total - sum(milliseconds.values())
     print(f"{rest / total:6.1%} {rest:7.1f} ms       compiled by XLA, and between operations")
 
 
 def by_kind(space):
-    """({kind: milliseconds a step}, {kind: how many in all})."""
-    shares, counts = collections.Counter(), collections.Counter()
+    """Returns ({kind: milliseconds in a step}, {kind: operations in all steps}) of a trace."""
+    milliseconds, counts = collections.Counter(), collections.Counter()
     for plane in space.planes:
         for line in plane.lines if plane.name.startswith("/host:CPU") else ():
             for event in line.events:
                 name, _, kind = plane.event_metadata[event.metadata_id].name.rpartition(":")
                 if name and kind.isidentifier() and not name.endswith(":"):
-                    shares[kind] += event.duration_ps / 1e9 / STEPS
+                    milliseconds[kind] += event.duration_ps / 1e9 / STEPS
                     counts[kind] += 1
-    return shares, counts
+    return milliseconds, counts
 
 
 if __name__ == "__main__":

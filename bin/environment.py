@@ -1,116 +1,183 @@
-"""Sees to it that the commands in this folder run in a Python that has what they need.
+"""Provides a Python that has the dependencies of the commands in this folder.
 
-Needs nothing but the standard library. Where dfa_tf's dependencies can be imported, this Python
-is used as it is; else a virtual environment, .venv beside this folder, is made from setup.py.
+The running Python is used if the packages in requirements/ are installed for it. Otherwise, a
+virtual environment is created in .venv, next to this folder. Both need the standard library only.
+
+Run as a script, this file prints the path of a Python that also has the given extras:
+
+    python3 bin/environment.py test lint
 """
 
 import fcntl
 import hashlib
 import importlib.metadata
-import importlib.util
+import operator
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
+from typing import NoReturn
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
-OLDEST, NEWEST = (3, 10), (3, 13)  # of Python, that TensorFlow is built for
-OLDEST_PACKAGES = {"tensorflow": (2, 20), "keras": (3, 12)}
-MODULES = [
-    "PIL",
-    "absl",
-    "ai_edge_litert",
-    "gin",
-    "importlib_resources",
-    "keras",
-    "matplotlib",
-    "requests",
-    "scipy",
-    "sklearn",
-    "tensorboard",
-    "tensorflow",
-    "tensorflow_datasets",
-    "tqdm",
-    "wrapt",
-]
+OLDEST, NEWEST = (3, 10), (3, 13)  # Python versions that TensorFlow is released for
+VENV_EXTRAS = ("test", "lint")
+
+# Distributions that provide the same package under another name.
+ALTERNATIVES = {
+    "keras": ["keras-nightly"],
+    "tensorboard": ["tb-nightly"],
+    "tensorflow": [
+        "intel-tensorflow",
+        "tensorflow-aarch64",
+        "tensorflow-cpu",
+        "tensorflow-cpu-aws",
+        "tensorflow-macos",
+        "tensorflow-rocm",
+        "tf-nightly",
+        "tf-nightly-cpu",
+    ],
+    "tensorflow-datasets": ["tfds-nightly"],
+}
+COMPARISONS = {">=": operator.ge, "==": operator.eq}
+REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?(?:(>=|==)([\d.]+))?")
 
 
-def ensure(extra_modules=()):
-    """Returns in a Python that has all modules, after starting this command anew if need be."""
+def run(command: str) -> None:
+    """Runs a command of dfa_tf in a Python that has its dependencies."""
+    ensure()
+    from dfa_tf.commands.main import launch
+
+    launch(command)
+
+
+def ensure(*extras: str) -> None:
+    """Restarts this script in another Python if requirements are missing.
+
+    Args:
+        *extras: Files of requirements/ to include, "test" for instance.
+    """
     sys.path.insert(0, str(ROOT))
-    if all(_is_installed(module) for module in (*MODULES, *extra_modules)):
-        return
-    python = VENV / "bin" / "python"
+    python = find_python(*extras)
+    if python != sys.executable:
+        os.execv(python, [python, *sys.argv])
+
+
+def find_python(*extras: str) -> str:
+    """Returns the path of a Python that has all requirements. Creates .venv if needed."""
+    missing = missing_requirements(*extras)
+    if not missing:
+        return sys.executable
     if not _is_complete():
-        _make()
+        _create()
     elif pathlib.Path(sys.prefix) == VENV:
-        _fail(f"{VENV} lacks packages: remove it, it is made again")
-    os.execv(python, [str(python), *sys.argv])
+        _fail(f"{VENV}: {missing[0]} is missing; delete the folder to create it again")
+    return str(VENV / "bin" / "python")
 
 
-def _is_installed(module):
-    spec = importlib.util.find_spec(module)
-    # A folder of that name, such as this repository's gin/, is no package: it has no origin.
-    return spec is not None and spec.origin is not None and _is_new_enough(module)
+def missing_requirements(*extras: str) -> list[str]:
+    """Returns the requirements that are not installed for the running Python."""
+    requirements = [line for name in ("runtime", *extras) for line in read_requirements(name)]
+    return [requirement for requirement in requirements if not is_installed(requirement)]
 
 
-def _is_new_enough(module):
-    if module not in OLDEST_PACKAGES:
-        return True
+def read_requirements(name: str) -> list[str]:
+    """Returns the requirements listed in requirements/NAME.txt, without comments."""
+    lines = (ROOT / "requirements" / f"{name}.txt").read_text().splitlines()
+    return [line for line in (line.partition("#")[0].strip() for line in lines) if line]
+
+
+def is_installed(requirement: str) -> bool:
+    """Returns whether a distribution is installed in a version that a requirement allows.
+
+    Args:
+        requirement: A name, optionally with ">=" or "==" and a release: "keras>=3.12".
+    """
+    parts = REQUIREMENT.fullmatch(requirement)
+    if parts is None:
+        _fail(f"requirements: expected NAME, NAME>=VERSION or NAME==VERSION, got {requirement!r}")
+    name, comparison, release = parts.groups()
+    installed = filter(None, map(_version, [name, *ALTERNATIVES.get(name, [])]))
+    return any(
+        comparison is None or COMPARISONS[comparison](_release(version), _release(release))
+        for version in installed
+    )
+
+
+def _version(name):
     try:
-        version = importlib.metadata.version(module).split(".")
-    except importlib.metadata.PackageNotFoundError:  # it comes in a package of another name
-        return True
-    return tuple(map(int, version[:2])) >= OLDEST_PACKAGES[module]
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
-def _make():
+def _release(version):
+    """Returns the numbers of a version: (2, 21) for "2.21.0rc1"."""
+    release = re.split(r"[^\d.]", version)[0]
+    numbers = [int(number) for number in release.split(".") if number]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _create():
     with open(ROOT / ".venv.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second command waits for the first
         if _is_complete():
             return
-        print(f"setting up {VENV} (once, some minutes)", file=sys.stderr, flush=True)
+        python = _supported_python()
+        print(f"creating {VENV} (once, takes a few minutes)", file=sys.stderr, flush=True)
         shutil.rmtree(VENV, ignore_errors=True)
-        install = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+        pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
+        package = f"{ROOT}[{','.join(VENV_EXTRAS)}]"
         for step in (
-            [_suitable_python(), "-m", "venv", str(VENV)],
-            [*install, "--editable", f"{ROOT}[test]"],
+            [python, "-m", "venv", str(VENV)],
+            [*pip, "install", "--quiet", "--editable", package],
         ):
-            done = subprocess.run(step, stdout=sys.stderr)
-            if done.returncode:
-                _fail(f"setting up {VENV} failed at: {' '.join(step)}")
-        _stamp().write_text(_recipe())
+            done = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            if done.returncode != 0:
+                print(done.stdout, file=sys.stderr)
+                _fail(f"creating {VENV} failed at: {' '.join(step)}")
+        _stamp().write_text(_digest())
 
 
 def _is_complete():
-    """Whether .venv was made to its end, from the present setup.py."""
+    """Returns whether .venv was created to its end, from the present requirements."""
     try:
-        return _stamp().read_text() == _recipe()
+        return _stamp().read_text() == _digest()
     except OSError:
         return False
 
 
 def _stamp():
-    return VENV / "made-from"
+    return VENV / "created-from"
 
 
-def _recipe():
-    return hashlib.sha256((ROOT / "setup.py").read_bytes()).hexdigest()
+def _digest():
+    """Returns a hash of all files that name dependencies."""
+    files = [ROOT / "setup.py", ROOT / "pyproject.toml", *(ROOT / "requirements").glob("*.txt")]
+    texts = [f"{file.name}\n{file.read_text()}" for file in sorted(files)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
-def _suitable_python():
-    """This Python, or another one that TensorFlow is built for."""
+def _supported_python():
+    """Returns the running Python, or another one that TensorFlow is released for."""
     if OLDEST <= sys.version_info[:2] <= NEWEST:
-        return getattr(sys, "_base_executable", sys.executable)  # .venv's own may be removed
+        return getattr(sys, "_base_executable", sys.executable)  # .venv/bin/python is deleted
     for minor in range(NEWEST[1], OLDEST[1] - 1, -1):
-        found = shutil.which(f"python3.{minor}")
-        if found:
-            return found
-    _fail(f"Python 3.{OLDEST[1]} to 3.{NEWEST[1]} is needed, this is {sys.version.split()[0]}")
+        python = shutil.which(f"python3.{minor}")
+        # A version manager may provide a name for a Python that it cannot start.
+        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            return python
+    _fail(f"expected Python 3.{OLDEST[1]} to 3.{NEWEST[1]}, got {sys.version.split()[0]}")
 
 
-def _fail(message):
+def _fail(message: str) -> NoReturn:
     print(f"{pathlib.Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    print(find_python(*sys.argv[1:]))

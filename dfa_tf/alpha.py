@@ -1,9 +1,11 @@
-"""alpha: how much each feature of each teacher group counts, searched or set, and its file."""
+"""alpha, the weights of the teacher's features, and the file alpha.json."""
 
 import dataclasses
 import json
 import math
+import os
 import pathlib
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -13,92 +15,131 @@ from dfa_tf.errors import UserError
 FORMAT = 1
 LAST_WEIGHT = 0.99
 
+InitialBeta = Literal["last", "uniform", "random"]
+FixedAlpha = Literal["last", "average", "random"]
+
 
 @dataclasses.dataclass
 class GroupAlpha:
-    """alpha of one group.
+    """alpha of one group with N features.
 
-    name: the group. features: names of its N features. beta, alpha: [N] each, Eqn 6 between them.
-    history: [[step, alpha], ...] over the group's own search steps.
-    mean_loss_gradient: [N], of the bridge loss for beta, averaged over the search.
-    mean_decay: [N], lambda * beta, what the regularization adds to it (Eqn 7). The two together
-        say what moved alpha.
+    Attributes:
+        name: Name of the group.
+        features: Names of its features.
+        beta: The architecture parameters `[N]`; alpha is their softmax (DFA, Eqn 6).
+        alpha: The weights `[N]`, of sum 1.
+        history: `[step, alpha]` at the logged steps of the group's search.
+        mean_loss_gradient: Gradient `[N]` of the loss with respect to beta, averaged over the
+            search.
+        mean_decay: The weight decay's part `[N]` of the gradient, lambda * beta (Eqn 7), averaged
+            likewise. The two show whether the loss or the decay moved alpha.
     """
 
     name: str
-    features: list
-    beta: list
-    alpha: list
+    features: list[str]
+    beta: list[float]
+    alpha: list[float]
     history: list = dataclasses.field(default_factory=list)
-    mean_loss_gradient: list = dataclasses.field(default_factory=list)
-    mean_decay: list = dataclasses.field(default_factory=list)
+    mean_loss_gradient: list[float] = dataclasses.field(default_factory=list)
+    mean_decay: list[float] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
 class Alpha:
-    """The aggregation weights of a whole teacher, and where they come from."""
+    """The feature aggregation weights of a teacher.
+
+    Attributes:
+        dataset: Name of the data set of the search.
+        teacher: Name of the teacher.
+        student: Name of the student.
+        seed: Seed of the search.
+        steps: Iterations of the search over all groups; 0 if there was none.
+        groups: The weights, group by group.
+        source: Where the weights come from: "search", the name of a fixed aggregation, or a path.
+            It is not part of the file.
+    """
 
     dataset: str
     teacher: str
     student: str
     seed: int
     steps: int
-    groups: list
+    groups: list[GroupAlpha]
+    source: str = dataclasses.field(default="search", compare=False)
 
-    def __getitem__(self, group):
-        """alpha of the group named `group`: float32 [N]."""
-        for each in self.groups:
-            if each.name == group:
-                return np.asarray(each.alpha, np.float32)
+    def __getitem__(self, group: str) -> np.ndarray:
+        """Returns the weights of the group named `group`, float32 `[N]`."""
+        for candidate in self.groups:
+            if candidate.name == group:
+                return np.asarray(candidate.alpha, np.float32)
         raise KeyError(group)
 
-    def check_fits(self, teacher, source="alpha"):
-        """Raises UserError unless there is one weight for each feature of `teacher`."""
+    def check_fits(self, teacher: Any) -> None:
+        """Checks that there is one weight for each feature of `teacher`, a `Network`.
+
+        Raises:
+            UserError: If the groups or their numbers of features differ.
+        """
+        source = "alpha" if self.source == "search" else self.source
         names = [group.name for group in self.groups]
         if names != list(teacher.group_names):
             raise UserError(
-                f"{source} has the groups {', '.join(names)}, the teacher {teacher.name} has {', '.join(teacher.group_names)}: search with this teacher"
+                f"{source}: expected the groups of the teacher {teacher.name}, "
+                f"{', '.join(teacher.group_names)}, got {', '.join(names)}; search with this teacher"
             )
         for group in self.groups:
-            expected = len(teacher.group(group.name).features)
-            if len(group.alpha) != expected:
+            count = len(teacher.group(group.name).features)
+            if len(group.alpha) != count:
                 raise UserError(
-                    f"{source} has {len(group.alpha)} weights for {group.name}, where the teacher {teacher.name} has {expected} features: search with this teacher"
+                    f"{source}: expected {count} weights for {group.name}, one for each feature "
+                    f"of the teacher {teacher.name}, got {len(group.alpha)}; search with this teacher"
                 )
 
-    def save(self, path):
+    def save(self, path: pathlib.Path) -> None:
         """Writes alpha.json."""
-        files.write_json(path, {"format": FORMAT, **dataclasses.asdict(self)})
+        content = dataclasses.asdict(self)
+        del content["source"]
+        files.write_json(path, {"format": FORMAT, **content})
 
     @classmethod
-    def load(cls, path):
-        """Reads alpha.json. Raises UserError where it is missing or malformed."""
+    def load(cls, path: str | os.PathLike, source: str = "") -> "Alpha":
+        """Reads alpha.json.
+
+        Args:
+            path: The file.
+            source: The `source` of the result; the path by default.
+
+        Raises:
+            UserError: If the file is missing or malformed.
+        """
         path = pathlib.Path(path)
-        mend = "give an alpha.json that a search wrote"
+        advice = "give an alpha.json that a search wrote"
         try:
             content = json.loads(path.read_text())
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}): {mend}") from error
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
         except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}): {mend}") from error
+            raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         try:
             if content["format"] != FORMAT:
-                raise UserError(f"{path} has format {content['format']}, not {FORMAT}: {mend}")
+                raise UserError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
             groups = [
                 GroupAlpha(**{f.name: group[f.name] for f in dataclasses.fields(GroupAlpha)})
                 for group in content["groups"]
             ]
-            fields = {f.name: content[f.name] for f in dataclasses.fields(cls)}
+            fields = {
+                f.name: content[f.name] for f in dataclasses.fields(cls) if f.name != "source"
+            }
         except KeyError as error:
-            raise UserError(f"{path} lacks {error}: {mend}") from error
+            raise UserError(f"{path}: the key {error} is missing; {advice}") from error
         except TypeError as error:
-            raise UserError(f"{path} is not laid out as an alpha.json: {mend}") from error
+            raise UserError(f"{path}: not the layout of an alpha.json; {advice}") from error
         for group in groups:
-            _check_weights(group, path, mend)
-        return cls(**fields | {"groups": groups})
+            _check_weights(group, path, advice)
+        return cls(**fields | {"groups": groups, "source": source or str(path)})
 
 
-def _check_weights(group, path, mend):
+def _check_weights(group, path, advice):
     try:
         alpha = np.asarray(group.alpha, np.float64)
         valid = alpha.ndim == 1 and np.all(alpha >= 0) and abs(alpha.sum() - 1) < 1e-3
@@ -106,33 +147,45 @@ def _check_weights(group, path, mend):
         valid = False
     if not valid:
         raise UserError(
-            f"the alpha of {group.name} in {path} is no list of weights of sum 1: {mend}"
+            f"{path}: expected alpha of {group.name} as a list of weights of sum 1; {advice}"
         )
 
 
-def initial_beta(kind, count, seed=0):
-    """Architecture parameters to start a group's search from: [count] float32.
+def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:
+    """Returns the architecture parameters at the start of a group's search.
 
-    kind: "last": beta 0 but for the last, so that alpha_last = 0.99 whatever the count (under
-    softmax the paper's 1 is out of reach, §3.4); "uniform": all 0; "random": N(0, 1) draws that
-    follow from `seed`. Raises UserError for another kind.
+    Args:
+        kind: "last": beta is 0 except for the last feature, whose alpha is 0.99 for any number of
+            features (a softmax cannot reach the paper's 1, §3.4); "uniform": all 0; "random":
+            draws from N(0, 1).
+        count: Number of features.
+        seed: Seed of the draws.
+
+    Returns:
+        Float32 array `[count]`.
     """
     beta = np.zeros(count, np.float32)
     if kind == "last" and count > 1:
         beta[-1] = math.log((count - 1) * LAST_WEIGHT / (1 - LAST_WEIGHT))
     elif kind == "random":
         beta = np.random.default_rng(seed).standard_normal(count).astype(np.float32)
-    elif kind not in ("last", "uniform"):
-        raise UserError(f"beta starts from 'last', 'uniform' or 'random', not {kind!r}")
     return beta
 
 
-def fixed(kind, teacher, seed=0):
-    """An alpha that needs no search (Table 5): "last", "average" or "random".
+def fixed(kind: str, teacher: Any, seed: int = 0) -> Alpha:
+    """Returns an alpha without a search (DFA, Table 5).
 
-    "last" is one-hot, as in the methods it stands for. "random" is the softmax of N(0, 1) draws,
-    one for each feature, that follow from `seed`. Raises UserError for another kind.
+    Args:
+        kind: "last": one-hot; "average": uniform; "random": the softmax of one N(0, 1) draw for
+            each feature.
+        teacher: The teacher, a `Network`.
+        seed: Seed of the draws.
+
+    Raises:
+        UserError: If `kind` is another one.
     """
+    if kind not in get_args(FixedAlpha):
+        raise UserError(f"alpha: expected 'last', 'average' or 'random', got {kind!r}")
     draws = np.random.default_rng(seed)
     groups = []
     for name in teacher.group_names:
@@ -142,13 +195,9 @@ def fixed(kind, teacher, seed=0):
             alpha = np.eye(count)[-1]
         elif kind == "average":
             alpha = np.full(count, 1 / count)
-        elif kind == "random":
+        else:
             odds = np.exp(draws.standard_normal(count))
             alpha = odds / odds.sum()
-        else:
-            raise UserError(
-                f"distill.aggregation is 'search', 'last', 'average', 'random', 'none', an alpha.json or the gin file of another search, not {kind!r}"
-            )
         beta = np.log(np.maximum(alpha, 1e-30))
         groups.append(GroupAlpha(name, group.feature_names, beta.tolist(), alpha.tolist()))
-    return Alpha("", teacher.name, "", seed, 0, groups)
+    return Alpha("", teacher.name, "", seed, 0, groups, source=kind)

@@ -1,25 +1,38 @@
-"""What a user can mend, and being asked to stop."""
+"""The errors that commands report in one line."""
 
 
-class UserError(Exception):
-    """Something the user can mend. The message is one line: what, where, and how to mend it.
+class ReportedError(Exception):
+    """An error whose message is complete: commands print it without a traceback.
 
-    A command prints it and exits with status 2.
+    The command exits with status 1.
     """
 
 
-class Interrupted(Exception):
-    """A run was told to stop (SIGTERM, SIGINT) and has saved where it was.
+class UserError(ReportedError):
+    """An error that the user can fix.
 
-    signum: the signal's number. A command exits with status 128 + signum.
+    The message is one line: what was expected, what was given, and what to do. The command exits
+    with status 2.
     """
 
-    def __init__(self, message, signum):
+
+class Interrupted(ReportedError):
+    """A run received SIGTERM or SIGINT and saved its state.
+
+    Args:
+        message: The line to print.
+        signum: Number of the signal. The command exits with status 128 + signum.
+    """
+
+    def __init__(self, message: str, signum: int):
         super().__init__(message)
         self.signum = signum
 
 
-def first_line(error):
-    """The first line of what an exception says, at most 200 characters; its type where it is mute."""
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an exception's message, at most 200 characters.
+
+    An exception without a message is described by its type.
+    """
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written atomically: readers see the complete file or none."""
 
 import contextlib
 import json
@@ -6,46 +6,64 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Yields a path beside `path` to write a file or folder at; it takes `path`'s place at the end.
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Replaces a file or folder when the `with` block ends without an exception.
 
-    An exception, or the end of the process, leaves `path` as it was (a folder that is replaced may
-    be missing after a kill, but never half there).
+    After an exception or a kill, `path` is as before. One exception: a kill while a folder is
+    replaced may leave `path` missing, but never incomplete.
+
+    Args:
+        path: File or folder to write. Its parent folders are created if they are missing.
+
+    Yields:
+        A temporary path with the same name, to write to.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     try:
-        # The same name, since some writers go by the suffix.
+        # The name stays the same because some writers choose the format by suffix.
         yield folder / path.name
-        if path.is_dir():  # which no rename replaces: it moves out of the way first
+        if path.is_dir():  # os.replace cannot replace a folder with contents
             os.rename(path, folder / "before")
         os.replace(folder / path.name, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_text(path, text):
-    """Writes a text file at once."""
-    with replacing(path) as part:
-        part.write_text(text)
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
-def write_json(path, value):
-    """Writes a JSON file at once, lists of numbers each on one line."""
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a JSON file atomically, with each list of numbers on one line.
+
+    Raises:
+        ValueError: If a number is not finite.
+    """
     write_text(path, _json(value) + "\n")
 
 
-def read_json(path):
-    """What a JSON file says, {} where it is missing or damaged."""
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Returns the object in a JSON file, or {} if the file is missing, damaged or not an object."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def clear_unfinished(folder: str | os.PathLike) -> None:
+    """Deletes the temporary files that a killed process left in `folder`."""
+    for temporary in pathlib.Path(folder).glob(".writing-*"):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _json(value, indent=""):
@@ -61,9 +79,3 @@ def _json(value, indent=""):
         items = [_json(v, deeper) for v in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{closing}"
-
-
-def clear_unfinished(folder):
-    """Removes what a killed process left half written in `folder`."""
-    for part in pathlib.Path(folder).glob(".writing-*"):
-        shutil.rmtree(part, ignore_errors=True)

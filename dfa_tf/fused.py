@@ -1,8 +1,8 @@
-"""Element-wise arithmetic on maps as one pass over memory, which XLA compiles.
+"""Element-wise arithmetic on feature maps in one pass over memory, compiled by XLA.
 
-TensorFlow runs an expression one operation after another, and each reads and writes whole maps.
-On a CPU that is most of their cost, and its bfloat16 operations are slower than the float32 ones
-besides. docs/performance.md has the measurements.
+TensorFlow runs an expression one operation at a time, and each operation reads and writes full
+maps. On a CPU this is most of their cost, and bfloat16 operations are slower than float32 ones.
+docs/performance.md has the measurements.
 """
 
 import functools
@@ -14,19 +14,19 @@ SLICES = 8
 
 
 def fused(function):
-    """Decorates a function of tensors that is arithmetic element by element, in float32 best.
+    """Compiles a function of tensors into one pass over memory.
 
-    What is no tensor among its arguments is a constant of the compiled function. Not for
-    reductions: see `slice_sums`.
+    The function must be element-wise arithmetic, best in float32; for reductions see
+    `slice_sums`. Non-tensor arguments are compile-time constants.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*arguments):
-        # Variables are read here: the compiled function would take one replicated variable for
-        # another of its shape.
+        # Variables are read here because the compiled function would confuse replicated variables
+        # of the same shape.
         arguments = tf.nest.map_structure(_read, arguments)
-        # The shapes, which a call would hide from TensorFlow's own fusions of what follows.
+        # Static shapes, which the call hides, let TensorFlow fuse the operations that follow.
         return tf.nest.map_structure(lambda x: tf.ensure_shape(x, x.shape), compiled(*arguments))
 
     return call
@@ -38,11 +38,16 @@ def _read(x):
 
 
 def slice_sums(term, *maps):
-    """Sums of term(*maps) over a part of each example's elements; for use within `fused`.
+    """Sums `term(*maps)` over slices of each example's elements; for use within `fused`.
 
-    term: of float32 tensors, element by element. maps: [B, ...] each, of one shape. Returns
-    [B, elements / SLICES] float32, whose sum over the last axis is the example's: XLA reduces an
-    axis slowly on a CPU, but adds up a few slices at the speed of memory.
+    XLA reduces an axis slowly on a CPU, but adds a few slices at the speed of memory.
+
+    Args:
+        term: Element-wise function of float32 tensors.
+        *maps: Tensors `[B, ...]` of one shape.
+
+    Returns:
+        Float32 tensor `[B, elements / SLICES]`. Its sum over the last axis is the example's sum.
     """
     elements = math.prod(maps[0].shape[1:])
     slices = math.gcd(SLICES, elements)

@@ -1,14 +1,18 @@
-"""Libraries that write to stderr, whatever they are told."""
+"""Silences libraries that write to stderr whatever their log level."""
 
 import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet_libraries():
-    """Keeps back what is written to stderr within; should it fail, all of it is shown."""
+def quiet_libraries() -> Iterator[None]:
+    """Holds back what is written to stderr in the `with` block, and shows it if the block fails.
+
+    The file descriptor is redirected, so that C++ libraries are silenced too.
+    """
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as log:

@@ -1,4 +1,4 @@
-"""What several test files share: two logical CPUs, small made data, small networks."""
+"""Shared by several test files: two logical CPUs, small made data, small networks."""
 
 import os
 
@@ -11,15 +11,13 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data, models
-from dfa_tf.stages.supernet import Supernet
-from dfa_tf.training.loop import Runtime
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CIFAR100 = ROOT.parent / "shared" / "data" / "tfds"
 SHAPE = (8, 8, 3)
 CLASSES = 4
 
-# Before TensorFlow starts its devices: replicas need devices of their own.
+# Replicas need devices of their own, which are set before TensorFlow starts.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
@@ -37,7 +35,9 @@ def one_replica():
 
 @pytest.fixture
 def quiet():
-    """A runtime that neither prints nor evaluates more than at the end."""
+    """A runtime that prints nothing and evaluates at the end."""
+    from dfa_tf.training.runtime import Runtime
+
     return Runtime(quiet=True, evaluate_every=1e9, log_every=3)
 
 
@@ -58,7 +58,7 @@ def small_network(depth=16, width=1, seed=0, precision="float32", **more):
 
 
 def with_statistics(network, seed=0):
-    """The network, with parameters and statistics of its own for each batch normalization."""
+    """Gives each batch normalization its own parameters and statistics. Returns the network."""
     draws = np.random.default_rng(seed)
     for layer in network.layers:
         if isinstance(layer, models.BatchNormalization):
@@ -70,21 +70,15 @@ def with_statistics(network, seed=0):
     return network
 
 
-def small_supernet(teacher, student, **changes):
-    """Both networks joined, by the defaults of a search; changes: of Supernet's arguments."""
-    options = {
-        "initial": "last",
-        "normalize": False,
-        "clip": True,
-        "entry": "stream",
-        "precision": "float32",
-        "seed": 0,
-    }
-    return Supernet(teacher, student, **options | changes)
+def small_supernet(teacher, student, precision="float32", seed=0, **options):
+    """Both networks joined, with the defaults of a search; options: of SearchOptions."""
+    from dfa_tf.methods.dfa_search import SearchOptions, Supernet
+
+    return Supernet(teacher, student, SearchOptions(**options), precision=precision, seed=seed)
 
 
 def made_examples(count, seed=0, shape=SHAPE, classes=CLASSES):
-    """Noise whose brightness tells the class; every class equally often."""
+    """Noise whose brightness depends on the class; all classes have the same size."""
     draws = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     level = 40 + 150 * labels / max(1, classes - 1)
@@ -105,12 +99,12 @@ def batch():
 
 
 def values(variables):
-    """Copies of variables' present values."""
+    """Returns copies of the variables' values."""
     return [np.array(tf.convert_to_tensor(variable)) for variable in variables]
 
 
 def same(before, after):
-    """Whether two lists of arrays are equal to the bit."""
+    """Returns whether two lists of arrays are equal to the bit."""
     return len(before) == len(after) and all(
         np.array_equal(a, b) for a, b in zip(before, after, strict=True)
     )

@@ -1,4 +1,4 @@
-"""alpha: where it starts, the fixed ones, and its file."""
+"""alpha: its start, the fixed aggregations, and its file."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.conftest import small_network
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 8])
-def test_last_starts_at_ninety_nine_percent_whatever_the_count(count):
+def test_last_starts_at_99_percent_for_any_number_of_features(count):
     odds = np.exp(initial_beta("last", count))
     alpha = odds / odds.sum()
     assert alpha[-1] == pytest.approx(0.99)
@@ -25,9 +25,9 @@ def test_uniform_and_random_starts():
     assert initial_beta("random", 4, seed=1).tolist() == draws[:4].tolist()
 
 
-def test_unknown_start_is_refused():
-    with pytest.raises(UserError, match="'last', 'uniform' or 'random', not 'first'"):
-        initial_beta("first", 3)
+def test_unknown_fixed_alpha_is_an_error():
+    with pytest.raises(UserError, match=r"alpha.*'first'"):
+        fixed("first", small_network())
 
 
 def test_fixed_aggregations_of_table_5():
@@ -54,7 +54,7 @@ def alpha():
     return Alpha("digits", "WRN_16_1", "WRN_10_1", 3, 15, [group(g) for g in (1, 2, 3)])
 
 
-def test_file_has_what_the_contract_says_and_reads_back_equal(alpha, tmp_path):
+def test_file_follows_the_contract_and_is_read_back_equal(alpha, tmp_path):
     path = tmp_path / "alpha.json"
     alpha.save(path)
     content = json.loads(path.read_text())
@@ -66,12 +66,12 @@ def test_file_has_what_the_contract_says_and_reads_back_equal(alpha, tmp_path):
     assert Alpha.load(path) == alpha
 
 
-def test_alpha_fits_the_teacher_it_has_a_weight_for_each_feature_of(alpha):
+def test_alpha_fits_a_teacher_with_as_many_features(alpha):
     alpha.check_fits(small_network(depth=16))
-    with pytest.raises(UserError, match="2 weights for group1, where the teacher WRN_22_1 has 3"):
+    with pytest.raises(UserError, match=r"3 .*group1.*WRN_22_1.* 2"):
         alpha.check_fits(small_network(depth=22))
     alpha.groups.pop()
-    with pytest.raises(UserError, match="has the groups group1, group2, the teacher"):
+    with pytest.raises(UserError, match=r"group1, group2, group3.* group1, group2"):
         alpha.check_fits(small_network(depth=16))
 
 
@@ -96,27 +96,27 @@ def _break(content, how):
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "key"),
     [
-        ("cut", "is not JSON"),
-        ("no groups", "lacks 'groups'"),
-        ("other format", "has format 7"),
-        ("a list", "not laid out as an alpha.json"),
-        ("negative", "the alpha of group1 in .* is no list of weights"),
-        ("sum", "the alpha of group2 in .* is no list of weights"),
-        ("words", "the alpha of group2 in .* is no list of weights"),
-        ("group without alpha", "lacks 'alpha'"),
+        ("cut", "JSON"),
+        ("no groups", "'groups'"),
+        ("other format", "format.* 7"),
+        ("a list", "layout"),
+        ("negative", "group1"),
+        ("sum", "group2"),
+        ("words", "group2"),
+        ("group without alpha", "'alpha'"),
     ],
 )
-def test_malformed_file_is_told(alpha, tmp_path, how, told):
+def test_malformed_file_is_named(alpha, tmp_path, how, key):
     path = tmp_path / "alpha.json"
     alpha.save(path)
     path.write_text(_break(json.loads(path.read_text()), how))
-    with pytest.raises(UserError, match=told) as caught:
+    with pytest.raises(UserError, match=rf"alpha\.json.*{key}") as caught:
         Alpha.load(path)
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_is_told(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.json"):
         Alpha.load(tmp_path / "gone.json")

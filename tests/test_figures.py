@@ -1,4 +1,4 @@
-"""Figures show the numbers they are given, with names, units and spreads."""
+"""Figures show the given numbers, with names, units and spreads."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from dfa_tf.alpha import Alpha, GroupAlpha
 
 
 def _alpha(last, seed=0):
-    """Two groups of two features; their alpha goes from .99 for the last to `last`."""
+    """Two groups of two features. The weight of the last one goes from 0.99 to `last`."""
     history = [[0, [0.01, 0.99]], [10, [0.3, 0.7]], [20, [1 - last, last]]]
     groups = [
         GroupAlpha(name, [f"{name}_block1", f"{name}_block2"], [], [1 - last, last], history)
@@ -17,7 +17,7 @@ def _alpha(last, seed=0):
     return Alpha("cifar100", "WRN_28_2", "WRN_16_1", seed, 20, groups)
 
 
-def test_bars_are_means_with_a_whisker_of_one_deviation_and_a_dot_a_seed():
+def test_bars_show_mean_standard_deviation_and_seeds():
     figure = figures.accuracy_bars({"one": {"KD": [0.50, 0.52, 0.54], "DFA": [0.6]}})
     (axis,) = figure.axes
     bars = axis.containers[0]
@@ -31,7 +31,7 @@ def test_bars_are_means_with_a_whisker_of_one_deviation_and_a_dot_a_seed():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["KD\nn = 3", "DFA\nn = 1"]
 
 
-def test_heatmap_has_the_mean_over_seeds_and_the_final_weight_beside_each_row():
+def test_heatmap_shows_the_mean_over_seeds_and_final_weights():
     figure = figures.alpha_heatmaps({"a": [_alpha(0.5), _alpha(0.7)], "b": [_alpha(0.9)]})
     panels = [axis for axis in figure.axes if axis.get_xlabel()]
     assert len(panels) == 4
@@ -43,7 +43,7 @@ def test_heatmap_has_the_mean_over_seeds_and_the_final_weight_beside_each_row():
     assert panels[0].get_xlabel() == "step of the group's search"
 
 
-def test_trajectories_are_means_in_a_band_of_one_deviation():
+def test_trajectories_show_mean_and_standard_deviation():
     figure = figures.alpha_trajectories({"a": [_alpha(0.5), _alpha(0.7)]})
     axis = figure.axes[0]
     np.testing.assert_allclose(axis.lines[1].get_ydata(), [0.99, 0.7, 0.6])
@@ -54,31 +54,31 @@ def test_trajectories_are_means_in_a_band_of_one_deviation():
     assert (at_end.min(), at_end.max()) == pytest.approx((0.6 - deviation, 0.6 + deviation))
 
 
-def test_a_feature_has_one_look_in_groups_of_any_length():
-    """ShuffleNetV2's groups: those of one feature have nothing to show."""
+def test_feature_has_the_same_line_style_in_groups_of_all_sizes():
+    """Groups of ShuffleNetV2. A group of one feature has no panel."""
     groups = [
         GroupAlpha(f"group{n}", [f"group{n}_block{j}" for j in range(1, n + 1)], [], [1 / n] * n)
         for n in (1, 4, 8)
     ]
     figure = figures.alpha_trajectories({"a": [Alpha("", "T", "S", 0, 0, groups)]})
     assert [axis.get_title() for axis in figure.axes] == ["group4", "group8"]
-    looks = [[(line.get_color(), line.get_marker()) for line in a.lines] for a in figure.axes]
-    assert looks[0] == looks[1][:4]
+    styles = [[(line.get_color(), line.get_marker()) for line in a.lines] for a in figure.axes]
+    assert styles[0] == styles[1][:4]
 
 
-def test_searches_are_shown_over_epochs_where_their_length_is_known():
+def test_x_axis_is_epochs_if_steps_per_epoch_is_given():
     figure = figures.alpha_heatmaps({"a": [_alpha(0.5)]}, steps_per_epoch=10)
     assert figure.axes[0].get_xlabel() == "epoch of the group's search"
     assert figure.axes[0].get_xlim() == (0, 2)
 
 
-def test_lines_differ_without_colour():
+def test_lines_differ_in_greyscale():
     figure = figures.alpha_trajectories({"a": [_alpha(0.5)]})
     styles = {(line.get_linestyle(), line.get_marker()) for line in figure.axes[0].lines}
     assert len(styles) == 2
 
 
-def test_figures_are_written_as_picture_and_as_vectors(tmp_path):
+def test_figures_are_saved_as_png_and_pdf(tmp_path):
     figures.save(figures.accuracy_bars({"one": {"KD": [0.5]}}), tmp_path, "bars")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")

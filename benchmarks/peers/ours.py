@@ -1,4 +1,4 @@
-"""The search and distillation steps of dfa_tf, for the comparison: the benchmark's own cases.
+"""The search and distillation steps of dfa_tf: the cases of bin/benchmark.
 
 python benchmarks/peers/ours.py --precision bfloat16
 """
@@ -9,29 +9,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from serve import BATCH, parsed, serve
+from serve import BATCH, parse_arguments, serve
 
 from dfa_tf import data, models
-from dfa_tf.benchmark.cases import cases
+from dfa_tf.benchmark.cases import Workload, cases
 
 
 def main():
-    arguments = parsed()
+    arguments = parse_arguments()
     precision = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[arguments.precision]
     draws = np.random.default_rng(0)
-    examples = data.Examples(
-        draws.integers(0, 256, (5000, 32, 32, 3), np.uint8), draws.integers(0, 100, 5000)
-    )
-    found = cases(
+    images = draws.integers(0, 256, (5000, 32, 32, 3), np.uint8)
+    workload = Workload(
         models.wide_resnet(*arguments.teacher, 100),
         models.wide_resnet(*arguments.student, 100),
-        examples,
+        data.Examples(images, draws.integers(0, 100, 5000)),
         data.Augmentation(),
-        precision,
         BATCH,
         tf.distribute.MirroredStrategy(),
     )
-    runs = {(case.step, case.group): case.run for case in found}
+    runs = {(case.step, case.group): case.run for case in cases(workload, precision)}
     serve(
         search=lambda group: runs["search", f"group{group}"],
         distill=lambda: runs["distill", None],

@@ -1,19 +1,26 @@
-"""How a peer answers the comparison: one process each, one line asked, one line answered.
+"""The protocol between compare.py and a peer, over standard input and output.
 
-    STEP GROUP COUNT   ->   seconds that COUNT iterations took
-
-A step is "search" (beta and w in turn), "distill" or "teacher_forward"; GROUP is 1..3, or 0.
+A request is one line, "STEP GROUP COUNT", and the response is one line: the seconds that COUNT
+iterations took. STEP is "search" (beta step and w step in turn), "distill" or "teacher_forward".
+GROUP is 1 to 3 for a step of the search, otherwise 0.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 BATCH = 128
 
+Run = Callable[[int], float]  # runs a number of iterations and returns their duration in seconds
 
-def parsed(*switches):
-    """The arguments that every peer takes, and switches of its own."""
+
+def parse_arguments(*switches: str) -> argparse.Namespace:
+    """Parses the arguments that every peer accepts.
+
+    Args:
+        *switches: Further flags, of this peer alone.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
     parser.add_argument("--teacher", type=int, nargs=2, default=(28, 4))
@@ -23,31 +30,43 @@ def parsed(*switches):
     return parser.parse_args()
 
 
-def serve(search, distill, teacher_forward):
-    """Answers until the input ends. Each argument makes a run(count), which gives seconds; that of
-    the search from a group.
+def serve(
+    search: Callable[[int], Run], distill: Callable[[], Run], teacher_forward: Callable[[], Run]
+) -> None:
+    """Answers requests until the input ends. Each step is built at its first request.
+
+    Args:
+        search: Builds the search of a group.
+        distill: Builds the distillation.
+        teacher_forward: Builds the teacher's forward pass.
     """
-    made = {}
+    runs = {}
     print("ready", flush=True)
     for line in sys.stdin:
         step, group, count = line.split()
-        if (step, group) not in made:
-            made[step, group] = {
+        if (step, group) not in runs:
+            build = {
                 "search": lambda group=int(group): search(group),
                 "distill": distill,
                 "teacher_forward": teacher_forward,
-            }[step]()
-        print(made[step, group](int(count)), flush=True)
+            }[step]
+            runs[step, group] = build()
+        print(runs[step, group](int(count)), flush=True)
 
 
-def timed(iterate, wait=lambda: None):
-    """run(count) from a function that runs one iteration, and one that waits until all is done."""
+def timed(iterate: Callable[[], object], wait: Callable[[], None] = lambda: None) -> Run:
+    """Returns a `Run` of iterations.
+
+    Args:
+        iterate: Runs one iteration.
+        wait: Waits until all iterations are finished.
+    """
 
     def run(count):
-        began = time.perf_counter()
+        started = time.perf_counter()
         for _ in range(count):
             iterate()
         wait()
-        return time.perf_counter() - began
+        return time.perf_counter() - started
 
     return run

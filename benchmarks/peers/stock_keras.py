@@ -1,9 +1,9 @@
-"""Search and distillation steps in stock Keras 3, as a practised user would write them.
+"""Search and distillation steps in stock Keras 3, as an experienced user would write them.
 
     python benchmarks/peers/stock_keras.py --precision bfloat16
 
 Keras' own layers and optimizers, dtype policy mixed_bfloat16, functional models that end at the
-group a step needs, tf.function around whole steps, and batches that lie ready in memory.
+group that a step needs, one tf.function for each iteration, and a batch in memory.
 """
 
 import os
@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import tensorflow as tf
 from keras import layers
-from serve import BATCH, parsed, serve, timed
+from serve import BATCH, parse_arguments, serve, timed
 
 
 def batch_norm(name=None):
@@ -25,10 +25,10 @@ def conv(filters, kernel, stride=1):
 
 
 def wide_resnet(depth, width, classes=100):
-    """(model from images to {features, logits, streams})."""
+    """Returns the tensors (image, features of each group, streams after each group, logits)."""
     image = keras.Input((32, 32, 3), batch_size=BATCH)
     x = conv(16, 3)(image)
-    features, streams, before = [], [], 16
+    features, streams, in_channels = [], [], 16
     for g, (channels, stride) in enumerate(((16, 1), (32, 2), (64, 2))):
         for k in range((depth - 4) // 6):
             normalized = batch_norm()(x)
@@ -42,9 +42,9 @@ def wide_resnet(depth, width, classes=100):
             y = conv(channels * width, 3, stride if k == 0 else 1)(activated)
             y = conv(channels * width, 3)(layers.ReLU()(batch_norm()(y)))
             shortcut = x
-            if k == 0 and (stride != 1 or before != channels * width):
+            if k == 0 and (stride != 1 or in_channels != channels * width):
                 shortcut = conv(channels * width, 1, stride)(activated)
-            before = channels * width
+            in_channels = channels * width
             x = layers.Add()([shortcut, y])
         streams.append(x)
     last = batch_norm()(x)
@@ -55,16 +55,19 @@ def wide_resnet(depth, width, classes=100):
 
 
 def clip(x):
+    """Preserves values no smaller than -1 (§3.4)."""
     return tf.maximum(x, tf.cast(-1, x.dtype))
 
 
-def normalized_difference(s, t):
+def normalized_l2(s, t):
+    """Distance of the ST loss (Eqn 11), [B]."""
     s, t = (tf.reshape(tf.cast(x, tf.float32), [x.shape[0], -1]) for x in (s, t))
     difference = tf.math.l2_normalize(s, 1) - tf.math.l2_normalize(t, 1)
     return tf.reduce_sum(tf.square(difference), 1)
 
 
 def partial_l2(s, t):
+    """Distance of the distillation loss (Eqn 3), [B]."""
     s, t = tf.cast(s, tf.float32), tf.cast(clip(t), tf.float32)
     difference = tf.where((s > t) | (t > 0), s - t, 0.0)
     return tf.reduce_sum(tf.square(difference), [1, 2, 3])
@@ -75,15 +78,15 @@ def sgd():
 
 
 class Steps:
-    """Each of the steps, as a function of nothing that runs one iteration."""
+    """Builds each step as a function without arguments that runs one iteration."""
 
     def __init__(self, arguments):
         self.image, self.teacher_features, _, self.teacher_logits = wide_resnet(*arguments.teacher)
         self.student = arguments.student
         self.images = tf.random.normal([BATCH, 32, 32, 3])
         self.labels = tf.random.uniform([BATCH], 0, 100, tf.int32)
-        self.channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
-        self.of_student = [width * arguments.student[1] for width in (16, 32, 64)]
+        self.teacher_channels = [width * arguments.teacher[1] for width in (16, 32, 64)]
+        self.student_channels = [width * arguments.student[1] for width in (16, 32, 64)]
 
     def cross_entropy(self, logits):
         return tf.nn.sparse_softmax_cross_entropy_with_logits(self.labels, logits)
@@ -93,43 +96,42 @@ class Steps:
         student_image, features, streams, logits = wide_resnet(*self.student)
         head = keras.Model(student_image, features[group - 1][-1])
         tail = keras.Model(streams[group - 1], logits)
-        st, ts = conv(self.channels[group - 1], 1), conv(self.of_student[group - 1], 1)
+        st = conv(self.teacher_channels[group - 1], 1)
+        ts = conv(self.student_channels[group - 1], 1)
         st.build(head.output.shape)
         ts.build(teacher.output[0].shape)
         beta = tf.Variable(tf.zeros([len(self.teacher_features[group - 1])]))
-        of_beta, of_w = keras.optimizers.Adam(1e-3, 0.5, 0.999, weight_decay=1e-3), sgd()
-        seen, weights = set(), []
-        for model in (head, tail, st, ts):
-            for variable in model.trainable_variables:
-                if id(variable) not in seen:
-                    seen.add(id(variable))
-                    weights.append(variable)
-        of_beta.build([beta])
-        of_w.build(weights)
+        # Head and tail share a normalization: each variable counts once.
+        variables = [v for model in (head, tail, st, ts) for v in model.trainable_variables]
+        weights = list({id(variable): variable for variable in variables}.values())
+        beta_optimizer = keras.optimizers.Adam(1e-3, 0.5, 0.999, weight_decay=1e-3)
+        beta_optimizer.build([beta])
+        w_optimizer = sgd()
+        w_optimizer.build(weights)
 
-        def bridge(alpha, maps):
+        def bridge_loss(alpha, maps):
             aggregation = tf.add_n(
                 [
                     tf.cast(a, t.dtype) * clip(t)
                     for a, t in zip(tf.unstack(alpha), maps, strict=True)
                 ]
             )
-            mapped = st(clip(head(self.images, training=True)))
-            entropy = self.cross_entropy(tail(ts(aggregation), training=True))
-            return tf.reduce_mean(1e-3 * normalized_difference(mapped, aggregation) + entropy)
+            st_loss = normalized_l2(st(clip(head(self.images, training=True))), aggregation)
+            ts_loss = self.cross_entropy(tail(ts(aggregation), training=True))
+            return tf.reduce_mean(1e-3 * st_loss + ts_loss)
 
         @tf.function
         def iterate():
             maps = teacher(self.images, training=False)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(beta)
-                loss = bridge(tf.nn.softmax(beta), maps)
-            of_beta.apply([tape.gradient(loss, beta)], [beta])
+                loss = bridge_loss(tf.nn.softmax(beta), maps)
+            beta_optimizer.apply([tape.gradient(loss, beta)], [beta])
             maps = teacher(self.images, training=False)
             alpha = tf.nn.softmax(beta)
             with tf.GradientTape() as tape:
-                loss = bridge(alpha, maps)
-            of_w.apply(tape.gradient(loss, [w.value for w in weights]), weights)
+                loss = bridge_loss(alpha, maps)
+            w_optimizer.apply(tape.gradient(loss, [w.value for w in weights]), weights)
             return loss
 
         return iterate
@@ -140,7 +142,7 @@ class Steps:
         student = keras.Model(student_image, [[maps[-1] for maps in features], logits])
         transforms = [
             keras.Sequential([keras.Input(maps[-1].shape[1:]), conv(c, 1), batch_norm()])
-            for maps, c in zip(features, self.channels, strict=True)
+            for maps, c in zip(features, self.teacher_channels, strict=True)
         ]
         weights = [v for model in (student, *transforms) for v in model.trainable_variables]
         optimizer = sgd()
@@ -149,7 +151,7 @@ class Steps:
         @tf.function
         def iterate():
             maps = teacher(self.images, training=False)
-            targets = [tf.add_n(each) * tf.cast(1 / len(each), each[0].dtype) for each in maps]
+            targets = [tf.add_n(m) * tf.cast(1 / len(m), m[0].dtype) for m in maps]
             with tf.GradientTape() as tape:
                 lasts, logits = student(self.images, training=True)
                 distance = tf.add_n(
@@ -171,29 +173,29 @@ class Steps:
         return tf.function(lambda: teacher(self.images, training=False))
 
 
-def finished(iterate):
-    """run(count) that ends when the last iteration's results are there."""
-    last = []
+def timed_to_the_end(iterate):
+    """Returns a `Run` that waits for the results of the last iteration."""
+    results = []
 
-    def kept():
-        last[:] = [iterate()]
+    def keep_results():
+        results[:] = [iterate()]
 
     def wait():
-        for each in tf.nest.flatten(last):
-            each.numpy()
+        for tensor in tf.nest.flatten(results):
+            tensor.numpy()
 
-    return timed(kept, wait)
+    return timed(keep_results, wait)
 
 
 def main():
-    arguments = parsed()
+    arguments = parse_arguments()
     if arguments.precision == "bfloat16":
         keras.config.set_dtype_policy("mixed_bfloat16")
     steps = Steps(arguments)
     serve(
-        search=lambda group: finished(steps.search(group)),
-        distill=lambda: finished(steps.distill()),
-        teacher_forward=lambda: finished(steps.teacher_forward()),
+        search=lambda group: timed_to_the_end(steps.search(group)),
+        distill=lambda: timed_to_the_end(steps.distill()),
+        teacher_forward=lambda: timed_to_the_end(steps.teacher_forward()),
     )
 
 

@@ -1,1 +1,1 @@
-"""How fast the steps of search and distillation are, beside what the machine can do."""
+"""How fast the steps of search and distillation are, compared with the peak of the machine."""

@@ -1,53 +1,70 @@
-"""How much arithmetic a step needs: two operations for each multiplication and addition.
+"""Floating-point operations of a step, counted analytically (paper, Eqn 13).
 
-Counted are convolutions and dense layers, and only those that the method needs: what an
-implementation computes beyond that makes it slower, not more productive.
+A multiplication and an addition are two operations. Only convolutions and dense layers count, and
+only those that the method requires: further work of an implementation does not count as speed.
 """
+
+import math
 
 import keras
 
-
-def forward_flops(model):
-    """Of one example's way through a Keras functional model."""
-    return sum(map(_layer_flops, model.layers))
+from dfa_tf.methods.dfa_search import Supernet
+from dfa_tf.models.network import Network
 
 
-def training_flops(model, needs_input_gradient=True):
-    """Of one example forward, and back for every weight.
+def bridge_loss_flops(supernet: Supernet, group: str) -> int:
+    """Returns the operations of one example in the two paths of the bridge loss (paper, Eqn 13).
 
-    Each product of the forward pass has two in the backward pass: one for the weight, one for the
-    input. needs_input_gradient: False where the model's first convolution takes data.
+    Eqn 13 is the cost of both paths for group i of G, where t_T^j and t_S^j are the times of group
+    j of the teacher and of the student:
+
+        T_1 = sum_{j=1}^{i} (t_T^j + t_S^j)                            ST path
+            + sum_{j=1}^{i} t_T^j + sum_{j=i+1}^{G} t_S^j              TS path
+            = 2 sum_{j=1}^{i} t_T^j + sum_{j=1}^{G} t_S^j
+
+    Both paths use the same aggregation, so the teacher's groups count once here. The connectors,
+    which Eqn 13 omits, are included.
+
+    Args:
+        supernet: The teacher and the student of the search.
+        group: Name of group i.
     """
-    spared = 0 if needs_input_gradient else _layer_flops(_first_convolution(model))
-    return 3 * forward_flops(model) - spared
+    teacher, head, tail, st, ts = _parts(supernet, group)
+    st_path = forward_flops(head) + forward_flops(st)
+    ts_path = forward_flops(ts) + forward_flops(tail)
+    return forward_flops(teacher) + st_path + ts_path
 
 
-def beta_step_flops(supernet, group):
-    """Of one example in `beta_step`: both networks forward, back through the TS path alone.
+def beta_step_flops(supernet: Supernet, group: str) -> int:
+    """Returns the operations of one example in `beta_step`.
 
-    The gradient for beta needs that for the aggregation, which needs no weight's.
+    The gradient with respect to beta passes back through the TS path to the aggregation, without
+    gradients of weights.
     """
-    forward, tail = _parts(supernet, group)
-    ts = forward_flops(supernet.ts_connectors[group])
-    return forward + forward_flops(supernet.st_connectors[group]) + 2 * (ts + forward_flops(tail))
+    _, _, tail, _, ts = _parts(supernet, group)
+    return bridge_loss_flops(supernet, group) + forward_flops(ts) + forward_flops(tail)
 
 
-def w_step_flops(supernet, group):
-    """Of one example in `w_step`: all of w is trained, the aggregation is a constant."""
-    teacher = forward_flops(supernet.teacher.features_model(group))
-    student = supernet.student.features_model(group)
-    _, tail = _parts(supernet, group)
+def w_step_flops(supernet: Supernet, group: str) -> int:
+    """Returns the operations of one example in `w_step`.
+
+    All of w is trained. The aggregation is a constant.
+    """
+    teacher, head, tail, st, ts = _parts(supernet, group)
     return (
-        teacher
-        + training_flops(student, needs_input_gradient=False)
-        + training_flops(supernet.st_connectors[group])
-        + training_flops(supernet.ts_connectors[group], needs_input_gradient=False)
+        forward_flops(teacher)
+        + training_flops(head, needs_input_gradient=False)
+        + training_flops(st)
+        + training_flops(ts, needs_input_gradient=False)
         + training_flops(tail)
     )
 
 
-def distill_step_flops(teacher, student, transforms):
-    """Of one example in stage 2: the teacher up to its last feature, the student trained."""
+def distill_step_flops(teacher: Network, student: Network, transforms: list[keras.Model]) -> int:
+    """Returns the operations of one example in stage 2 (the second term of Eqn 14).
+
+    The teacher runs as far as its last feature. The student and its transforms are trained.
+    """
     return (
         forward_flops(teacher.features_model(teacher.group_names[-1]))
         + training_flops(student, needs_input_gradient=False)
@@ -55,28 +72,43 @@ def distill_step_flops(teacher, student, transforms):
     )
 
 
+def forward_flops(model: keras.Model) -> int:
+    """Returns the operations of one example in a forward pass of a functional model."""
+    return sum(map(_layer_flops, model.layers))
+
+
+def training_flops(model: keras.Model, needs_input_gradient: bool = True) -> int:
+    """Returns the operations of one example in a forward and a backward pass.
+
+    For each product of the forward pass, the backward pass has two: the gradients with respect to
+    the weight and to the input.
+
+    Args:
+        model: A functional model.
+        needs_input_gradient: False if the input of the first convolution needs no gradient.
+    """
+    saved = 0 if needs_input_gradient else _layer_flops(_first_convolution(model))
+    return 3 * forward_flops(model) - saved
+
+
 def _parts(supernet, group):
-    forward = sum(
-        forward_flops(network.features_model(group))
-        for network in (supernet.teacher, supernet.student)
+    """Returns (teacher up to the group, student up to the group, student after it, ST, TS)."""
+    return (
+        supernet.teacher.features_model(group),
+        supernet.student.features_model(group),
+        supernet.student.tail_model(group, supernet.options.tail_input),
+        supernet.st_connectors[group],
+        supernet.ts_connectors[group],
     )
-    return forward, supernet.student.tail_model(group, supernet.entry)
 
 
 def _layer_flops(layer):
     if isinstance(layer, keras.layers.Conv2D):
         _, height, width, _ = layer.output.shape
-        return 2 * height * width * _size(layer.kernel)
+        return 2 * height * width * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Dense):
-        return 2 * _size(layer.kernel)
+        return 2 * math.prod(layer.kernel.shape)
     return 0
-
-
-def _size(kernel):
-    size = 1
-    for axis in kernel.shape:
-        size *= axis
-    return size
 
 
 def _first_convolution(model):

@@ -1,131 +1,176 @@
-"""The benchmark: every step in every precision, beside the machine's own peak; as rows."""
+"""The benchmark: every step in both precisions, compared with the peak of the machine."""
 
+import dataclasses
+import pathlib
 import statistics
 import sys
 
 import tensorflow as tf
 
 from dfa_tf.benchmark import machine
-from dfa_tf.benchmark.cases import cases, input_case, still_case
-from dfa_tf.benchmark.timing import ROUNDS, Sampled
+from dfa_tf.benchmark.cases import Case, Workload, cases, fixed_batch_case, input_case
+from dfa_tf.benchmark.timing import ROUNDS, Milliseconds, Sampler
 
-PRECISIONS = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # and what they compute in
+DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # what each precision computes in
 FASTEST = "mixed_bfloat16"  # its steps leave the least time to draw the next batch
+
+HEADING = (
+    "step",
+    "group",
+    "precision",
+    "ms (min to max)",
+    "images/s",
+    "GFLOP/s",
+    "of peak",
+    "peak memory",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkRow:
+    """The measurements of one step.
+
+    Attributes:
+        step: Name of the step.
+        precision: Keras dtype policy.
+        batch: Images in one step.
+        group: Group of a step of the search, otherwise None.
+        ms: Duration of one step.
+        images_per_second: Images over the median duration.
+        gflops: GFLOP/s over the median duration; None if operations are not counted.
+        fraction_of_peak: `gflops` over the peak of the machine.
+        peak_memory_bytes: Peak memory of the process or of the GPU; None if it is unknown.
+    """
+
+    step: str
+    precision: str
+    batch: int
+    group: str | None
+    ms: Milliseconds
+    images_per_second: float
+    gflops: float | None
+    fraction_of_peak: float | None
+    peak_memory_bytes: int | None
+
+    def cells(self) -> tuple[str, ...]:
+        """Returns the row under `HEADING`."""
+        memory = self.peak_memory_bytes
+        return (
+            self.step,
+            self.group or "",
+            self.precision,
+            f"{self.ms.median:.1f} ({self.ms.min:.1f} to {self.ms.max:.1f})",
+            f"{self.images_per_second:,.0f}",
+            f"{self.gflops:,.0f}" if self.gflops else "",
+            f"{self.fraction_of_peak:.0%}" if self.fraction_of_peak else "",
+            f"{memory / 2**30:.2f} GiB" if memory else "",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkReport:
+    """The result of a benchmark.
+
+    Attributes:
+        machine: The machine (see `machine.describe`).
+        kernel_gflops: For each dtype, the GFLOP/s of two large kernels.
+        teacher: Name of the teacher.
+        student: Name of the student.
+        rounds: Number of samples of each step.
+        input_share_of_distill: The part of a distillation step that drawing its batch takes,
+            waiting included: what a batch in memory would save.
+        rows: A row for each step and precision.
+    """
+
+    machine: dict[str, str | int]
+    kernel_gflops: dict[str, dict[str, float]]
+    teacher: str
+    student: str
+    rounds: int
+    input_share_of_distill: float
+    rows: list[BenchmarkRow]
+
+    def json(self) -> dict:
+        """Returns the content of `bin/benchmark --json`."""
+        content = dataclasses.asdict(self)
+        kernels = content.pop("kernel_gflops")
+        peak = {f"{dtype}_gflops": round(max(k.values()), 1) for dtype, k in kernels.items()}
+        return {"machine": content.pop("machine"), "peak": peak | {"kernels": kernels}, **content}
+
+    def cells(self) -> list[tuple[str, ...]]:
+        """Returns the table as text, with the heading."""
+        return [HEADING, *(row.cells() for row in self.rows)]
 
 
 def benchmark(
-    teacher, student, examples, augmentation, batch_size, strategy, rounds=None, profile=None
-):
-    """Times the steps of search and distillation. Returns what `bin/benchmark --json` writes.
+    workload: Workload, rounds: int | None = None, profile: str | pathlib.Path | None = None
+) -> BenchmarkReport:
+    """Times the steps of search and distillation.
 
-    teacher, student: Networks. examples: to draw batches from. strategy: to run under.
-    rounds: timings of each row, taken in turn; ROUNDS by default.
-    profile: folder for a TensorBoard trace of a few steps of each kind.
-    input_share_of_distill, in what is returned, is the part of a distillation step that a batch
-    lying ready in memory would spare: what drawing costs it, waiting included.
+    Args:
+        workload: What the steps are timed on.
+        rounds: Samples of each step, taken in turn; `ROUNDS` by default.
+        profile: Folder for a TensorBoard trace of each step, if any.
     """
-    peaks = {dtype: machine.peak_gflops(dtype) for dtype in PRECISIONS.values()}
+    kernel_gflops = {dtype: machine.peak_gflops(dtype) for dtype in DTYPES.values()}
     rounds = rounds or ROUNDS
-    draw = examples, augmentation
-    found = [
-        case
-        for precision in PRECISIONS
-        for case in cases(teacher, student, *draw, precision, batch_size, strategy)
-    ]
-    found.append(input_case(*draw, batch_size))
-    rows = [(case, Sampled(case.run)) for case in found]
-    drawn = next(s for case, s in rows if (case.step, case.precision) == ("distill", FASTEST))
-    still = Sampled(still_case(teacher, student, *draw, FASTEST, batch_size, strategy).run)
+    timed = [case for precision in DTYPES for case in cases(workload, precision)]
+    timed.append(input_case(workload))
+    samplers = [Sampler(case.run) for case in timed]
+    distill = samplers[[(c.step, c.precision) for c in timed].index(("distill", FASTEST))]
+    fixed_batch = Sampler(fixed_batch_case(workload, FASTEST).run)
     memory = []
-    for k, (case, sampled) in enumerate(rows, start=1):
-        _tell(f"warming up {k} of {len(rows)}: {_title(case)}")
-        sampled.warm_up()
-        peak = machine.PeakMemory()
-        sampled.sample()
-        sampled.samples.clear()
-        memory.append(peak.bytes())
-    still.warm_up()
+    for k, (case, sampler) in enumerate(zip(timed, samplers, strict=True), start=1):
+        _say(f"warming up {k} of {len(timed)}: {case.title}")
+        sampler.warm_up()
+        memory.append(machine.peak_memory_during(sampler.run))
+    fixed_batch.warm_up()
     for k in range(rounds):
-        _tell(f"round {k + 1} of {rounds}")
-        for _, sampled in rows:
-            sampled.sample()
-            if sampled is drawn:
-                still.sample()
-    pairs = zip(still.samples, drawn.samples, strict=True)
-    input_share = statistics.median(1 - without / having for without, having in pairs)
+        _say(f"round {k + 1} of {rounds}")
+        for sampler in samplers:
+            sampler.sample()
+            if sampler is distill:
+                fixed_batch.sample()
     if profile:
-        for case, sampled in rows:
-            _tell(f"tracing {_title(case)}")
-            with tf.profiler.experimental.Profile(f"{profile}/{_title(case).replace(' ', '-')}"):
-                sampled.sample()
-                sampled.samples.pop()
-    best = {dtype: max(kernels.values()) for dtype, kernels in peaks.items()}
-    return {
-        "machine": machine.describe(),
-        "peak": {f"{dtype}_gflops": round(value, 1) for dtype, value in best.items()}
-        | {"kernels": peaks},
-        "teacher": teacher.name,
-        "student": student.name,
-        "rounds": rounds,
-        "input_share_of_distill": round(input_share, 3),
-        "rows": [
-            _row(case, sampled, peak, best)
-            for (case, sampled), peak in zip(rows, memory, strict=True)
+        _trace(timed, samplers, profile)
+    pairs = zip(fixed_batch.samples, distill.samples, strict=True)
+    input_share = statistics.median(1 - fixed / drawn for fixed, drawn in pairs)
+    peaks = {dtype: max(kernels.values()) for dtype, kernels in kernel_gflops.items()}
+    return BenchmarkReport(
+        machine=machine.describe(),
+        kernel_gflops=kernel_gflops,
+        teacher=workload.teacher.name,
+        student=workload.student.name,
+        rounds=rounds,
+        input_share_of_distill=round(input_share, 3),
+        rows=[
+            _row(case, sampler.milliseconds(), peak_memory, peaks.get(DTYPES.get(case.precision)))
+            for case, sampler, peak_memory in zip(timed, samplers, memory, strict=True)
         ],
-    }
+    )
 
 
-def _row(case, sampled, memory, best):
-    ms = sampled.milliseconds()
-    gflops = case.flops / ms["median"] / 1e6
-    peak = best.get(PRECISIONS.get(case.precision))
-    return {
-        "step": case.step,
-        "precision": case.precision,
-        "batch": case.images,
-        "group": case.group,
-        "ms": ms,
-        "images_per_second": round(1000 * case.images / ms["median"], 1),
-        "gflops": round(gflops, 1) if case.flops else None,
-        "fraction_of_peak": round(gflops / peak, 3) if case.flops and peak else None,
-        "peak_memory_bytes": memory,
-    }
+def _row(case: Case, ms: Milliseconds, peak_memory: int | None, peak: float | None):
+    gflops = case.flops / ms.median / 1e6
+    return BenchmarkRow(
+        step=case.step,
+        precision=case.precision,
+        batch=case.images,
+        group=case.group,
+        ms=ms,
+        images_per_second=round(1000 * case.images / ms.median, 1),
+        gflops=round(gflops, 1) if case.flops else None,
+        fraction_of_peak=round(gflops / peak, 3) if case.flops and peak else None,
+        peak_memory_bytes=peak_memory,
+    )
 
 
-def cells(report):
-    """The report as rows of texts, the first one a heading."""
-    rows = [
-        (
-            "step",
-            "group",
-            "precision",
-            "ms (min to max)",
-            "images/s",
-            "GFLOP/s",
-            "of peak",
-            "peak memory",
-        )
-    ]
-    for row in report["rows"]:
-        ms = row["ms"]
-        rows.append(
-            (
-                row["step"],
-                row["group"] or "",
-                row["precision"],
-                f"{ms['median']:.1f} ({ms['min']:.1f} to {ms['max']:.1f})",
-                f"{row['images_per_second']:,.0f}",
-                f"{row['gflops']:,.0f}" if row["gflops"] else "",
-                f"{row['fraction_of_peak']:.0%}" if row["fraction_of_peak"] else "",
-                f"{row['peak_memory_bytes'] / 2**30:.2f} GiB" if row["peak_memory_bytes"] else "",
-            )
-        )
-    return rows
+def _trace(timed, samplers, profile):
+    for case, sampler in zip(timed, samplers, strict=True):
+        _say(f"tracing {case.title}")
+        with tf.profiler.experimental.Profile(f"{profile}/{case.title.replace(' ', '-')}"):
+            sampler.run()
 
 
-def _title(case):
-    return " ".join(filter(None, (case.step, case.group, case.precision)))
-
-
-def _tell(line):
+def _say(line):
     print(f"benchmark: {line}", file=sys.stderr, flush=True)

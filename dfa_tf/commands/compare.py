@@ -1,61 +1,83 @@
-"""`bin/report` and `bin/reproduce`: they start runs and read what runs left, without TensorFlow."""
+"""`bin/report` and `bin/reproduce`, which do not import TensorFlow."""
 
 import pathlib
 import sys
+from collections.abc import Sequence
+
+from absl import flags
 
 from dfa_tf.commands.options import default_workdir
-from dfa_tf.comparison import runs
-from dfa_tf.comparison.cells import EXPERIMENTS, shard_of
+from dfa_tf.comparison.cells import EXPERIMENTS, parse_shard
 from dfa_tf.comparison.report import Report
-from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
+from dfa_tf.comparison.reproduce import CellsFailed, CommonFlags, Reproduction
+from dfa_tf.comparison.runs import find_runs
 from dfa_tf.errors import UserError
 
 
-def report(values, paths):
-    """A table of the workdirs, and --out."""
-    told = Report(runs.found(paths or [default_workdir(values)]))
-    print(told.text())
-    if not told.finished:
-        raise UserError("none of these holds a finished distillation")
+def report(values: flags.FlagValues, paths: Sequence[str]) -> None:
+    """Prints the tables of several workdirs, and writes the report to --out.
+
+    Args:
+        values: The flags.
+        paths: Workdirs, or folders that contain them; by default that of the flags.
+
+    Raises:
+        UserError: If no distillation is finished, or --out is not writable.
+    """
+    result = Report(find_runs(paths or [default_workdir(values)]))
+    print(result.text())
+    if not result.finished:
+        raise UserError("no finished distillation found; name workdirs that contain one")
     if values.out:
-        _write(told, pathlib.Path(values.out))
+        _write(result, pathlib.Path(values.out))
 
 
-def reproduce(values, arguments):
-    """Runs the cells of an experiment and reports them."""
+def reproduce(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Runs the cells of an experiment, prints their tables and writes the reports.
+
+    Args:
+        values: The flags.
+        arguments: The name of the experiment.
+
+    Raises:
+        UserError: If the user can fix what is wrong.
+        CellsFailed: If cells failed. The tables of the others are printed and written.
+        Interrupted: After a signal.
+    """
     if len(arguments) != 1 or arguments[0] not in EXPERIMENTS:
-        raise UserError(f"name one of {', '.join(EXPERIMENTS)}: reproduce table2 --scale=cpu")
+        raise UserError(
+            f"expected one experiment of {', '.join(EXPERIMENTS)}, got "
+            f"{' '.join(arguments) or 'none'}; for example: reproduce table2 --scale=cpu"
+        )
     (name,) = arguments
     root = pathlib.Path(values.workdir or f"runs/reproduce_{values.scale}")
-    passed_on = [f"--strategy={values.strategy}"]
-    passed_on += [f"--data_dir={values.data_dir}"] if values.data_dir else []
+    others = [f"--strategy={values.strategy}"]
+    others += [f"--data_dir={values.data_dir}"] if values.data_dir else []
     reproduction = Reproduction(
         name,
         values.scale,
         range(values.seed, values.seed + values.seeds),
         root,
         only=values.only,
-        shard=shard_of(values.shard),
-        gin_files=values.gin_file or (),
-        bindings=values.gin_bindings or (),
-        passed_on=passed_on,
+        shard=parse_shard(values.shard),
+        common=CommonFlags(values.gin_file or (), values.gin_bindings or (), others),
     )
     failure = None
     try:
         reproduction.run()
     except CellsFailed as error:
         failure = error
-    for pair, told in reproduction.report().items():
-        print(told.text())
-        if told.finished or told.searches:
-            _write(told, root / f"{name}_{pair}")
+    for pair, result in reproduction.report().items():
+        print(result.text())
+        if result.finished or result.searches:
+            _write(result, root / f"{name}_{pair}")
     if failure:
         raise failure
 
 
-def _write(told, folder):
+def _write(result, folder):
     try:
-        told.write(folder)
+        result.write(folder)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): choose another") from error
+        raise UserError(f"{folder}: not writable ({error.strerror}); choose another") from error
     print(f"written to {folder}", file=sys.stderr)

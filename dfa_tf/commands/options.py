@@ -1,4 +1,4 @@
-"""The commands' flags. Nothing here imports TensorFlow, so help and flag errors come at once."""
+"""The flags of the commands. Imports no TensorFlow, so that --help and flag errors are fast."""
 
 import pathlib
 import textwrap
@@ -10,14 +10,14 @@ from dfa_tf.comparison.cells import EXPERIMENTS, SCALES
 DEFAULT_CONFIG = "gin/digits.gin"
 
 DESCRIPTIONS = {
-    "train_teacher": "Trains the teacher of the config.",
-    "search": "Stage 1 of DFA: searches the aggregation of the teacher's features. Trains the teacher first where there is none.",
-    "distill": "Stage 2 of DFA: trains the student with the searched aggregation, evaluates it and exports it. Makes the teacher and the search first where they are missing.",
-    "export": "Writes the student as a SavedModel and TF Lite files and checks each against it. Distils first where there is no student.",
-    "benchmark": "Times the steps of search and distillation in both precisions, beside the machine's own peak, on noise of the shape of the config's data set.",
-    "report": "Tables and a figure of several distillations: mean and spread over seeds, by method. WORKDIRs, or folders that hold several; by default the one that --workdir or --gin_file names.",
-    "reproduce": "Runs a table, a figure or an ablation of DFA's paper, run by run, and reports it, beside the paper's numbers where it has any. What is done is not run again.",
-    "evaluate": "Accuracy of saved models on the config's test split: .keras, SavedModel and .tflite, given by their paths; by default all of the workdir.",
+    "train_teacher": "Train the teacher of a config.",
+    "search": "Stage 1 of DFA: search how to aggregate the teacher's features. Trains the teacher first if it is missing.",
+    "distill": "Stage 2 of DFA: train the student with the searched aggregation, evaluate it and export it. Runs the earlier stages first if their results are missing.",
+    "export": "Write the student as a SavedModel and as TF Lite files, and verify each of them. Runs the distillation first if the student is missing.",
+    "evaluate": "Report the accuracy of saved models on the test split of the config. MODELs are .keras, SavedModel or .tflite files. Default: all models of the workdir.",
+    "benchmark": "Measure the speed of each step of search and distillation in both precisions, next to the peak of this machine. Inputs are noise in the shape of the config's images.",
+    "report": "Write tables and a figure for several distillations: mean and spread over seeds, by method. WORKDIRs are workdirs or folders of workdirs. Default: the workdir that --workdir or --gin_file names.",
+    "reproduce": "Rerun a table, a figure or an ablation of the DFA paper and report the results next to the paper's numbers, if it has any. Finished runs are not repeated.",
 }
 
 ARGUMENTS = {
@@ -27,97 +27,119 @@ ARGUMENTS = {
 }
 
 
-def define(command):
-    """The flags of a command, as an absl FlagValues of its own."""
+def define(command: str) -> flags.FlagValues:
+    """Returns the flags of a command.
+
+    Args:
+        command: A key of `DESCRIPTIONS`.
+    """
     values = flags.FlagValues()
-    common = {"flag_values": values}
-    is_table = command == "reproduce"
-    flags.DEFINE_multi_string(
-        "gin_file",
-        None,
-        "a config; repeatable, later ones win. "
-        + ("Read after each cell's own" if is_table else f"Default: {DEFAULT_CONFIG}"),
-        **common,
-    )
-    flags.DEFINE_multi_string(
-        "gin_bindings", None, "one binding, 'search.epochs=2' say; repeatable", **common
-    )
-    place = "runs/reproduce_<scale>" if is_table else "runs/<name of the first gin file>"
-    flags.DEFINE_string("workdir", None, f"where results go. Default: {place}", **common)
-    flags.DEFINE_string(
-        "data_dir",
-        None,
-        "folder of TensorFlow Datasets. Default: TFDS_DATA_DIR, then ~/tensorflow_datasets",
-        **common,
-    )
-    flags.DEFINE_integer(
-        "seed", 0, "the first seed" if is_table else "what all randomness follows from", **common
-    )
-    flags.DEFINE_enum(
-        "strategy",
-        "mirrored",
-        ["mirrored", "default", "multi_worker"],
-        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes name",
-        **common,
-    )
+    _define_common(values, is_table=command == "reproduce")
     if command in ("train_teacher", "search", "distill", "export"):
-        flags.DEFINE_boolean("fresh", False, "begin this stage anew", **common)
+        flags.DEFINE_boolean(
+            "fresh",
+            False,
+            "delete the results of this stage and start from scratch",
+            flag_values=values,
+        )
     if command == "distill":
-        flags.DEFINE_boolean("export", True, "write the SavedModel and the TF Lite file", **common)
+        flags.DEFINE_boolean(
+            "export", True, "write the SavedModel and the float32 TF Lite file", flag_values=values
+        )
     if command == "benchmark":
-        flags.DEFINE_string("json", None, "file to write the rows to", **common)
+        flags.DEFINE_string("json", None, "file to write the rows to", flag_values=values)
         flags.DEFINE_string(
-            "profile", None, "folder to write a TensorBoard trace of each step to", **common
+            "profile",
+            None,
+            "folder to write a TensorBoard trace of each step to",
+            flag_values=values,
         )
     if command == "report":
         flags.DEFINE_string(
             "out",
             None,
             "folder to write report.md, report.csv and the figures to, as .png and .pdf",
-            **common,
+            flag_values=values,
         )
-    if is_table:
-        _define_reproduction(common)
-    flags.DEFINE_boolean("debug", False, "show the traceback of an error", **common)
-    flags.DEFINE_boolean("help", False, "show this help", short_name="h", **common)
+    if command == "reproduce":
+        _define_reproduction(values)
+    flags.DEFINE_boolean("debug", False, "print the traceback of an error", flag_values=values)
+    flags.DEFINE_boolean("help", False, "print this help", short_name="h", flag_values=values)
     return values
 
 
-def default_workdir(values):
-    """The workdir that --workdir or --gin_file names."""
-    first = pathlib.Path((values.gin_file or [DEFAULT_CONFIG])[0])
-    return pathlib.Path(values.workdir or f"runs/{first.stem}")
+def _define_common(values, is_table):
+    order = "Applied after the config of each cell" if is_table else f"Default: {DEFAULT_CONFIG}"
+    flags.DEFINE_multi_string(
+        "gin_file", None, f"a config. Repeatable: later ones override. {order}", flag_values=values
+    )
+    flags.DEFINE_multi_string(
+        "gin_bindings",
+        None,
+        "a binding such as 'search.epochs=2'. Repeatable. Overrides the configs",
+        flag_values=values,
+    )
+    workdir = "runs/reproduce_<scale>" if is_table else "runs/<name of the first gin file>"
+    flags.DEFINE_string(
+        "workdir", None, f"folder for the results. Default: {workdir}", flag_values=values
+    )
+    flags.DEFINE_string(
+        "data_dir",
+        None,
+        "folder of TensorFlow Datasets. Default: TFDS_DATA_DIR, then ~/tensorflow_datasets",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "seed", 0, "first seed" if is_table else "seed of all random numbers", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "mirrored",
+        ["mirrored", "default", "multi_worker"],
+        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes lists",
+        flag_values=values,
+    )
 
 
-def _define_reproduction(common):
+def _define_reproduction(values):
     flags.DEFINE_enum(
         "scale",
         "cpu",
         SCALES,
-        "paper: its networks and schedules, for GPUs; cpu: small networks and short schedules, WRN_28_2 to WRN_16_1 on a part of CIFAR-100 but for table4",
-        **common,
+        "paper: the paper's networks and schedules, for GPUs; cpu: small networks and short schedules, WRN_28_2 to WRN_16_1 on a part of CIFAR-100 except in table4",
+        flag_values=values,
     )
-    flags.DEFINE_integer("seeds", 3, "how often each cell is run", lower_bound=1, **common)
-    flags.DEFINE_list("only", [], "rows to run, 'kd,dfa' say. Default: all", **common)
+    flags.DEFINE_integer(
+        "seeds", 3, "number of runs of each cell", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_list("only", [], "rows to run, such as 'kd,dfa'. Default: all", flag_values=values)
     flags.DEFINE_string(
-        "shard", "1/1", "k/n: this process runs each n-th cell from the k-th on", **common
+        "shard",
+        "1/1",
+        "k/n: this process runs every n-th cell, starting at the k-th",
+        flag_values=values,
     )
 
 
-def usage(command, values):
-    """The help text."""
+def default_workdir(values: flags.FlagValues) -> pathlib.Path:
+    """Returns the workdir that --workdir or --gin_file names."""
+    first = pathlib.Path((values.gin_file or [DEFAULT_CONFIG])[0])
+    return pathlib.Path(values.workdir or f"runs/{first.stem}")
+
+
+def usage(command: str, values: flags.FlagValues) -> str:
+    """Returns the help text of a command."""
     lines = [
         *textwrap.wrap(DESCRIPTIONS[command], 90),
         "",
         f"usage: {command}{ARGUMENTS.get(command, '')} [--flag=value ...]",
         "",
     ]
-    for name in sorted({flag.name for flag in values._flags().values()}):
+    for name in sorted({values[name].name for name in values}):
         flag = values[name]
-        shown = f"--[no]{name}" if flag.boolean else f"--{name}"
-        default = f" (default: {flag.default})" if flag.default not in (None, False, []) else ""
-        lines.append(f"  {shown}")
-        lines += textwrap.wrap(
-            flag.help + default, 84, initial_indent="      ", subsequent_indent="      "
-        )
+        text = flag.help.partition(";\n")[0]  # absl adds a line to flags that can be repeated
+        if flag.default not in (None, []) and flag.default is not False:
+            text += f" (default: {flag.default})"
+        lines.append(f"  --[no]{name}" if flag.boolean else f"  --{name}")
+        lines += textwrap.wrap(text, 84, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)

@@ -1,92 +1,91 @@
-"""The tables that commands end in."""
+"""The tables that commands print at the end."""
 
-from dfa_tf.comparison.runs import titled
+import pathlib
+from collections.abc import Mapping
+
+from dfa_tf.comparison.runs import method_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.tables import table
 
 
-def summary(workdir, exported=None):
-    """What a workdir holds, beside a plainly trained student of its neighbours, as a table.
+def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
+    """Returns the results of a workdir as a table.
 
-    exported: what export.json says, if the student has been exported. Raises UserError where the
-    student's metrics.json is gone.
+    If a folder next to the workdir holds the same student with plain training, its row is added.
+
+    Args:
+        workdir: A workdir with a finished distillation.
+        export_report: The content of export.json; None if the student was not exported.
+
+    Raises:
+        UserError: If the student's metrics.json is missing or damaged.
     """
     rows = [("", "accuracy", "best epoch", "parameters", "file")]
     teacher = read_json(workdir / "teacher/metrics.json")
     student = read_json(workdir / "distill/metrics.json")
     if not student:
         raise UserError(
-            f"{workdir}/distill/metrics.json is missing or damaged: distill --fresh makes it anew"
+            f"{workdir}/distill/metrics.json: file is missing or damaged; recreate it with "
+            "distill --fresh"
         )
     is_plain = student["method"] == "plain"
     if teacher and not is_plain:
-        rows.append(_row(f"teacher {student['teacher']}", teacher, workdir / "teacher/model.keras"))
-    plain = None if is_plain else _plain_neighbour(workdir, student)
-    if plain:
-        rows.append(_row(f"student {student['student']}, plain", *plain))
-    how = "plain" if is_plain else titled(student["method"], student["aggregation"])
+        path = workdir / "teacher/model.keras"
+        rows.append(_metrics_row(f"teacher {student['teacher']}", teacher, path))
+    baseline = None if is_plain else _plain_baseline(workdir, student)
+    if baseline:
+        rows.append(_metrics_row(f"student {student['student']}, plain", *baseline))
+    method = "plain" if is_plain else method_title(student["method"], student["aggregation"])
     path = workdir / "distill/student.keras"
-    rows.append(_row(f"student {student['student']}, {how}", student, path))
-    for file in exported["files"] if exported else ():
-        size = _size(file["bytes"])
-        name = f"  {file['path'].removesuffix('.tflite').removeprefix('student_')} TF Lite"
-        rows.append(
-            (name, f"{file['accuracy']:.4f}", "", size, str(workdir / "export" / file["path"]))
-        )
-    return table(rows)
-
-
-def export_table(report, workdir):
-    """What an export holds, as a table, the teacher's row first."""
-    folder = workdir / "export"
-    heading = (
-        "",
-        "size",
-        "accuracy",
-        "agreement",
-        "largest error",
-        "1 thread, ms",
-        "2 threads, ms",
-    )
-    rows = [(*heading, "outside XNNPACK", "file")]
-    teacher = read_json(workdir / "teacher/metrics.json")
-    path = workdir / "teacher/model.keras"
-    if teacher.get("last") and path.exists():
-        accuracy = f"{teacher['last']['accuracy']:.4f}"
-        rows.append(("teacher", _size(path.stat().st_size), accuracy, *[""] * 5, str(path)))
-    path = workdir / "distill/student.keras"
-    if path.exists():
-        accuracy = f"{report['keras']['accuracy']:.4f}"
-        rows.append(("student", _size(path.stat().st_size), accuracy, *[""] * 5, str(path)))
-    for file in [report["saved_model"], *report["files"]]:
-        times = file.get("latency_ms")
-        outside = file.get("outside_xnnpack")
+    rows.append(_metrics_row(f"student {student['student']}, {method}", student, path))
+    for file in export_report["files"] if export_report else ():
+        kind = file["path"].removesuffix(".tflite").removeprefix("student_")
         rows.append(
             (
-                file["path"].removesuffix(".tflite"),
-                _size(file["bytes"]),
+                f"  {kind} TF Lite",
                 f"{file['accuracy']:.4f}",
-                f"{file['agreement']:.2%}",
-                f"{file['max_abs_error']:.1e}",
-                *(
-                    f"{times[f'threads_{n}']['median']:.3f}, p90 {times[f'threads_{n}']['p90']:.3f}"
-                    if times
-                    else ""
-                    for n in (1, 2)
-                ),
-                "" if outside is None else ", ".join(outside) or "none",
-                str(folder / file["path"]),
+                "",
+                _megabytes(file["bytes"]),
+                str(workdir / "export" / file["path"]),
             )
         )
     return table(rows)
 
 
-def _size(count):
-    return f"{count / 1e6:.2f} MB"
+def export_table(report: Mapping, workdir: pathlib.Path) -> str:
+    """Returns the exported files as a table, after the teacher and the student.
+
+    Args:
+        report: The content of export.json.
+        workdir: The workdir it belongs to.
+    """
+    rows = [
+        (
+            "",
+            "size",
+            "accuracy",
+            "agreement",
+            "largest error",
+            "1 thread, ms",
+            "2 threads, ms",
+            "outside XNNPACK",
+            "file",
+        )
+    ]
+    teacher = read_json(workdir / "teacher/metrics.json")
+    path = workdir / "teacher/model.keras"
+    if teacher.get("last") and path.exists():
+        rows.append(_keras_row("teacher", teacher["last"]["accuracy"], path))
+    path = workdir / "distill/student.keras"
+    if path.exists():
+        rows.append(_keras_row("student", report["keras"]["accuracy"], path))
+    for file in [report["saved_model"], *report["files"]]:
+        rows.append(_file_row(file, workdir / "export" / file["path"]))
+    return table(rows)
 
 
-def _row(name, metrics, path):
+def _metrics_row(name, metrics, path):
     last, best = metrics.get("last"), metrics.get("best")
     return (
         name,
@@ -97,12 +96,39 @@ def _row(name, metrics, path):
     )
 
 
-def _plain_neighbour(workdir, student):
-    """(metrics, path) of a run beside this one that trained the same student plainly."""
+def _keras_row(name, accuracy, path):
+    return (name, _megabytes(path.stat().st_size), f"{accuracy:.4f}", *[""] * 5, str(path))
+
+
+def _file_row(file, path):
+    latency = file.get("latency_ms")
+    outside_xnnpack = file.get("outside_xnnpack")
+    return (
+        file["path"].removesuffix(".tflite"),
+        _megabytes(file["bytes"]),
+        f"{file['accuracy']:.4f}",
+        f"{file['agreement']:.2%}",
+        f"{file['max_abs_error']:.1e}",
+        *(_milliseconds(latency[f"threads_{n}"]) if latency else "" for n in (1, 2)),
+        "" if outside_xnnpack is None else ", ".join(outside_xnnpack) or "none",
+        str(path),
+    )
+
+
+def _megabytes(count):
+    return f"{count / 1e6:.2f} MB"
+
+
+def _milliseconds(latency):
+    return f"{latency['median']:.3f}, p90 {latency['p90']:.3f}"
+
+
+def _plain_baseline(workdir, student):
+    """Returns (metrics, path) of a run next to this one that trained the same student plainly."""
     for path in sorted(workdir.resolve().parent.glob("*/distill/metrics.json")):
         metrics = read_json(path)
-        alike = ("student", "dataset", "steps", "seed")
         is_plain = metrics and metrics.get("method") == "plain"
-        if is_plain and all(metrics.get(key) == student.get(key) for key in alike):
+        same = ("student", "dataset", "steps", "seed")
+        if is_plain and all(metrics.get(key) == student.get(key) for key in same):
             return metrics, path.parent / "student.keras"
     return None

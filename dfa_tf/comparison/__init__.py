@@ -1,4 +1,4 @@
-"""Runs beside each other: what workdirs hold, tables of it, the paper's tables anew.
+"""Comparisons of several runs: tables and figures of workdirs, and the paper's experiments.
 
 Nothing here imports TensorFlow.
 """

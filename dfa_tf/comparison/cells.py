@@ -1,47 +1,56 @@
-"""The paper's tables, figures and ablations as cells: runs of a command, each with its config."""
+"""The paper's tables, figures and ablations as cells: one run for each setting and seed."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 from dfa_tf.comparison.runs import AGGREGATIONS, TITLES
 from dfa_tf.errors import UserError
 
-OTHERS = ("nst", "vid", "rkd", "crd", "dkd", "reviewkd")  # columns of ours, not the paper's
+# Columns of Table 2 that the paper does not have.
+ADDITIONAL_METHODS = ("nst", "vid", "rkd", "crd", "dkd", "reviewkd")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """How the runs of one row differ from the pair's config.
+    """A row of a table: how its runs differ from the config of the pair.
 
-    name: of its folders and for --only. title: in tables and figures. files, bindings: further
-    ones; "{pair}" in a file's name is the pair's.
+    Attributes:
+        name: Name in folders and for --only.
+        title: Name in tables and figures.
+        files: Further gin files. "{pair}" in a file name stands for the name of the pair.
+        bindings: Further gin bindings.
     """
 
     name: str
     title: str
-    files: tuple = ()
-    bindings: tuple = ()
+    files: tuple[str, ...] = ()
+    bindings: tuple[str, ...] = ()
 
-    def called(self, title):
-        """The same runs under another title."""
+    def with_title(self, title: str) -> "Row":
+        """Returns the same row under another title."""
         return dataclasses.replace(self, title=title)
 
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Rows to compare, over seeds.
+    """Rows to compare over several seeds.
 
-    about: what is compared, in a few words. rows: of Row. pairs: {scale: names of PAIRS}.
-    command: what runs a cell, "distill" or, where alpha is all that is asked for, "search".
+    Attributes:
+        description: What is compared.
+        rows: The rows.
+        pairs: For each scale, the names of its pairs in `PAIRS`.
+        command: The command that runs a cell. "search" is enough if only alpha is compared.
     """
 
-    about: str
-    rows: tuple
-    pairs: dict
-    command: str = "distill"
+    description: str
+    rows: tuple[Row, ...]
+    pairs: Mapping[str, tuple[str, ...]]
+    command: Literal["distill", "search"] = "distill"
 
     @property
-    def artifact(self):
-        """What a finished cell has in its workdir."""
+    def artifact(self) -> str:
+        """The file, within the cell's workdir, that exists once the cell is finished."""
         return {"distill": "distill/student.keras", "search": "search/alpha.json"}[self.command]
 
 
@@ -49,15 +58,19 @@ class Experiment:
 class Pair:
     """A teacher and a student on a data set.
 
-    config: gin file. teacher: folder of the teacher that pairs may share, trained by
-    `teacher_config` with `teacher_bindings`. paper: of `paper.REFERENCES`, to stand beside.
+    Attributes:
+        config: Gin file of the pair.
+        teacher: Folder of the teacher, which several pairs may share.
+        teacher_config: Gin file that trains the teacher.
+        reference: Name of the paper's numbers in `paper.REFERENCES`.
+        teacher_bindings: Further gin bindings for training the teacher.
     """
 
     config: str
     teacher: str
     teacher_config: str
-    paper: str
-    teacher_bindings: tuple = ()
+    reference: str
+    teacher_bindings: tuple[str, ...] = ()
 
 
 PAIRS = {
@@ -90,89 +103,89 @@ CINIC10 = {"paper": ("cinic10_pair1", "cinic10_pair2", "cinic10_pair3"), "cpu": 
 FIGURE4 = {"paper": ("pair1",), "cpu": ("cpu",)}
 
 
-def _method(name):
+def _method_row(name):
     return Row(name, TITLES[name], (f"gin/methods/{name}.gin",))
 
 
-def _aggregation(name):
+def _aggregation_row(name):
     return Row(name, AGGREGATIONS[name], bindings=(f'distill.aggregation="{name}"',))
 
 
-def _search(name, title, *bindings):
+def _search_row(name, title, *bindings):
     return Row(name, title, ("gin/methods/dfa.gin",), bindings)
 
 
 STUDENT = Row("student", "Student", bindings=('distill.aggregation="none"',))
-DFA = _method("dfa")
+DFA = _method_row("dfa")
 DFA_T = Row("dfa_t", "DFA-T", ("gin/dfa_t_{pair}.gin",))
-RANDOM, LAST, AVERAGE = map(_aggregation, ("random", "last", "average"))
-NO_DECAY = _search("lambda_0", "lambda 0", "search/adam.weight_decay=0.0")
-DECAY_ALONE = _search("decay_alone", "decay", "search.gamma_st=0.0", "search.gamma_ts=0.0")
-STUDENT_LOSS = _search("student_loss", "student loss", 'search.loss="student"')
+RANDOM, LAST, AVERAGE = map(_aggregation_row, ("random", "last", "average"))
+NO_DECAY = _search_row("lambda_0", "lambda 0", "search/adam.weight_decay=0.0")
+DECAY_ONLY = _search_row("decay_alone", "decay", "search.gamma_st=0.0", "search.gamma_ts=0.0")
+STUDENT_LOSS = _search_row("student_loss", "student loss", 'search.loss="student"')
 
 EXPERIMENTS = {
     "table2": Experiment(
-        "methods of distillation",
+        "distillation methods",
         (
             STUDENT,
-            *map(_method, ("kd", "fitnets", "at", "jacobian", "ft", "ab", "sp", "margin")),
+            *map(_method_row, ("kd", "fitnets", "at", "jacobian", "ft", "ab", "sp", "margin")),
             DFA,
-            *map(_method, OTHERS),
+            *map(_method_row, ADDITIONAL_METHODS),
         ),
         CIFAR100,
     ),
     "table4": Experiment(
-        "ShuffleNetV2 on CINIC-10, and alpha from CIFAR-100 (DFA-T)",
-        (STUDENT, *map(_method, ("at", "sp", "margin")), DFA, DFA_T),
+        "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",
+        (STUDENT, *map(_method_row, ("at", "sp", "margin")), DFA, DFA_T),
         CINIC10,
     ),
     "table5": Experiment("aggregations", (STUDENT, RANDOM, LAST, AVERAGE, DFA), CIFAR100),
     "fig4-left": Experiment(
-        "alpha over the search, and each of the two forces that move it alone",
+        "alpha over the search: both terms of its gradient, and each term on its own",
         (
-            DFA.called("bridge loss and decay"),
-            NO_DECAY.called("bridge loss alone"),
-            DECAY_ALONE.called("decay alone"),
+            DFA.with_title("bridge loss and decay"),
+            NO_DECAY.with_title("bridge loss alone"),
+            DECAY_ONLY.with_title("decay alone"),
         ),
         FIGURE4,
         command="search",
     ),
     "fig4-right": Experiment(
-        "lambda, the weight of the regularization",
+        "weight of the regularization, lambda",
         (
-            NO_DECAY.called("lambda = 0"),
-            _search("lambda_1e-5", "lambda = 1e-5", "search/adam.weight_decay=1e-5"),
-            _search("lambda_1e-4", "lambda = 1e-4", "search/adam.weight_decay=1e-4"),
-            DFA.called("lambda = 1e-3"),
+            NO_DECAY.with_title("lambda = 0"),
+            _search_row("lambda_1e-5", "lambda = 1e-5", "search/adam.weight_decay=1e-5"),
+            _search_row("lambda_1e-4", "lambda = 1e-4", "search/adam.weight_decay=1e-4"),
+            DFA.with_title("lambda = 1e-3"),
         ),
         {"paper": CINIC10["paper"], "cpu": ("cpu",)},
     ),
     "student-loss": Experiment(
-        "what the search lowers",
-        (STUDENT, LAST, AVERAGE, DFA.called("bridge loss"), STUDENT_LOSS),
+        "the loss that the search minimises",
+        (STUDENT, LAST, AVERAGE, DFA.with_title("bridge loss"), STUDENT_LOSS),
         CIFAR100,
     ),
     "gamma": Experiment(
-        "gamma_ST, the weight of the ST loss",
+        "weight of the ST loss, gamma_ST",
         (
             *(
-                _search(f"gamma_st_{g}", f"gamma_ST = {g}", f"search.gamma_st={g}")
+                _search_row(f"gamma_st_{g}", f"gamma_ST = {g}", f"search.gamma_st={g}")
                 for g in ("0.0", "1e-4")
             ),
-            DFA.called("gamma_ST = 1e-3"),
+            DFA.with_title("gamma_ST = 1e-3"),
             *(
-                _search(f"gamma_st_{g}", f"gamma_ST = {g}", f"search.gamma_st={g}")
+                _search_row(f"gamma_st_{g}", f"gamma_ST = {g}", f"search.gamma_st={g}")
                 for g in ("1e-2", "1e-1", "1.0")
             ),
         ),
         CIFAR100,
     ),
     "init": Experiment(
-        "where beta starts",
+        "initial value of beta",
         (
-            DFA.called("from last"),
-            _search("init_uniform", "from uniform", 'search.initial="uniform"'),
-            _search("init_random", "from random", 'search.initial="random"'),
+            DFA.with_title("from last"),
+            _search_row("init_uniform", "from uniform", 'search.initial="uniform"'),
+            _search_row("init_random", "from random", 'search.initial="random"'),
         ),
         CIFAR100,
     ),
@@ -181,43 +194,65 @@ EXPERIMENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run. row: of the experiment. pair: of PAIRS, by name."""
+    """One run of an experiment.
+
+    Attributes:
+        row: Its row.
+        pair: Name of its pair in `PAIRS`.
+        seed: Its seed.
+    """
 
     row: Row
     pair: str
     seed: int
 
     @property
-    def folder(self):
-        """Its workdir, within that of the reproduction: experiments share it."""
+    def folder(self) -> str:
+        """The workdir, within the folder of the reproduction. Experiments share cells."""
         return f"{self.pair}/{self.row.name}_seed{self.seed}"
 
-    def arguments(self, command):
-        """Flags that say what it is, without teacher, workdir and data."""
+    def arguments(self, command: str) -> list[str]:
+        """Returns the flags of its config and seed, without teacher, workdir and data.
+
+        Args:
+            command: The command that runs the cell.
+        """
         pair = self.pair.removeprefix("cinic10_")
         files = (PAIRS[self.pair].config, *(file.format(pair=pair) for file in self.row.files))
-        given = [*flags(files, self.row.bindings), f"--seed={self.seed}"]
-        return [*given, "--noexport"] if command == "distill" else given
+        arguments = [*flags(files, self.row.bindings), f"--seed={self.seed}"]
+        return [*arguments, "--noexport"] if command == "distill" else arguments
 
 
-def flags(gin_files, bindings):
-    """The flags that give these."""
+def flags(gin_files: Iterable[str], bindings: Iterable[str]) -> list[str]:
+    """Returns the command-line flags for gin files and bindings."""
     return [f"--gin_file={file}" for file in gin_files] + [
         f"--gin_bindings={binding}" for binding in bindings
     ]
 
 
-def cells(experiment, scale, seeds, only=()):
-    """The experiment's cells, seed after seed, so that a part of them is a table already.
+def cells(
+    experiment: str, scale: str, seeds: Iterable[int], only: Sequence[str] = ()
+) -> list[Cell]:
+    """Returns the cells of an experiment.
 
-    experiment: of EXPERIMENTS, by name. scale: of SCALES. seeds: those of the cells. only: names
-    of rows to keep; all by default. Raises UserError for a row that the experiment has not.
+    They are ordered by seed, so that the first seed alone completes a table.
+
+    Args:
+        experiment: Name in `EXPERIMENTS`.
+        scale: Name in `SCALES`.
+        seeds: Seeds of each row.
+        only: Names of the rows to run; all rows if empty.
+
+    Raises:
+        UserError: If the experiment does not have one of the rows.
     """
     rows = EXPERIMENTS[experiment].rows
     names = [row.name for row in rows]
     for name in only:
         if name not in names:
-            raise UserError(f"{experiment} has no row {name!r}: its rows are {', '.join(names)}")
+            raise UserError(
+                f"--only: expected rows of {experiment}, {', '.join(names)}; got {name!r}"
+            )
     return [
         Cell(row, pair, seed)
         for seed in seeds
@@ -227,12 +262,16 @@ def cells(experiment, scale, seeds, only=()):
     ]
 
 
-def shard_of(text):
-    """(k, n), 1 <= k <= n, of "k/n". Raises UserError for anything else."""
+def parse_shard(text: str) -> tuple[int, int]:
+    """Returns (k, n) of the text "k/n".
+
+    Raises:
+        UserError: If the text has another form, or k is not from 1 to n.
+    """
     try:
         k, n = map(int, text.split("/"))
     except ValueError:
         k, n = 0, 0
     if not 1 <= k <= n:
-        raise UserError(f"--shard is k/n with k from 1 to n, '2/3' say, not {text!r}")
+        raise UserError(f"--shard: expected k/n with k from 1 to n, such as 2/3, got {text!r}")
     return k, n

@@ -1,25 +1,30 @@
-"""The numbers that DFA's paper gives, in percent, by method and pair of networks."""
+"""The accuracies that the DFA paper reports (ECCV 2020, Tables 1, 2, 4 and 5)."""
 
 import dataclasses
+from collections.abc import Mapping
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the paper reports of one pair. networks: teacher to student. dataset: learnt.
-    percent: {method: accuracy}, the teacher's among them.
+    """The paper's results for one pair of networks.
+
+    Attributes:
+        networks: Teacher and student.
+        dataset: Data set that the student is trained on.
+        percent: Accuracy in percent, by method title; "Teacher" is the teacher's own.
     """
 
     networks: str
     dataset: str
-    percent: dict
+    percent: Mapping[str, float]
 
 
-_CIFAR100 = {  # Tables 1, 2 and 5
-    "pair1": ("WRN_28_4 to WRN_16_4", 0),
-    "pair2": ("WRN_28_4 to WRN_28_2", 1),
-    "pair3": ("WRN_28_4 to WRN_16_2", 2),
+_CIFAR100_PAIRS = {
+    "pair1": "WRN_28_4 to WRN_16_4",
+    "pair2": "WRN_28_4 to WRN_28_2",
+    "pair3": "WRN_28_4 to WRN_16_2",
 }
-_CIFAR100_PERCENT = {
+_CIFAR100_PERCENT = {  # Tables 1, 2 and 5, in the order of the pairs
     "Teacher": (79.17, 79.17, 79.17),
     "Student": (77.24, 75.78, 73.42),
     "KD": (78.4, 76.61, 73.35),
@@ -35,12 +40,12 @@ _CIFAR100_PERCENT = {
     "Average": (78.81, 76.99, 74.11),
     "DFA": (79.74, 78.18, 75.85),
 }
-_CINIC10 = {  # Table 4
-    "cinic10_pair1": ("ShuffleNetV2 x2.0 to x1.0", 0),
-    "cinic10_pair2": ("ShuffleNetV2 x2.0 to x0.5", 1),
-    "cinic10_pair3": ("ShuffleNetV2 x1.0 to x0.5", 2),
+_CINIC10_PAIRS = {
+    "cinic10_pair1": "ShuffleNetV2 x2.0 to x1.0",
+    "cinic10_pair2": "ShuffleNetV2 x2.0 to x0.5",
+    "cinic10_pair3": "ShuffleNetV2 x1.0 to x0.5",
 }
-_CINIC10_PERCENT = {
+_CINIC10_PERCENT = {  # Table 4
     "Teacher": (86.14, 86.14, 83.28),
     "Student": (83.28, 77.34, 77.34),
     "AT": (84.71, 79.06, 78.42),
@@ -53,13 +58,11 @@ _CINIC10_PERCENT = {
 
 def _references(dataset, pairs, percent):
     return {
-        name: Reference(
-            networks, dataset, {method: of_pairs[place] for method, of_pairs in percent.items()}
-        )
-        for name, (networks, place) in pairs.items()
+        pair: Reference(networks, dataset, {method: row[k] for method, row in percent.items()})
+        for k, (pair, networks) in enumerate(pairs.items())
     }
 
 
-REFERENCES = _references("cifar100", _CIFAR100, _CIFAR100_PERCENT) | _references(
-    "cinic10", _CINIC10, _CINIC10_PERCENT
+REFERENCES = _references("cifar100", _CIFAR100_PAIRS, _CIFAR100_PERCENT) | _references(
+    "cinic10", _CINIC10_PAIRS, _CINIC10_PERCENT
 )

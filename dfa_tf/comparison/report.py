@@ -1,245 +1,148 @@
-"""Accuracy of several runs as tables and a figure: mean and spread over seeds, by method."""
+"""The report on several runs, as text, Markdown, CSV and figures."""
 
 import csv
 import dataclasses
+import functools
 import io
-import statistics
+import pathlib
 
+from dfa_tf.comparison.accuracy import AccuracyTable, accuracy_tables
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import FINISHED
-from dfa_tf.comparison.searches import searches_of
+from dfa_tf.comparison.runs import FINISHED, Run
+from dfa_tf.comparison.searches import Searches, load_searches
 from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
 
-HEADING = (
+CSV_COLUMNS = (
+    "workdir",
+    "state",
+    "dataset",
+    "train_examples",
+    "teacher",
+    "student",
     "method",
-    "n",
-    "last epoch, %",
-    "best epoch, %",
+    "seed",
+    "last_accuracy",
+    "best_accuracy",
     "parameters",
+    "steps",
     "seconds",
-    "images/s",
+    "images_per_second",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `runs` say.
+    """A report on several runs.
 
-    reference: the paper's numbers to stand beside. order: of the rows. of_searches: whether it is
-    alpha that is asked for, and no accuracy.
+    Attributes:
+        runs: The runs, finished or not.
+        reference: The paper's results, for a column of the tables.
+        row_order: Titles of the first rows.
+        searches_only: Whether only alpha is compared, without accuracies.
     """
 
-    runs: list
+    runs: list[Run]
     reference: Reference | None = None
-    order: tuple = ()
-    of_searches: bool = False
+    row_order: tuple[str, ...] = ()
+    searches_only: bool = False
 
     @property
-    def finished(self):
+    def finished(self) -> list[Run]:
+        """The runs with a finished distillation."""
         return [run for run in self.runs if run.state == FINISHED]
 
-    @property
-    def unfinished(self):
-        """Lines that name the runs that are not in the tables."""
-        alike = {}
-        for run in self.runs:
-            if run.state != FINISHED:
-                alike.setdefault(f"{run.state}, {run.note}", []).append(str(run.path))
-        return [f"{what}: {', '.join(paths)}" for what, paths in alike.items()]
+    @functools.cached_property
+    def tables(self) -> list[AccuracyTable]:
+        """The accuracy tables."""
+        return [] if self.searches_only else accuracy_tables(self.finished, self.row_order)
+
+    @functools.cached_property
+    def searches(self) -> Searches | None:
+        """The searches of these runs, or None if there are none."""
+        if self.searches_only:
+            return load_searches(self.runs)
+        return load_searches(run for run in self.finished if run.is_searched)
 
     @property
-    def searches(self):
-        """The Searches that these runs distilled from, or made."""
-        runs = self.runs if self.of_searches else self.finished
-        of_own = [run for run in runs if self.of_searches or run.is_searched]
-        return searches_of((run.method, run) for run in of_own)
+    def notes(self) -> list[str]:
+        """The runs that are not in the tables, and why."""
+        if self.searches_only:
+            missing = [str(run.path) for run in self.runs if not run.search]
+            return [f"no finished search in {', '.join(missing)}"] if missing else []
+        return self._unfinished_notes() + self._duplicate_notes()
 
-    @property
-    def notes(self):
-        """What else to know: `unfinished`, and seeds that are there twice."""
-        if self.of_searches:
-            lacking = [str(run.path) for run in self.runs if not run.search]
-            return [f"no finished search in {', '.join(lacking)}"] if lacking else []
-        twice = [
-            f"one seed several times, of which one counts: {', '.join(str(run.path) for run in runs)}"
-            for methods in self.settings().values()
-            for runs in methods.values()
-            if len({run.metrics["seed"] for run in runs}) < len(runs)
-        ]
-        return self.unfinished + twice
+    def text(self) -> str:
+        """Returns the report for a terminal."""
+        parts = [f"{t.title}\n{table(t.cells(self.reference))}" for t in self.tables]
+        if self.searches_only and self.searches:
+            parts.append(self.searches.text())
+        if self.notes:
+            parts.append("\n".join(self.notes))
+        return "\n\n".join(parts)
 
-    def settings(self):
-        """{title of a table: {row: its runs}}, methods in `order`, others after by name.
+    def markdown(self) -> str:
+        """Returns the report in Markdown."""
+        parts = [f"{t.title}\n\n{markdown_table(t.cells(self.reference))}" for t in self.tables]
+        if self.searches:
+            parts.append(self.searches.markdown())
+        if self.notes:
+            parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in self.notes)]))
+        return "\n\n".join([*parts, ""])
 
-        A row's runs differ in the seed alone: those of other bindings have rows of their own.
-        """
-        tables = {}
-        for run in self.finished:
-            tables.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
-        for methods in tables.values():
-            for method in list(methods):
-                if not methods[method][0].row:
-                    methods |= _variants(method, methods.pop(method))
-        place = {method: k for k, method in enumerate(self.order)}
-        return {
-            _title([run for runs in methods.values() for run in runs]): dict(
-                sorted(
-                    methods.items(),
-                    key=lambda item: (place.get(item[1][0].method, len(place)), item[0]),
-                )
-            )
-            for _, methods in sorted(tables.items(), key=lambda item: str(item[0]))
-        }
-
-    def rows(self, methods):
-        """The rows of one table as texts, its heading first."""
-        first = next(iter(methods.values()))[0]
-        paper, reference = None, self.reference
-        if reference and first.metrics["dataset"] == reference.dataset:
-            told = {runs[0].method for runs in methods.values()}
-            paper = reference.percent if told & set(reference.percent) else None
-        rows = [HEADING + ((f"paper, {reference.networks}, %",) if paper else ())]
-        for teacher in _teachers(methods):
-            rows.append((*teacher, *([_percent(paper.get("Teacher"))] if paper else [])))
-        for method, runs in methods.items():
-            runs = list({run.metrics["seed"]: run for run in runs}.values())  # `notes` names others
-            row = (
-                method,
-                str(len(runs)),
-                spread([run.metrics["last"]["accuracy"] for run in runs if run.metrics["last"]]),
-                spread([run.metrics["best"]["accuracy"] for run in runs if run.metrics["best"]]),
-                f"{runs[0].metrics['parameters']:,}",
-                f"{statistics.mean(run.seconds for run in runs):.0f}",
-                _speed(runs),
-            )
-            rows.append((*row, *([_percent(paper.get(runs[0].method))] if paper else [])))
-        return rows
-
-    def text(self):
-        """For the terminal."""
-        settings = {} if self.of_searches else self.settings()
-        parts = [f"{title}\n{table(self.rows(m))}" for title, m in settings.items()]
-        parts += [self.searches.text()] if self.of_searches and self.searches else []
-        return "\n\n".join([*parts, *(["\n".join(self.notes)] if self.notes else [])])
-
-    def markdown(self):
-        settings = {} if self.of_searches else self.settings()
-        parts = [f"{title}\n\n{markdown_table(self.rows(m))}" for title, m in settings.items()]
-        parts += [self.searches.markdown()] if self.searches else []
-        notes = "\n".join(f"- {line}" for line in self.notes)
-        return "\n\n".join([*parts, *([f"To note:\n\n{notes}"] if notes else []), ""])
-
-    def csv(self):
-        """One line a run, accuracies as fractions; unfinished ones with their state alone."""
-        names = ["workdir", "state", "dataset", "train_examples", "teacher", "student", "method"]
-        names += ["seed", "last_accuracy", "best_accuracy", "parameters", "steps", "seconds"]
-        names += ["images_per_second"]
+    def csv(self) -> str:
+        """Returns one line for each run. Accuracies are fractions."""
         stream = io.StringIO()
-        writer = csv.DictWriter(stream, names, lineterminator="\n")
+        writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for run in self.runs:
-            line = {"workdir": str(run.path), "state": run.state}
-            if run.state == FINISHED:
-                of = run.metrics
-                line |= {name: of[name] for name in names if name in of} | {
-                    "method": run.method,
-                    "last_accuracy": of["last"] and of["last"]["accuracy"],
-                    "best_accuracy": of["best"] and of["best"]["accuracy"],
-                    "seconds": round(run.seconds, 1),
-                }
-            writer.writerow(line)
+        writer.writerows(map(_csv_entries, self.runs))
         return stream.getvalue()
 
-    def write(self, folder):
-        """FOLDER/report.md, and as .png and .pdf: the accuracy as bars and over the steps, with
-        report.csv; and alpha over the searches, where there are any."""
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes report.md, report.csv, and the figures as .png and .pdf.
+
+        The figures are accuracy, accuracy_bars, and those of `Searches.write`. Without accuracy
+        tables, report.csv and the figures of accuracy are omitted.
+        """
         from dfa_tf import figures  # matplotlib is slow to import
 
         write_text(folder / "report.md", self.markdown())
         if self.searches:
             self.searches.write(folder)
-        settings = {} if self.of_searches else self.settings()
-        if settings:
+        if self.tables:
             write_text(folder / "report.csv", self.csv())
-            curves = {
-                title: {m: [run.metrics["curve"] for run in runs] for m, runs in methods.items()}
-                for title, methods in settings.items()
-            }
-            figures.save(figures.accuracy_curves(curves), folder, "accuracy")
-            figures.save(figures.accuracy_bars(_ends(settings)), folder, "accuracy_bars")
+            curves = figures.accuracy_curves({t.title: t.curves for t in self.tables})
+            figures.save(curves, folder, "accuracy")
+            bars = figures.accuracy_bars({t.title: t.last_accuracies for t in self.tables})
+            figures.save(bars, folder, "accuracy_bars")
+
+    def _unfinished_notes(self):
+        paths = {}
+        for run in self.runs:
+            if run.state != FINISHED:
+                paths.setdefault(f"{run.state}, {run.note}", []).append(str(run.path))
+        return [f"{reason}: {', '.join(group)}" for reason, group in paths.items()]
+
+    def _duplicate_notes(self):
+        groups = [row.runs_of_repeated_seeds for t in self.tables for row in t.rows]
+        return [
+            "runs with the same seed, of which only the last counts: "
+            + ", ".join(str(run.path) for run in runs)
+            for runs in groups
+            if runs
+        ]
 
 
-def _ends(settings):
-    """{title: {method: [accuracy after the last epoch, of each seed]}}."""
-    return {
-        title: {
-            m: [
-                run.metrics["last"]["accuracy"]
-                for run in {run.metrics["seed"]: run for run in runs}.values()
-                if run.metrics["last"]
-            ]
-            for m, runs in methods.items()
+def _csv_entries(run):
+    entries = {"workdir": str(run.path), "state": run.state}
+    if run.state != FINISHED:
+        return entries
+    values = vars(run.student)
+    return (
+        entries
+        | {name: values[name] for name in CSV_COLUMNS if name in values}
+        | {
+            "method": run.method,
+            "seconds": round(run.seconds, 1),
         }
-        for title, methods in settings.items()
-    }
-
-
-def spread(fractions):
-    """Percent as "mean +- standard deviation" (n - 1); one value stands alone, none is empty."""
-    percent = [100 * fraction for fraction in fractions]
-    if not percent:
-        return ""
-    mean = f"{statistics.mean(percent):.2f}"
-    return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
-
-
-def _percent(number):
-    return f"{number:.2f}" if number else ""
-
-
-def _variants(method, runs):
-    """{row: runs}: one row, or one for each set of bindings, named by those that differ."""
-    groups = {}
-    for run in runs:
-        groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
-    if len(groups) == 1:
-        return {method: runs}
-    shared = set.intersection(*(set(bindings) for bindings in groups))
-    return {
-        f"{method} ({', '.join(f'{n} = {v}' for n, v in bindings if (n, v) not in shared)})": some
-        for bindings, some in groups.items()
-    }
-
-
-def _title(runs):
-    of = runs[0].metrics
-    teachers = sorted({run.metrics["teacher"] for run in runs if run.metrics["teacher"]})
-    networks = " to ".join([" and ".join(teachers)] * bool(teachers) + [of["student"]])
-    return f"{networks} on {of['dataset'] or 'its data'}: {of['train_examples']:,} training images, {of['steps']:,} steps"
-
-
-def _teachers(methods):
-    """A row for each teacher of these runs."""
-    seen = {}
-    for runs in methods.values():
-        for run in runs:
-            last = run.teacher.get("last")
-            if last and run.metrics["teacher"]:
-                key = run.metrics["teacher"], last["accuracy"], run.teacher["parameters"]
-                seen[key] = (
-                    f"Teacher {key[0]}",
-                    "1",
-                    spread([last["accuracy"]]),
-                    spread([run.teacher["best"]["accuracy"]]),
-                    f"{key[2]:,}",
-                    "",
-                    "",
-                )
-    return seen.values()
-
-
-def _speed(runs):
-    speeds = [run.metrics["images_per_second"] for run in runs]
-    speeds = [speed for speed in speeds if speed]
-    return f"{statistics.median(speeds):.0f}" if speeds else ""
+    )

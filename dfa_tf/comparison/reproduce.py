@@ -1,225 +1,195 @@
-"""Runs the cells of an experiment, one process each, and goes on where it was."""
+"""Runs the cells of an experiment, one process each, and skips those that are finished."""
 
-import ctypes
 import dataclasses
-import os
 import pathlib
-import signal
-import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 
-import dfa_tf
 from dfa_tf import files
-from dfa_tf.comparison import paper, runs
-from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, cells, flags
+from dfa_tf.comparison import paper
+from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, Cell, Pair, cells, flags
 from dfa_tf.comparison.report import Report
-from dfa_tf.errors import Interrupted, UserError
+from dfa_tf.comparison.runs import read_run
+from dfa_tf.comparison.subprocesses import CommandRunner
+from dfa_tf.errors import ReportedError, UserError
 
-WAIT_SECONDS = 10
+POLL_SECONDS = 10
 RECORD = "reproduce.json"
-PR_SET_PDEATHSIG = 1
 
 
-class CellsFailed(Exception):
-    """Some cells ended with an error; the others are there."""
+class CellsFailed(ReportedError):
+    """Some cells ended with an error. The others are finished."""
 
-    told = True
+
+@dataclasses.dataclass(frozen=True)
+class CommonFlags:
+    """Flags that all commands of a reproduction receive.
+
+    Attributes:
+        gin_files: Gin files, read after those of the cell.
+        bindings: Gin bindings, applied after those of the cell.
+        others: Further flags, such as --data_dir.
+    """
+
+    gin_files: Sequence[str] = ()
+    bindings: Sequence[str] = ()
+    others: Sequence[str] = ()
 
 
 class Reproduction:
     """An experiment in one folder, which several processes or machines may share.
 
-    name: of `cells.EXPERIMENTS`. scale: of `cells.SCALES`. seeds: of each cell. root: the folder.
-    only: rows, or all. shard: (k, n), this process takes each n-th cell from the k-th on.
-    gin_files, bindings: further ones for teachers and all cells. passed_on: further flags for each
-    command (--data_dir, ...).
+    Args:
+        name: Name in `cells.EXPERIMENTS`.
+        scale: Name in `cells.SCALES`.
+        seeds: Seeds of each row.
+        root: The folder.
+        only: Names of the rows to run; all rows if empty.
+        shard: (k, n): this process runs every n-th cell, starting with the k-th.
+        common: Flags of all commands.
+
+    Raises:
+        UserError: If the experiment does not have a row of `only`.
     """
 
     def __init__(
         self,
-        name,
-        scale,
-        seeds,
-        root,
+        name: str,
+        scale: str,
+        seeds: Iterable[int],
+        root: pathlib.Path,
         *,
-        only=(),
-        shard=(1, 1),
-        gin_files=(),
-        bindings=(),
-        passed_on=(),
+        only: Sequence[str] = (),
+        shard: tuple[int, int] = (1, 1),
+        common: CommonFlags = CommonFlags(),
     ):
         self._experiment = EXPERIMENTS[name]
         self._cells = cells(name, scale, seeds, only)
         self._root, self._shard = pathlib.Path(root), shard
-        self._gin_files, self._bindings = list(gin_files), list(bindings)
-        self._passed_on = list(passed_on)
-        self._record = {"scale": scale, "files": self._gin_files, "bindings": self._bindings}
-        self._child, self._asked = None, 0
+        self._common = common
+        self._record = {
+            "scale": scale,
+            "files": list(common.gin_files),
+            "bindings": list(common.bindings),
+        }
+        self._runner = CommandRunner("reproduce: stopped; run the same command to continue")
 
-    def run(self):
-        """Makes what is missing.
+    def run(self) -> None:
+        """Runs the cells that are not finished, and before them the teachers.
 
-        Raises UserError for what the user can mend, Interrupted after a signal, and CellsFailed,
-        at the end, where cells could not be made.
+        Raises:
+            UserError: If the user can fix what is wrong.
+            Interrupted: After a signal.
+            CellsFailed: If cells failed. It is raised after the last cell.
         """
         self._check_record()
         k, n = self._shard
-        own = self._cells[k - 1 :: n]
-        left = [cell for cell in own if not self._is_done(cell)]
-        self._say(f"{len(own) - len(left)} of {len(own)} cells are done already")
-        failed, began = [], time.monotonic()
-        with _forwarding(self):
-            if left:
-                for pair in {PAIRS[cell.pair].teacher: cell.pair for cell in left}.values():
-                    self._teacher(PAIRS[pair])
-                files.write_json(self._root / RECORD, self._record)
-            for count, cell in enumerate(left):
-                self._check_asked()
-                spent = time.monotonic() - began
-                more = (
-                    f", about {_duration(spent / count * (len(left) - count))} left"
-                    if count
-                    else ""
-                )
-                self._say(f"cell {count + 1} of {len(left)}: {cell.folder}{more}")
-                status = self._call(self._experiment.command, cell.folder, self._arguments(cell))
-                if status == 2 and not count:  # what ails the first cell likely ails all
-                    raise UserError(f"{cell.folder} cannot be run: see the line above")
-                if status:
-                    failed.append(cell.folder)
-        if failed:
-            raise CellsFailed(
-                f"see above what ailed {', '.join(failed)}; the same command tries again"
-            )
+        shard = self._cells[k - 1 :: n]
+        remaining = [cell for cell in shard if not self._is_finished(cell)]
+        _say(f"{len(shard) - len(remaining)} of {len(shard)} cells are already finished")
+        if not remaining:
+            return
+        with self._runner:
+            for pair in {PAIRS[cell.pair].teacher: cell.pair for cell in remaining}.values():
+                self._train_teacher(PAIRS[pair])
+            files.write_json(self._root / RECORD, self._record)
+            self._run_cells(remaining)
 
-    def report(self):
-        """{pair: Report} of what is there by now, of all shards."""
+    def report(self) -> dict[str, Report]:
+        """Returns a report for each pair, on the cells of all shards."""
         return {
             pair: Report(
-                [
-                    dataclasses.replace(runs.read(self._root / c.folder), row=c.row.title)
-                    for c in self._cells
-                    if c.pair == pair
-                ],
-                paper.REFERENCES[PAIRS[pair].paper],
-                tuple(row.title for row in self._experiment.rows),
-                self._experiment.command == "search",
+                [self._run_of(cell) for cell in self._cells if cell.pair == pair],
+                reference=paper.REFERENCES[PAIRS[pair].reference],
+                row_order=tuple(row.title for row in self._experiment.rows),
+                searches_only=self._experiment.command == "search",
             )
             for pair in dict.fromkeys(cell.pair for cell in self._cells)
         }
 
-    def _is_done(self, cell):
+    def _run_cells(self, remaining: Sequence[Cell]):
+        failed, started = [], time.monotonic()
+        for count, cell in enumerate(remaining):
+            self._runner.check_stopped()
+            seconds_per_cell = (time.monotonic() - started) / max(1, count)
+            seconds_left = seconds_per_cell * (len(remaining) - count)
+            time_left = f", about {_duration(seconds_left)} left" if count else ""
+            _say(f"cell {count + 1} of {len(remaining)}: {cell.folder}{time_left}")
+            status = self._run_command(self._experiment.command, cell.folder, self._arguments(cell))
+            if status == 2 and not count:  # the other cells would most likely fail as well
+                raise UserError(f"{cell.folder} cannot be run; see the error above")
+            if status:
+                failed.append(cell.folder)
+        if failed:
+            raise CellsFailed(
+                f"{', '.join(failed)} failed; see the errors above, "
+                "and run the same command to try again"
+            )
+
+    def _run_of(self, cell):
+        return dataclasses.replace(read_run(self._root / cell.folder), row_title=cell.row.title)
+
+    def _is_finished(self, cell):
         return (self._root / cell.folder / self._experiment.artifact).exists()
 
     def _arguments(self, cell):
         path = self._teacher_path(PAIRS[cell.pair]).resolve()
         teacher = ["teacher=@keras_file", f'keras_file.path="{path}"']
         return cell.arguments(self._experiment.command) + flags(
-            self._gin_files, [*teacher, *self._bindings]
+            self._common.gin_files, [*teacher, *self._common.bindings]
         )
 
     def _teacher_path(self, pair):
         return self._root / pair.teacher / "teacher/model.keras"
 
-    def _teacher(self, pair):
-        """The teacher that a pair's cells share: the first shard trains it, others wait for it."""
+    def _train_teacher(self, pair: Pair):
+        """Trains the teacher of a pair. Other shards than the first wait for it."""
         path = self._teacher_path(pair)
         if path.exists():
             return
         if self._shard[0] > 1:
-            self._say(f"waiting until shard 1 has trained the teacher, {path}")
+            _say(f"waiting for shard 1 to train the teacher {path}")
             while not path.exists():
-                time.sleep(WAIT_SECONDS)
-                self._check_asked()
+                time.sleep(POLL_SECONDS)
+                self._runner.check_stopped()
             return
-        self._say(f"the teacher, once for all cells: {pair.teacher}")
-        bindings = [*self._bindings, *pair.teacher_bindings]
-        arguments = flags([pair.teacher_config, *self._gin_files], bindings)
-        status = self._call("train_teacher", pair.teacher, arguments)
+        _say(f"training the teacher of all cells: {pair.teacher}")
+        bindings = [*self._common.bindings, *pair.teacher_bindings]
+        arguments = flags([pair.teacher_config, *self._common.gin_files], bindings)
+        status = self._run_command("train_teacher", pair.teacher, arguments)
         if status == 2:
-            raise UserError("the teacher cannot be trained: see the line above")
+            raise UserError("the teacher cannot be trained; see the error above")
         if status:
-            raise CellsFailed("the teacher's training failed: see above")
+            raise CellsFailed("training the teacher failed; see the error above")
 
-    def _call(self, command, folder, arguments):
-        """Runs a command to its end. Returns its exit status; raises Interrupted after a signal."""
-        where = str(pathlib.Path(dfa_tf.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [where, os.environ.get("PYTHONPATH")]))
-        self._child = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "dfa_tf.commands", command),
-                *arguments,
-                *self._passed_on,
-                f"--workdir={self._root / folder}",
-            ],
-            env=os.environ | {"PYTHONPATH": path},
-            stdout=subprocess.DEVNULL,  # the cell's own summary
-            start_new_session=True,  # so that Ctrl-C reaches it once, through `stop`
-            preexec_fn=_end_with_parent,
-        )
-        if self._asked:  # before there was a process to pass it on to
-            self.stop(self._asked)
-        status = self._child.wait()
-        self._child = None
-        self._check_asked()
-        return status
-
-    def stop(self, signum):
-        """Notes a signal, and passes it on to the command that runs, if one does."""
-        self._asked = signum
-        if self._child is not None:
-            self._child.send_signal(signal.SIGTERM if signum == signal.SIGHUP else signum)
-
-    def _check_asked(self):
-        if self._asked:
-            raise Interrupted(
-                "reproduce: stopped; the same command goes on from there", self._asked
-            )
+    def _run_command(self, command, folder, arguments):
+        workdir = f"--workdir={self._root / folder}"
+        return self._runner.run(command, [*arguments, *self._common.others, workdir])
 
     def _check_record(self):
-        """Raises UserError where the folder has cells of other bindings, or cannot be written."""
-        before = files.read_json(self._root / RECORD)
-        differing = [n for n in self._record if before and before.get(n, []) != self._record[n]]
-        if differing:
-            told = "; ".join(
-                f"{n} was {before.get(n)!r}, is {self._record[n]!r}" for n in differing
-            )
+        """Raises UserError if the folder has another config or is not writable."""
+        record = files.read_json(self._root / RECORD)
+        differences = [
+            f"{name}: {record.get(name)!r} before, {value!r} now"
+            for name, value in self._record.items()
+            if record and record.get(name, []) != value
+        ]
+        if differences:
             raise UserError(
-                f"{self._root} was made with another config ({told}): choose another --workdir"
+                f"{self._root}: contains cells of another config ({'; '.join(differences)}); "
+                "choose another --workdir"
             )
         try:
             self._root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{self._root} cannot be written ({error.strerror}): choose another --workdir"
+                f"{self._root}: not writable ({error.strerror}); choose another --workdir"
             ) from error
 
-    def _say(self, line):
-        print(f"reproduce: {line}", file=sys.stderr, flush=True)
 
-
-def _end_with_parent():
-    """Has Linux stop this process, as by SIGTERM, should its parent be killed."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-class _forwarding:
-    """Within it, signals to stop go to the command that runs."""
-
-    def __init__(self, reproduction):
-        self._reproduction = reproduction
-
-    def __enter__(self):
-        def forward(signum, frame):
-            self._reproduction.stop(signum)
-
-        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        self._before = {each: signal.signal(each, forward) for each in signals}
-
-    def __exit__(self, *_):
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
+def _say(line):
+    print(f"reproduce: {line}", file=sys.stderr, flush=True)
 
 
 def _duration(seconds):

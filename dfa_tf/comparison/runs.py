@@ -1,12 +1,17 @@
-"""What a workdir holds of a distillation: finished, unfinished or missing."""
+"""The distillation in a workdir: finished, unfinished or missing."""
 
 import dataclasses
+import os
 import pathlib
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
 
 from dfa_tf.files import read_json
 
-FINISHED, UNFINISHED, MISSING = "finished", "unfinished", "missing"
+State = Literal["finished", "unfinished", "missing"]
+FINISHED, UNFINISHED, MISSING = get_args(State)
+
 TITLES = {
     "plain": "Student",
     "dfa": "DFA",
@@ -29,97 +34,227 @@ AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One workdir's distillation.
+class StudentMetrics:
+    """distill/metrics.json.
 
-    state: FINISHED, UNFINISHED or MISSING. metrics: what its metrics.json says, {} unless finished.
-    teacher, search: what those stages' say, {} where there is none. bindings: {name: text} that it
-    was run with, seed and places aside. note: what to tell of a run that is not finished.
-    row: the row of an experiment that it is a run of.
+    Attributes:
+        dataset: Name of the data set, possibly empty.
+        train_examples: Number of training examples.
+        teacher: Name of the teacher, or None.
+        student: Name of the student.
+        method: Names of the distillation methods, joined by "+"; "plain" for none.
+        aggregation: Source of alpha, or None if no method uses alpha.
+        seed: Seed of the run.
+        steps: Training steps.
+        last_accuracy: Test accuracy after the last epoch, a fraction. None without a test split.
+        best_accuracy: Highest test accuracy, a fraction. None without a test split.
+        curve: `[step, accuracy, loss]` of each evaluation.
+        parameters: Trainable parameters of the student.
+        seconds: Duration of the training.
+        pretraining_seconds: Duration of each pretraining phase.
+        images_per_second: Speed of the training, or None if it was not measured.
+    """
+
+    dataset: str
+    train_examples: int
+    teacher: str | None
+    student: str
+    method: str
+    aggregation: str | None
+    seed: int
+    steps: int
+    last_accuracy: float | None
+    best_accuracy: float | None
+    curve: list[list[float]]
+    parameters: int
+    seconds: float
+    pretraining_seconds: tuple[float, ...]
+    images_per_second: float | None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "StudentMetrics":
+        """Returns the metrics in the content of metrics.json.
+
+        Raises:
+            KeyError: If an entry is missing.
+        """
+        derived = {
+            "last_accuracy": _accuracy(content["last"]),
+            "best_accuracy": _accuracy(content["best"]),
+            "pretraining_seconds": tuple(p.get("seconds", 0) for p in content["pretraining"]),
+        }
+        names = {field.name for field in dataclasses.fields(cls)} - set(derived)
+        return cls(**{name: content[name] for name in names}, **derived)
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherMetrics:
+    """teacher/metrics.json.
+
+    Attributes:
+        steps: Training steps; 0 for a teacher from elsewhere.
+        last_accuracy: Test accuracy after the last epoch, a fraction, or None.
+        best_accuracy: Highest test accuracy, a fraction, or None.
+        parameters: Trainable parameters.
+        fingerprint: Digest of the evaluated weights, or an empty text.
+    """
+
+    steps: int
+    last_accuracy: float | None
+    best_accuracy: float | None
+    parameters: int
+    fingerprint: str
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "TeacherMetrics":
+        """Returns the metrics in the content of metrics.json."""
+        return cls(
+            steps=content.get("steps", 0),
+            last_accuracy=_accuracy(content.get("last")),
+            best_accuracy=_accuracy(content.get("best")),
+            parameters=content.get("parameters", 0),
+            fingerprint=content.get("evaluated", {}).get("network", ""),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchMetrics:
+    """search/metrics.json.
+
+    Attributes:
+        seconds: Duration of the search.
+        steps: Iterations for each group, or None.
+        epochs: Epochs for each group, or None.
+    """
+
+    seconds: float = 0
+    steps: int | None = None
+    epochs: float | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "SearchMetrics":
+        """Returns the metrics in the content of metrics.json."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: content[name] for name in names if name in content})
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The distillation in one workdir.
+
+    Attributes:
+        path: The workdir.
+        state: FINISHED, UNFINISHED or MISSING.
+        student: Metrics of the distillation; None unless it is finished.
+        teacher: Metrics of the teacher; None if it is missing.
+        search: Metrics of the search; None if it is missing.
+        bindings: Settings that distinguish it from other runs of the same method, without seed
+            and paths; empty unless it is finished.
+        note: Why it is not finished.
+        row_title: Title of the experiment's row it belongs to, if any.
     """
 
     path: pathlib.Path
-    state: str
-    metrics: dict
-    teacher: dict
-    search: dict
-    bindings: dict
+    state: State
+    student: StudentMetrics | None = None
+    teacher: TeacherMetrics | None = None
+    search: SearchMetrics | None = None
+    bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
     note: str = ""
-    row: str = ""
+    row_title: str = ""
 
     @property
-    def method(self):
-        """The row that it belongs to: the method, as tables call it, unless `row` says another."""
-        return self.row or titled(self.metrics["method"], self.metrics["aggregation"])
+    def method(self) -> str:
+        """Title of its row: `row_title`, or by default the title of its method."""
+        return self.row_title or method_title(self.student.method, self.student.aggregation)
 
     @property
-    def is_searched(self):
-        """Whether its alpha comes of its own search."""
-        return self.metrics["aggregation"] == "search"
+    def is_searched(self) -> bool:
+        """Whether it uses the alpha of its own search."""
+        return self.student.aggregation == "search"
 
     @property
-    def seconds(self):
-        """Of the training, and of the search and the pretraining that the method needs."""
-        before = [self.search] if self.is_searched else []
-        phases = [self.metrics, *before, *self.metrics["pretraining"]]
-        return sum(phase.get("seconds", 0) for phase in phases)
+    def seconds(self) -> float:
+        """Duration of the training, with the search and the pretraining that it needs."""
+        search = [self.search.seconds] if self.is_searched and self.search else []
+        return sum([self.student.seconds, *search, *self.student.pretraining_seconds])
 
     @property
-    def setting(self):
-        """What runs must share to stand in one table."""
-        of = self.metrics
-        return of["dataset"], of["train_examples"], of["student"], of["steps"]
+    def setting(self) -> tuple:
+        """What the runs of one table have in common."""
+        student = self.student
+        return student.dataset, student.train_examples, student.student, student.steps
 
 
-def titled(method, aggregation):
-    """A method's name in tables, "DFA + KD" for several; DFA without a search by its aggregation."""
-    names = []
+def method_title(method: str, aggregation: str | None) -> str:
+    """Returns the title of a method in tables.
+
+    Args:
+        method: Names of the methods, joined by "+".
+        aggregation: Source of DFA's alpha. Without a search it is part of the title.
+
+    Returns:
+        A title such as "KD", "DFA + KD" or "Average".
+    """
+    titles = []
     for name in method.split("+"):
         title = TITLES.get(name, name)
         if name == "dfa" and aggregation != "search":
             title = AGGREGATIONS.get(aggregation, f"DFA of {aggregation}")
-        names.append(title)
-    return " + ".join(names)
+        titles.append(title)
+    return " + ".join(titles)
 
 
-def found(paths):
-    """The Run of each workdir among `paths`, and of those in a folder that holds several."""
+def find_runs(paths: Iterable[str | os.PathLike]) -> list[Run]:
+    """Returns the run of each path that is a workdir, and of each workdir within other paths."""
     workdirs = [workdir for path in paths for workdir in _workdirs(pathlib.Path(path))]
-    return [read(workdir) for workdir in {path.resolve(): path for path in workdirs}.values()]
+    return [read_run(workdir) for workdir in {path.resolve(): path for path in workdirs}.values()]
 
 
-def read(workdir):
-    """The Run of one workdir."""
-    metrics, teacher, search = (
-        read_json(workdir / stage / "metrics.json") for stage in ("distill", "teacher", "search")
+def read_run(workdir: pathlib.Path) -> Run:
+    """Returns the run of a workdir, which may be missing."""
+    stage = workdir / "distill"
+    content, teacher, search = (
+        read_json(workdir / name / "metrics.json") for name in ("distill", "teacher", "search")
     )
-    stage, state = workdir / "distill", UNFINISHED
+    run = Run(
+        workdir,
+        UNFINISHED,
+        teacher=TeacherMetrics.from_json(teacher) if teacher else None,
+        search=SearchMetrics.from_json(search) if search else None,
+    )
     if not stage.is_dir():
-        state = MISSING
-        note = "no distillation in it" if workdir.is_dir() else "no such folder"
-    elif not metrics and (stage / "metrics.json").exists():
-        note = "its metrics.json cannot be read"
-    elif not metrics or not (stage / "student.keras").exists():
-        note = _progress(stage)
-    elif "method" not in metrics:
-        note = "its metrics.json is of an earlier version"
-    else:
-        return Run(workdir, FINISHED, metrics, teacher, search, _bindings(stage, metrics, teacher))
-    return Run(workdir, state, {}, teacher, search, {}, note)
+        note = "contains no distillation" if workdir.is_dir() else "no such folder"
+        return dataclasses.replace(run, state=MISSING, note=note)
+    if not content and (stage / "metrics.json").exists():
+        return dataclasses.replace(run, note="metrics.json is damaged")
+    if not content or not (stage / "student.keras").exists():
+        return dataclasses.replace(run, note=_progress(stage))
+    try:
+        student = StudentMetrics.from_json(content)
+    except KeyError as error:
+        return dataclasses.replace(run, note=f"metrics.json lacks {error}")
+    bindings = _bindings(stage, student, run.teacher)
+    return dataclasses.replace(run, state=FINISHED, student=student, bindings=bindings)
 
 
-def _bindings(stage, metrics, teacher):
-    """What tells runs of one method apart that are not seeds of each other."""
+def _accuracy(evaluation):
+    return evaluation["accuracy"] if evaluation else None
+
+
+def _bindings(stage, student, teacher):
     try:
         lines = (stage / "config.gin").read_text().splitlines()
     except OSError:
         lines = []
     pairs = [line.split(" = ", 1) for line in lines if " = " in line and not line.startswith("#")]
     bindings = {name: text for name, text in pairs if not name.endswith(".path")}
-    if metrics["teacher"]:
-        bindings["teacher"] = metrics["teacher"]
-        if not teacher.get("steps"):  # not trained by this run, so no seed of its own
-            bindings["teacher"] += " " + teacher.get("evaluated", {}).get("network", "")
+    if student.teacher:
+        bindings["teacher"] = student.teacher
+        if not (teacher and teacher.steps):
+            # A teacher that this run did not train is identified by its weights. One that it
+            # trained depends on the seed, so its weights would separate the seeds of a row.
+            bindings["teacher"] += f" {teacher.fingerprint if teacher else ''}"
     return bindings
 
 
@@ -129,11 +264,12 @@ def _workdirs(path):
     stages = [
         stage for name in ("teacher", "search", "distill") for stage in path.glob(f"**/{name}")
     ]
-    # The workdir "teacher" of a reproduction is no stage, but holds one.
+    # A reproduction's workdir named "teacher" is not a stage: it contains one.
     return sorted({s.parent for s in stages if (s / "config.gin").exists()}) or [path]
 
 
 def _progress(stage):
+    """Returns where an unfinished distillation stopped."""
     phases = sorted(stage.glob("pretraining_*"), key=lambda path: path.stat().st_mtime)
     for folder in (stage, *reversed(phases)):
         steps = [
@@ -142,6 +278,7 @@ def _progress(stage):
             if (match := re.search(r"step-(\d+)\.index$", file.name))
         ]
         if steps:
-            where = "" if folder == stage else f" of its {folder.name.replace('_', ' by ')}"
-            return f"saved at step {max(steps)}{where}"
-    return "nothing saved yet"
+            name = folder.name.removeprefix("pretraining_")
+            phase = "" if folder == stage else f" of the pretraining for {name}"
+            return f"saved at step {max(steps)}{phase}"
+    return "no checkpoint"

@@ -1,9 +1,12 @@
-"""What searches ended in, and which force moved them: alpha as tables and figures."""
+"""Tables and figures of alpha: the result of each search, and the gradients that led to it."""
 
 import dataclasses
+import pathlib
 import statistics
+from collections.abc import Iterable
 
 from dfa_tf.alpha import Alpha
+from dfa_tf.comparison.runs import Run
 from dfa_tf.errors import UserError
 from dfa_tf.tables import markdown_table, table
 
@@ -12,78 +15,87 @@ HEADING = ("search", "n", "group", "feature", "alpha", "loss gradient, 1e-3", "d
 
 @dataclasses.dataclass(frozen=True)
 class Searches:
-    """Finished searches to compare.
+    """Finished searches to compare. Their teachers have the same groups.
 
-    alphas: {title: [Alpha of each seed]}. steps_per_epoch: of all, None where they differ.
+    Attributes:
+        alphas: For each row title, alpha of each seed.
+        steps_per_epoch: Steps in an epoch of all searches; None if they differ.
     """
 
-    alphas: dict
+    alphas: dict[str, list[Alpha]]
     steps_per_epoch: float | None = None
 
-    def rows(self):
-        """One row a feature, texts, the heading first: means over seeds, +- one deviation."""
-        rows = [HEADING]
+    def cells(self) -> list[tuple[str, ...]]:
+        """Returns the table as text: the heading, then a row for each feature.
+
+        Values are means over the seeds, "+-" one standard deviation (n - 1).
+        """
+        rows: list[tuple[str, ...]] = [HEADING]
         for title, alphas in self.alphas.items():
             for groups in zip(*(alpha.groups for alpha in alphas), strict=True):
                 if len(groups[0].features) == 1:
                     continue
                 for j, feature in enumerate(groups[0].features):
-                    short = feature.removeprefix(f"{groups[0].name}_")
-                    of_seeds = [
-                        [getattr(group, name)[j] * factor for group in groups]
-                        for name, factor in (
-                            ("alpha", 1),
-                            ("mean_loss_gradient", 1000),
-                            ("mean_decay", 1000),
+                    rows.append(
+                        (
+                            title,
+                            str(len(alphas)),
+                            groups[0].name,
+                            feature.removeprefix(f"{groups[0].name}_"),
+                            _mean_and_deviation([group.alpha[j] for group in groups]),
+                            _mean_and_deviation([g.mean_loss_gradient[j] * 1000 for g in groups]),
+                            _mean_and_deviation([group.mean_decay[j] * 1000 for group in groups]),
                         )
-                    ]
-                    row = (title, str(len(alphas)), groups[0].name, short)
-                    rows.append((*row, *map(_spread, of_seeds)))
+                    )
         return rows
 
-    def text(self):
-        """For the terminal."""
-        return table(self.rows())
+    def text(self) -> str:
+        """Returns the table for a terminal."""
+        return table(self.cells())
 
-    def markdown(self):
+    def markdown(self) -> str:
+        """Returns the table in Markdown."""
         return (
             "alpha at the end of the search. Loss gradient and decay are the two terms of beta's "
-            "gradient, means over the search: a positive one lowers the feature's weight.\n\n"
-            + markdown_table(self.rows())
+            "gradient, averaged over the search; a positive term reduces the feature's weight.\n\n"
+            + markdown_table(self.cells())
         )
 
-    def write(self, folder):
-        """FOLDER/alpha_heatmap and alpha_trajectories, .png and .pdf: each of searches that have
-        the same groups."""
+    def write(self, folder: pathlib.Path) -> None:
+        """Writes the figures alpha_heatmap and alpha_trajectories, as .png and .pdf."""
         from dfa_tf import figures  # matplotlib is slow to import
 
-        figures.save(
-            figures.alpha_heatmaps(self.alphas, self.steps_per_epoch), folder, "alpha_heatmap"
-        )
-        figures.save(
-            figures.alpha_trajectories(self.alphas, self.steps_per_epoch),
-            folder,
-            "alpha_trajectories",
-        )
+        heatmaps = figures.alpha_heatmaps(self.alphas, self.steps_per_epoch)
+        figures.save(heatmaps, folder, "alpha_heatmap")
+        trajectories = figures.alpha_trajectories(self.alphas, self.steps_per_epoch)
+        figures.save(trajectories, folder, "alpha_trajectories")
 
 
-def searches_of(runs):
-    """The Searches of the first setting among `runs`: (title, Run) pairs. None where none has one."""
-    alphas, layout, epochs = {}, None, set()
-    for title, run in runs:
+def load_searches(runs: Iterable[Run]) -> Searches | None:
+    """Loads the searches of runs. Runs without a search are skipped.
+
+    If the teachers differ, those with the groups of the first one are kept.
+
+    Returns:
+        The searches, or None if there are none.
+    """
+    alphas, layout, steps_per_epoch = {}, None, set()
+    for run in runs:
         try:
             alpha = Alpha.load(run.path / "search/alpha.json")
         except UserError:
             continue
-        its = [(group.name, len(group.features)) for group in alpha.groups]
-        layout = layout or its
-        if its == layout and any(len(group.history) > 1 for group in alpha.groups):
-            alphas.setdefault(title, []).append(alpha)
-            steps, of_all = (run.search.get(name) for name in ("steps", "epochs"))
-            epochs.add(steps / of_all if steps and of_all else None)
-    return Searches(alphas, epochs.pop() if len(epochs) == 1 else None) if alphas else None
+        run_layout = [(group.name, len(group.features)) for group in alpha.groups]
+        layout = layout or run_layout
+        if run_layout == layout and any(len(group.history) > 1 for group in alpha.groups):
+            alphas.setdefault(run.method, []).append(alpha)
+            steps, epochs = (run.search.steps, run.search.epochs) if run.search else (None, None)
+            steps_per_epoch.add(steps / epochs if steps and epochs else None)
+    if not alphas:
+        return None
+    return Searches(alphas, steps_per_epoch.pop() if len(steps_per_epoch) == 1 else None)
 
 
-def _spread(values):
+def _mean_and_deviation(values):
     mean = f"{statistics.mean(values):.3f}"
     return f"{mean} +- {statistics.stdev(values):.3f}" if len(values) > 1 else mean

@@ -1,169 +1,132 @@
-"""Images that lie in folders, SPLIT/CLASS/image.png, in an archive or unpacked: found and checked."""
+"""Folders of images by split and class, SPLIT/CLASS/image.png: found and checked."""
 
 import dataclasses
 import hashlib
-import io
 import os
 import pathlib
-import shutil
-import sys
-import tempfile
 
-import tensorflow as tf
-from PIL import Image
+from dfa_tf.data.archives import unpack
+from dfa_tf.data.image_files import SUFFIXES
+from dfa_tf.errors import UserError
 
-from dfa_tf.errors import UserError, first_line
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-SPLITS = {  # name of the part: what its folder may be called
+SPLITS = {  # split: accepted names of its folder
     "train": ("train",),
     "validation": ("valid", "val", "validation"),
     "test": ("test",),
 }
+_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassFolders:
-    """What lies in a folder of images.
+    """The image files of a folder, by split and class.
 
-    root: the folder that holds the splits. classes: their names, sorted. files: {split: [(path,
-    place of its class)]}, sorted by path; "train", "test" and perhaps "validation".
+    Args:
+        root: The folder that holds the splits.
+        classes: Class names, sorted.
+        files: Maps "train", "test" and, if present, "validation" to a list of (path, label),
+            sorted by path within each class.
     """
 
     root: pathlib.Path
-    classes: tuple
-    files: dict
+    classes: tuple[str, ...]
+    files: dict[str, list[tuple[pathlib.Path, int]]]
 
     @property
-    def state(self):
-        """Eight letters that change when a file comes, goes or is written to."""
+    def state(self) -> str:
+        """Eight hexadecimal digits that change when a file is added, removed or written."""
         digest = hashlib.sha256(str(self.root.resolve()).encode())
         for files in self.files.values():
             for path, _ in files:
-                about = path.stat()
-                times = f"{about.st_mtime_ns} {about.st_ctime_ns}"
-                digest.update(f"{path.relative_to(self.root)} {about.st_size} {times}\n".encode())
+                status = path.stat()
+                times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+                digest.update(f"{path.relative_to(self.root)} {status.st_size} {times}\n".encode())
         return digest.hexdigest()[:8]
 
 
-def class_folders(source, scratch):
-    """The ClassFolders at `source`.
+def class_folders(source: str | os.PathLike, scratch: str | os.PathLike) -> ClassFolders:
+    """Lists the images of a folder or an archive by split and class.
 
-    source: a folder with train/CLASS, test/CLASS and perhaps valid/CLASS folders of images, or an
-        archive (.tar, .tar.gz, .zip, ...) of one. scratch: the folder to unpack an archive in, once.
-    Raises UserError, naming the place, where there is no such thing: no folder of that name, a
-    split or a class that is missing or unexpected, a class without images, a file that is none.
+    Args:
+        source: A folder with train/CLASS, test/CLASS and optionally valid/CLASS folders of images,
+            or an archive of one. Hidden files and folders are ignored.
+        scratch: Folder to unpack an archive to, see `unpack`.
+
+    Returns:
+        The files that were found.
+
+    Raises:
+        UserError: If `source` does not exist, a split or class folder is missing or unexpected, a
+            class is empty, or a file does not have the suffix of an image.
     """
     if not str(source):
-        raise UserError("no folder of images is named: dataset.name='folder:/path/to/it'")
+        raise UserError("dataset.name: expected 'folder:PATH', got 'folder:'; add the path")
     source = pathlib.Path(source).expanduser()
     if not source.exists():
-        raise UserError(f"there is no folder or archive {source}")
-    root = _root(source if source.is_dir() else _unpacked(source, pathlib.Path(scratch)))
-    known = {name: split for split, names in SPLITS.items() for name in names}
-    folders = {}
-    for folder in _folders(root):
-        if folder.name not in known:
-            raise UserError(
-                f"unexpected folder {folder}: beside train and test there is valid, no other"
-            )
-        if known[folder.name] in folders:
-            raise UserError(f"{folder} and {folders[known[folder.name]]} are the same split twice")
-        folders[known[folder.name]] = folder
-    for split in ("train", "test"):
-        if split not in folders:
-            raise UserError(f"{root} has no folder {split}: it holds train/CLASS/*.png and so on")
-    classes = tuple(folder.name for folder in _folders(folders["train"]))
+        raise UserError(f"{source}: folder or archive does not exist; check the path")
+    root = _splits_root(source if source.is_dir() else unpack(source, pathlib.Path(scratch)))
+    folders = _split_folders(root)
+    classes = tuple(folder.name for folder in _subfolders(folders["train"]))
     if len(classes) < 2:
-        raise UserError(f"{folders['train']} holds {len(classes)} folders: it needs one a class")
+        raise UserError(
+            f"{folders['train']}: expected at least 2 class folders, got {len(classes)}; add one folder per class"
+        )
     return ClassFolders(
-        root, classes, {split: _files(folder, classes) for split, folder in folders.items()}
+        root, classes, {split: _labelled(folder, classes) for split, folder in folders.items()}
     )
 
 
-def encoded_image(path):
-    """(PNG or JPEG bytes, (height, width)) of an image; of an animation its first picture.
+def _splits_root(folder):
+    """Returns the folder that holds the splits: `folder`, or the only folder in it.
 
-    Raises UserError, naming it, for one that is missing, damaged or of no known format.
+    Archives often have one top-level folder.
     """
-    try:
-        encoded = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from error
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            if image.format not in ("PNG", "JPEG"):  # whatever its suffix says
-                image.seek(0)
-                recoded = io.BytesIO()
-                image.convert("RGB").save(recoded, "PNG")
-                encoded = recoded.getvalue()
-        # On the CPU, as it may be called where devices are shared out.
-        with tf.device("CPU:0"):
-            pixels = tf.io.decode_image(encoded, channels=3)
-    except (OSError, ValueError, SyntaxError, tf.errors.InvalidArgumentError) as error:
-        raise UserError(f"{path} is damaged, or no image ({first_line(error)})") from error
-    return encoded, tuple(pixels.shape[:2])
+    inner = _subfolders(folder)
+    return inner[0] if len(inner) == 1 and inner[0].name not in _SPLIT_OF else folder
 
 
-def _files(folder, classes):
-    found = []
-    names = [each.name for each in _folders(folder)]
-    for odd in sorted(set(names) ^ set(classes)):
-        what = "unexpected folder" if odd in names else "missing folder"
-        raise UserError(f"{what} {folder / odd}: the classes are {_some(classes)}")
-    for place, name in enumerate(classes):
+def _split_folders(root):
+    folders = {}
+    for folder in _subfolders(root):
+        split = _SPLIT_OF.get(folder.name)
+        if split is None:
+            raise UserError(
+                f"{folder}: unexpected folder; expected train, test and optionally valid"
+            )
+        if split in folders:
+            raise UserError(
+                f"{folder}: same split as {folders[split]}; merge or delete one of them"
+            )
+        folders[split] = folder
+    for split in ("train", "test"):
+        if split not in folders:
+            raise UserError(f"{root / split}: folder is missing; expected images in {split}/CLASS/")
+    return folders
+
+
+def _labelled(folder, classes):
+    """Returns [(path, label)] of one split's images."""
+    names = {subfolder.name for subfolder in _subfolders(folder)}
+    for name in sorted(names ^ set(classes)):
+        problem = "unexpected folder" if name in names else "folder is missing"
+        known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+        raise UserError(f"{folder / name}: {problem}; the classes of train are {known}")
+    labelled = []
+    for label, name in enumerate(classes):
         with os.scandir(folder / name) as entries:
             paths = sorted(folder / name / entry.name for entry in entries if entry.name[0] != ".")
         for path in paths:
             if path.suffix.lower() not in SUFFIXES:
-                raise UserError(f"{path} is no image: a class holds {', '.join(SUFFIXES)} alone")
+                raise UserError(
+                    f"{path}: expected an image ({', '.join(SUFFIXES)}); delete or convert the file"
+                )
         if not paths:
-            raise UserError(f"{folder / name} holds no image")
-        found += [(path, place) for path in paths]
-    return found
+            raise UserError(f"{folder / name}: folder has no images; add at least one")
+        labelled += [(path, label) for path in paths]
+    return labelled
 
 
-def _folders(path):
-    """Those in it, but for hidden ones and what macOS packs with an archive."""
+def _subfolders(path):
+    """Returns the subfolders, except hidden ones and those that macOS adds to archives."""
     found = (each for each in path.iterdir() if each.is_dir())
     return sorted(each for each in found if each.name[0] != "." and each.name != "__MACOSX")
-
-
-def _root(folder):
-    """The folder itself, or the only one within, as archives often have it."""
-    inner = _folders(folder)
-    known = {name for names in SPLITS.values() for name in names}
-    return inner[0] if len(inner) == 1 and inner[0].name not in known else folder
-
-
-def _some(names):
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-
-
-def _unpacked(archive, scratch):
-    """The folder that an archive was unpacked to, now or before."""
-    about = archive.stat()
-    state = f"{archive.resolve()} {about.st_size} {about.st_mtime_ns}"
-    mark = hashlib.sha256(state.encode()).hexdigest()[:8]
-    target = scratch / f"{archive.name.split('.')[0]}_{mark}"
-    if target.is_dir():
-        return target
-    print(f"unpacking {archive} to {target}", file=sys.stderr)
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        part = tempfile.mkdtemp(dir=scratch, prefix="part_")
-    except OSError as error:
-        raise UserError(
-            f"{scratch} cannot be written ({error.strerror}): name another folder with --data_dir"
-        ) from error
-    try:
-        kind = {"format": "zip"} if archive.suffix.lower() == ".zip" else {"filter": "data"}
-        shutil.unpack_archive(archive, part, **kind)
-        os.replace(part, target)
-    except Exception as error:
-        raise UserError(
-            f"{archive} cannot be unpacked ({first_line(error)}): it is cut short, or no archive"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return target

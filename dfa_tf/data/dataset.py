@@ -1,44 +1,56 @@
-"""A data set: its parts, its classes, and how its images are normalized and augmented."""
+"""A data set: splits, classes, normalization and augmentation."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from dfa_tf.data.examples import Examples, StreamedExamples, stratified_split
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.splits import stratified_split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Labelled images of one kind.
+    """An image classification data set.
 
-    train, test: examples. search_parts: the official (training, validation) parts, where the set
-    has them, else None. class_names: by label. mean, std: per channel, as fractions of 255.
-    validation_fraction: of the training part, where there is no official validation part.
+    Args:
+        name: Name of the data set.
+        train: Training examples of teachers and students.
+        test: Test examples.
+        class_names: Names by label.
+        mean: Mean of each channel, as a fraction of 255.
+        std: Standard deviation of each channel, as a fraction of 255.
+        augmentation: Augmentation of training images.
+        official_splits: Official (training, validation) examples, or None if the data set has no
+            validation split.
+        validation_fraction: Share of `train` that the search uses as validation examples if
+            there is no official validation split.
     """
 
     name: str
-    train: Examples | StreamedExamples
-    test: Examples | StreamedExamples
-    class_names: tuple
-    mean: tuple
-    std: tuple
+    train: AnyExamples
+    test: AnyExamples
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     augmentation: Augmentation = Augmentation()
-    search_parts: tuple | None = None
+    official_splits: tuple[AnyExamples, AnyExamples] | None = None
     validation_fraction: float = 0.3
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
         return self.train.image_shape
 
     @property
-    def task(self):
-        """What a network for this set needs to know: arguments of the functions that build one."""
+    def task(self) -> dict[str, Any]:
+        """Arguments that depend on the data set, for the functions that build networks."""
         return {
             "num_classes": self.num_classes,
             "image_shape": self.image_shape,
@@ -46,16 +58,33 @@ class Dataset:
             "std": self.std,
         }
 
-    def search_split(self, seed):
-        """(train, validation) for the search (DFA §4.1): the official parts where there are two,
-        else the training part cut class by class."""
-        if self.search_parts is not None:
-            return self.search_parts
-        return stratified_split(self.train, self.validation_fraction, seed)
+    def search_split(self, seed: int) -> tuple[AnyExamples, AnyExamples]:
+        """Returns the (training, validation) examples of a search (DFA, §4.1).
+
+        These are the official splits if there are two, else a stratified split of `train`.
+
+        Args:
+            seed: Seed of the stratified split.
+        """
+        if self.official_splits is not None:
+            return self.official_splits
+        return stratified_split(
+            self.train, self.validation_fraction, seed, "dataset.validation_fraction"
+        )
 
 
-def pixel_statistics(examples, limit=10_000):
-    """(mean, std) per channel, as fractions of 255, over the first `limit` images."""
+def pixel_statistics(
+    examples: AnyExamples, limit: int = 10_000
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Computes mean and standard deviation of the pixels, per channel.
+
+    Args:
+        examples: Images to average over.
+        limit: Number of images after which to stop, rounded up to batches of 1,000.
+
+    Returns:
+        Mean and standard deviation of each channel, as fractions of 255.
+    """
     seen, pixels, total, squares = 0, 0, 0.0, 0.0
     for images, _ in examples.in_order(1000).as_numpy_iterator():
         images = images.astype(np.float64) / 255
@@ -67,4 +96,4 @@ def pixel_statistics(examples, limit=10_000):
             break
     mean = total / pixels
     std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-6))
-    return tuple(mean.tolist()), tuple(std.tolist())
+    return tuple(np.asarray(mean).tolist()), tuple(np.asarray(std).tolist())

@@ -1,18 +1,22 @@
-"""Real handwritten digits that come with scikit-learn: no download, 8x8 grey pixels, 10 classes."""
+"""Handwritten digits from scikit-learn: no download, 8x8 grey pixels, 10 classes."""
 
 import numpy as np
 from sklearn.datasets import load_digits
 
 from dfa_tf.data.dataset import Dataset, pixel_statistics
-from dfa_tf.data.examples import Examples, stratified_split
+from dfa_tf.data.examples import Examples
 from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.splits import stratified_split
 
 TEST_EXAMPLES = 500
 
 
-def digits():
-    """1,297 training and 500 test images: the test part of the UCI optical digits [Alpaydin and
-    Kaynak 1998], cut by class, always in the same way."""
+def digits() -> Dataset:
+    """Loads the test part of the UCI optical digits [Alpaydin and Kaynak 1998].
+
+    Returns:
+        1,297 training and 500 test images, split by class with a fixed seed.
+    """
     data = load_digits()
     images = np.round(data.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     train, test = stratified_split(

@@ -1,47 +1,52 @@
-"""Any folder of images as a set of TensorFlow Datasets, prepared once."""
+"""A folder of images as a data set of TensorFlow Datasets."""
 
 import dataclasses
 import hashlib
+import os
 import pathlib
 import re
 
 import tensorflow_datasets as tfds
-from PIL import Image, UnidentifiedImageError
 
-from dfa_tf.data.class_folders import ClassFolders, class_folders, encoded_image
-from dfa_tf.errors import UserError
+from dfa_tf.data.class_folders import ClassFolders, class_folders
+from dfa_tf.data.image_files import image_size, read_image
 
 PREFIX = "folder:"
 
 
 @dataclasses.dataclass(eq=False)
-class Contents(tfds.core.BuilderConfig):
-    """folders: what the set is made of. size: (height, width) of all images, None where it varies."""
+class ImageFolderConfig(tfds.core.BuilderConfig):
+    """Contents of an `ImageFolder`.
+
+    Args:
+        folders: The image files.
+        size: (height, width) of all images; (None, None) if sizes differ.
+    """
 
     folders: ClassFolders | None = dataclasses.field(default=None, repr=False)
-    size: tuple = (None, None)
+    size: tuple[int | None, int | None] = (None, None)
 
 
 with tfds.core.registered.skip_registration():
 
     class ImageFolder(tfds.core.GeneratorBasedBuilder):
-        """The images of a Contents, checked as they are read."""
+        """Images of an `ImageFolderConfig`. Each file is checked when it is read."""
 
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
-            contents = self.builder_config
+            config = self.builder_config
             return tfds.core.DatasetInfo(
                 builder=self,
-                description=f"Images of {contents.folders.root}",
+                description=f"Images of {config.folders.root}",
                 features=tfds.features.FeaturesDict(
                     {
-                        "image": tfds.features.Image(shape=(*contents.size, 3)),
-                        "label": tfds.features.ClassLabel(names=contents.folders.classes),
+                        "image": tfds.features.Image(shape=(*config.size, 3)),
+                        "label": tfds.features.ClassLabel(names=config.folders.classes),
                     }
                 ),
                 supervised_keys=("image", "label"),
-                metadata=tfds.core.MetadataDict(),  # a digest of each part's files
+                metadata=tfds.core.MetadataDict(),  # maps each split to a digest of its files
             )
 
         def _split_generators(self, dl_manager):
@@ -54,39 +59,46 @@ with tfds.core.registered.skip_registration():
         def _generate_examples(self, split, root, files):
             digest = hashlib.sha256()
             for path, label in files:
-                encoded, _ = encoded_image(path)
+                encoded, _ = read_image(path)
                 digest.update(hashlib.sha256(encoded).digest())
                 yield str(path.relative_to(root)), {"image": encoded, "label": label}
             self.info.metadata[split] = digest.hexdigest()[:8]
 
 
-def image_folder(source, data_dir=None):
-    """The builder of the folder or archive `source`, see `class_folders`.
+def image_folder(
+    source: str | os.PathLike, data_dir: str | os.PathLike | None = None
+) -> tfds.core.DatasetBuilder:
+    """Builds the TFDS builder of a folder of images.
 
-    data_dir: where it is prepared, once for each state of the folder; TFDS's by default.
-    Raises UserError, naming the place, for what is no folder of images by class.
+    Args:
+        source: The folder, or an archive of one, see `class_folders`.
+        data_dir: Folder of prepared data sets, TFDS's own by default. Each state of `source` is
+            prepared there once.
+
+    Returns:
+        A builder, whose data may already be prepared.
+
+    Raises:
+        UserError: If `source` is not a folder of images by split and class, or an image is
+            damaged.
     """
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     folders = class_folders(source, data_dir / "downloads" / "extracted")
     slug = re.sub(r"\W+", "_", folders.root.name).strip("_") or "images"
     name = f"{slug}_{folders.state}"
-    place = data_dir / "image_folder" / name / "1.0.0"
-    if (place / "dataset_info.json").exists():
-        return tfds.builder_from_directory(place)
-    contents = Contents(name=name, folders=folders, size=_common_size(folders))
-    return ImageFolder(config=contents, data_dir=data_dir)
+    prepared = data_dir / "image_folder" / name / "1.0.0"
+    if (prepared / "dataset_info.json").exists():
+        return tfds.builder_from_directory(prepared)
+    config = ImageFolderConfig(name=name, folders=folders, size=_common_size(folders))
+    return ImageFolder(config=config, data_dir=data_dir)
 
 
 def _common_size(folders):
-    """(height, width) that all images have, (None, None) where they differ."""
+    """Returns the (height, width) of all images, or (None, None) if sizes differ."""
     sizes = set()
     for files in folders.files.values():
         for path, _ in files:
-            try:
-                with Image.open(path) as image:
-                    sizes.add((image.height, image.width))
-            except (OSError, UnidentifiedImageError) as error:
-                raise UserError(f"{path} is damaged, or no image") from error
+            sizes.add(image_size(path))
             if len(sizes) > 1:
                 return None, None
     return sizes.pop()

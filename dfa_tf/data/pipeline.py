@@ -1,34 +1,44 @@
-"""From examples to the batches of a step: a function of the step, augmented, shared by replicas."""
+"""Batches: drawn as a function of the step, augmented, and divided among replicas."""
 
 import dataclasses
+from typing import Annotated, Any
 
 import tensorflow as tf
 
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.errors import UserError
+from dfa_tf.validation import Count, Interval, Settings, check_value
+
+Pixels = Annotated[int, Interval(0)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Random shift and mirror image of each training image.
+class Augmentation(Settings):
+    """Random shift and horizontal flip of each training image.
 
-    pad: pixels of reflection padding on each side before a crop to the old size; 0 for none.
-    flip: whether half of the images are mirrored left to right.
-    Raises UserError for a padding that is no whole number, 0 or more.
+    Args:
+        pad: Pixels of reflection padding on each side before a random crop to the original size;
+            0 for no shift.
+        flip: Whether to flip images left to right with probability 0.5.
+
+    Raises:
+        UserError: If `pad` or `flip` is invalid.
     """
 
-    pad: int = 4
+    pad: Pixels = 4
     flip: bool = True
 
-    def __post_init__(self):
-        if not isinstance(self.pad, int) or self.pad < 0:
-            raise UserError(f"dataset.pad is a whole number of pixels, not {self.pad!r}")
-        if not isinstance(self.flip, bool):
-            raise UserError(f"dataset.flip is True or False, not {self.flip!r}")
+    name = "dataset"
 
-    def __call__(self, images, seed):
-        """Augments a batch. images: [B, H, W, C]. seed: int [2]. Returns images' shape and dtype.
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Augments a batch.
 
-        Padding, crop and flip are one look-up of source pixels, so no padded copy is made.
+        Args:
+            images: [B, H, W, C].
+            seed: int [2].
+
+        Returns:
+            The augmented images, with the shape and dtype of `images`.
         """
         if not self.pad and not self.flip:
             return images
@@ -43,22 +53,39 @@ class Augmentation:
         columns = columns + shift[1, :, tf.newaxis]
         rows, columns = _reflect(rows, height), _reflect(columns, width)
 
+        # Padding, crop and flip are one gather of source pixels, which saves the padded copy.
         pixels = tf.reshape(images, [batch, height * width, channels])
         source = rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]
         moved = tf.gather(pixels, tf.reshape(source, [batch, -1]), axis=1, batch_dims=1)
         return tf.ensure_shape(tf.reshape(moved, tf.shape(images)), images.shape)
 
 
-def _reflect(places, size):
-    """Folds places outside of 0..size-1 back inside, the edge pixel not repeated."""
-    return size - 1 - tf.abs(size - 1 - tf.abs(places))
+def _reflect(positions, size):
+    """Reflects positions outside 0..size-1 back inside, without repeating the edge pixel."""
+    return size - 1 - tf.abs(size - 1 - tf.abs(positions))
 
 
-def training_batches(examples, batch_size, augmentation, seed, first_step=0):
-    """Endless augmented batches (images [B, H, W, C] uint8, labels [B] int32).
+def training_batches(
+    examples: AnyExamples,
+    batch_size: int,
+    augmentation: Augmentation,
+    seed: int,
+    first_step: int = 0,
+) -> tf.data.Dataset:
+    """Draws an endless sequence of augmented batches.
 
-    The batch of step k depends on (seed, k) alone: started at `first_step` = k, this gives what
-    a run from 0 would see there. Augmentation(pad=0, flip=False) leaves the images as they are.
+    The batch of a step depends on (seed, step) only: starting at `first_step` continues the
+    sequence that starts at 0.
+
+    Args:
+        examples: Examples to draw from.
+        batch_size: Examples in a batch, over all replicas.
+        augmentation: Augmentation of the images; Augmentation(pad=0, flip=False) for none.
+        seed: Seed of order and augmentation.
+        first_step: Step of the first batch.
+
+    Returns:
+        A data set of (images [B, H, W, C] uint8, labels [B] int32).
     """
     batches = examples.shuffled(batch_size, seed, first_step)
 
@@ -69,33 +96,54 @@ def training_batches(examples, batch_size, augmentation, seed, first_step=0):
     return batches.enumerate(first_step).map(augment).prefetch(4)
 
 
-def check_batches(examples, batch_size, augmentation, replicas=1):
-    """Raises UserError unless such batches can be drawn from `examples` and split over replicas."""
-    if not isinstance(batch_size, int) or batch_size < 1 or batch_size % replicas:
+def check_batches(
+    examples: AnyExamples, batch_size: int, augmentation: Augmentation, replicas: int = 1
+) -> None:
+    """Checks that batches can be drawn from `examples` and divided among the replicas.
+
+    Args:
+        examples: Examples to draw from.
+        batch_size: Examples in a batch, over all replicas.
+        augmentation: Augmentation of the images.
+        replicas: Number of replicas.
+
+    Raises:
+        UserError: If `batch_size` is not a positive multiple of `replicas` or exceeds the number
+            of examples, or if the padding is not smaller than the images.
+    """
+    check_value("batch_size", batch_size, Count)
+    if batch_size % replicas:
         raise UserError(
-            f"batch_size is a whole multiple of the {replicas} replicas, not {batch_size}"
+            f"batch_size: expected a multiple of the {replicas} replicas, got {batch_size}"
         )
     if batch_size > len(examples):
         raise UserError(
-            f"a batch of {batch_size} is larger than the split of {len(examples)} examples it is drawn from: bind a smaller batch_size"
+            f"batch_size: expected at most the {len(examples)} examples of the split, got {batch_size}; reduce batch_size"
         )
-    if augmentation.pad >= min(examples.image_shape[:2]):
+    height, width = examples.image_shape[:2]
+    if augmentation.pad >= min(height, width):
         raise UserError(
-            f"{augmentation.pad} pixels of padding do not fit images of {examples.image_shape[:2]}: bind a smaller dataset.pad"
+            f"dataset.pad: expected fewer pixels than images of {height}x{width} have, got {augmentation.pad}; reduce dataset.pad"
         )
 
 
-def replica_part(batch):
-    """This replica's even part of a global batch; call it within `strategy.run`.
+def replica_part(batch: Any) -> Any:
+    """Returns the part of a global batch that belongs to this replica.
 
-    batch: a structure of tensors [B, ...]. Every worker draws the whole batch and every replica
-    keeps its own part, so that any number of them sees the same examples, in the same order.
+    Call it inside `strategy.run`. All workers draw the same global batch, and each replica takes
+    its part. The examples and their order therefore do not depend on the number of replicas.
+
+    Args:
+        batch: A structure of tensors [B, ...].
+
+    Returns:
+        The structure with tensors [B / replicas, ...].
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
     if replicas == 1:
         return batch
-    with tf.device("CPU:0"):  # so that only the part travels to the replica's device
+    with tf.device("CPU:0"):  # so that only the part is copied to the replica's device
         return tf.nest.map_structure(
             lambda x: tf.reshape(x, [replicas, x.shape[0] // replicas, *x.shape[1:]])[
                 context.replica_id_in_sync_group

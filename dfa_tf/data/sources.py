@@ -1,80 +1,90 @@
 """Data sets by name."""
 
 import dataclasses
+import os
+from typing import Annotated
 
+from dfa_tf.data.dataset import Dataset
 from dfa_tf.data.digits import digits
-from dfa_tf.data.examples import stratified_split
-from dfa_tf.data.prepared import prepared
+from dfa_tf.data.pipeline import Augmentation, Pixels
+from dfa_tf.data.splits import stratified_split
+from dfa_tf.data.tfds_dataset import tfds_dataset
 from dfa_tf.errors import UserError
+from dfa_tf.validation import Count, Interval, checked_arguments
+
+Share = Annotated[float, Interval(0, 1, open=True)]
 
 
+@checked_arguments("dataset")
 def load(
-    name,
-    data_dir=None,
-    image_size=None,
-    in_memory=None,
-    pad=None,
-    flip=None,
-    validation_fraction=0.3,
-    train_fraction=1.0,
-    source=None,
-    train_with_validation=False,
-):
-    """The data set `name`: "digits" comes with the package, "folder:PATH" is a folder of images by
-    split and class, or an archive of one, any other is TFDS's or "cinic10".
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    image_size: tuple[Count, Count] | None = None,
+    in_memory: bool | None = None,
+    pad: Pixels | None = None,
+    flip: bool | None = None,
+    validation_fraction: float = 0.3,
+    train_fraction: Share = 1.0,
+    source: str | os.PathLike | None = None,
+    train_with_validation: bool = False,
+) -> Dataset:
+    """Loads an image classification data set.
 
-    data_dir: TFDS's folder; None for TFDS_DATA_DIR, then ~/tensorflow_datasets.
-    image_size: (height, width) to resize images to; None keeps the set's own.
-    in_memory: hold decoded images; None for where they fit.
-    pad, flip: as in `Augmentation`; None keeps the set's own (CIFAR: 4 and True).
-    validation_fraction: of the training part that the search takes for validation (§4.1's 7:3),
-        where the set has no validation part of its own.
-    train_fraction: of the training part that is used at all, the same share of each class; of an
-        official validation part too.
-    source: where CINIC-10 lies, as an archive or a folder; None to download it.
-    train_with_validation: students and teachers learn from an official validation part too.
-    Raises UserError where the set is unknown or cannot be had.
+    Args:
+        name: "digits", which needs no download; "folder:PATH" for a folder or an archive of images
+            by split and class, see `class_folders`; "cinic10"; or the name of a TFDS data set.
+        data_dir: Folder of TFDS's prepared data sets. None for the environment variable
+            TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set.
+        image_size: (height, width) to resize images to. None keeps their size.
+        in_memory: Whether to hold decoded images in memory. None to do so if they fit in half of
+            the free memory.
+        pad: As in `Augmentation`. None for the data set's default: 1 for digits, else 4.
+        flip: As in `Augmentation`. None for the data set's default: False for digits, else True.
+        validation_fraction: Share of the training split that the search uses as validation
+            examples if there is no official validation split: 0.3 for the paper's 7:3 (DFA, §4.1).
+        train_fraction: Share of the training split to use, the same for each class. It applies to
+            an official validation split too.
+        source: Archive or folder of CINIC-10. None to download it.
+        train_with_validation: Whether teachers and students also train on an official validation
+            split.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: If an argument is invalid, or the data set is unknown, unsuitable or cannot be
+            prepared.
     """
-    if in_memory not in (None, True, False):
-        raise UserError(f"dataset.in_memory is True, False or None, not {in_memory!r}")
-    if image_size is not None and not _is_size(image_size):
-        raise UserError(f"dataset.image_size is (height, width), not {image_size!r}")
-    if not isinstance(train_with_validation, bool):
-        raise UserError(
-            f"dataset.train_with_validation is True or False, not {train_with_validation!r}"
-        )
     if name == "digits":
-        if image_size:
-            raise UserError("digits are 8x8 images: leave dataset.image_size unbound")
-        if source:
-            raise UserError("digits come with the package: leave dataset.source unbound")
+        for setting, value in (("image_size", image_size), ("source", source)):
+            if value:
+                raise UserError(
+                    f"dataset.{setting}: expected None for 'digits', got {value!r}; unbind it"
+                )
         dataset = digits()
     else:
-        dataset = prepared(name, data_dir, image_size, in_memory, source, train_with_validation)
-    if train_fraction != 1.0:
+        dataset = tfds_dataset(name, data_dir, image_size, in_memory, source, train_with_validation)
+    if train_fraction != 1:
         dataset = _reduced(dataset, train_fraction)
-    augmentation = dataset.augmentation
-    if pad is not None:
-        augmentation = dataclasses.replace(augmentation, pad=pad)
-    if flip is not None:
-        augmentation = dataclasses.replace(augmentation, flip=flip)
+    default = dataset.augmentation
     return dataclasses.replace(
-        dataset, augmentation=augmentation, validation_fraction=validation_fraction
+        dataset,
+        augmentation=Augmentation(
+            pad=default.pad if pad is None else pad, flip=default.flip if flip is None else flip
+        ),
+        validation_fraction=validation_fraction,
     )
 
 
 def _reduced(dataset, fraction):
-    """The data set with this share of each class of its training part, and of its search's."""
+    """Returns the data set with this share of each class in the training and search splits."""
 
-    def part(examples):
-        return stratified_split(examples, fraction, seed=0)[1]
+    def reduced(examples):
+        return stratified_split(examples, fraction, 0, "dataset.train_fraction")[1]
 
-    parts = dataset.search_parts
+    splits = dataset.official_splits
     return dataclasses.replace(
-        dataset, train=part(dataset.train), search_parts=parts and tuple(map(part, parts))
+        dataset,
+        train=reduced(dataset.train),
+        official_splits=splits and tuple(map(reduced, splits)),
     )
-
-
-def _is_size(size):
-    is_pair = isinstance(size, tuple | list) and len(size) == 2
-    return is_pair and all(isinstance(length, int) and length > 0 for length in size)

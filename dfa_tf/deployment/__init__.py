@@ -1,1 +1,1 @@
-"""TF Lite files: how they are made, what they do on this machine, what they tell of themselves."""
+"""Deployment: SavedModel and TF Lite files, how they are verified, measured and described."""

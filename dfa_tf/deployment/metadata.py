@@ -1,8 +1,8 @@
-"""What a TF Lite file tells of itself: TF Lite's own metadata, and files packed behind the model.
+"""Descriptions inside a TF Lite file: TF Lite's metadata, and text files packed after the model.
 
-The metadata is a FlatBuffer of TensorFlow's metadata_schema.fbs, which Android's tools read; the
-files are a ZIP archive at the end of the model's file, as that schema has it: `unzip -p
-student_int8.tflite labels.txt` shows one.
+The metadata is a FlatBuffer of TensorFlow's metadata_schema.fbs, which Android's tools read. The
+text files are a ZIP archive at the end of the file, as that schema defines it:
+`unzip -p student_int8.tflite labels.txt` prints the labels.
 """
 
 import dataclasses
@@ -13,35 +13,54 @@ import zipfile
 import flatbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
-LABELS, ABOUT = "labels.txt", "about.json"
+LABELS_FILE, INFO_FILE = "labels.txt", "about.json"
 _IDENTIFIER, _MODEL_IDENTIFIER, _BUFFER = b"M001", b"TFL3", "TFLITE_METADATA"
 # Members of unions and enumerations of metadata_schema.fbs.
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 2, 1, 1, 2
 _RGB, _GRAYSCALE = 1, 2
-ALIGNMENT = 16
-_MEAN, _STD = 0.0, 1.0  # normalization happens inside of the model: it takes raw pixels
+_ALIGNMENT = 16  # bytes
+_MEAN, _STD = 0.0, 1.0  # The model receives raw pixels and normalizes them itself.
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
-    """What there is to tell. command: that made the file. classes: names by label.
-    image_shape: (height, width, channels).
+class ModelInfo:
+    """A description of a model.
+
+    Attributes:
+        name: Name of the network.
+        version: Version of this package.
+        command: The command that wrote the file.
+        class_names: Names of the classes, by label.
+        image_shape: (height, width, channels) of the images.
     """
 
     name: str
     version: str
     command: str
-    classes: tuple
-    image_shape: tuple
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def labels_text(self) -> str:
+        """The contents of LABELS_FILE: one class name a line."""
+        return "\n".join([*self.class_names, ""])
 
 
-def with_metadata(model, about):
-    """The bytes of a TF Lite file with its metadata, LABELS and ABOUT. model: those without."""
+def add_metadata(model: bytes, info: ModelInfo) -> bytes:
+    """Adds the metadata, LABELS_FILE and INFO_FILE to a TF Lite file.
+
+    Args:
+        model: Contents of the file as the converter returns them.
+        info: The description to add.
+
+    Returns:
+        The contents of the new file.
+    """
     unpacked = schema.ModelT.InitFromPackedBuf(model, 0)
-    details = [_details(tensor) for tensor in _ends(unpacked)]
-    unpacked.description = about.name
+    details = [_tensor_details(name, tensor) for name, tensor in _inputs_and_outputs(unpacked)]
+    unpacked.description = info.name
     buffer = schema.BufferT()
-    buffer.data = list(_metadata(about, details))
+    buffer.data = list(_metadata(info, details))
     unpacked.buffers.append(buffer)
     for each in unpacked.buffers:
         each.__class__ = _AlignedBuffer
@@ -50,21 +69,23 @@ def with_metadata(model, about):
     unpacked.metadata = [*(unpacked.metadata or []), entry]
     builder = flatbuffers.Builder(len(model) + 4096)
     builder.Finish(unpacked.Pack(builder), _MODEL_IDENTIFIER)
-    whole = io.BytesIO(bytes(builder.Output()))
-    with zipfile.ZipFile(whole, "a") as archive:
-        archive.writestr(LABELS, "\n".join([*about.classes, ""]))
-        archive.writestr(ABOUT, json.dumps(_described(about, details), indent=2))
-    return whole.getvalue()
+    contents = io.BytesIO(bytes(builder.Output()))
+    with zipfile.ZipFile(contents, "a") as archive:
+        archive.writestr(LABELS_FILE, info.labels_text)
+        archive.writestr(INFO_FILE, json.dumps(_info_content(info, details), indent=2))
+    return contents.getvalue()
 
 
 class _AlignedBuffer(schema.BufferT):
-    """A buffer whose data begins at a multiple of 16 bytes, as TF Lite's schema has it and its
-    Python code forgets."""
+    """A buffer whose data starts at a multiple of 16 bytes.
+
+    TF Lite's schema requires this alignment; its generated Python code does not apply it.
+    """
 
     def Pack(self, builder):
         data = bytes(bytearray(self.data)) if self.data is not None else b""
         if data:
-            builder.StartVector(1, len(data), ALIGNMENT)
+            builder.StartVector(1, len(data), _ALIGNMENT)
             builder.head -= len(data)
             builder.Bytes[builder.head : builder.head + len(data)] = data
             vector = builder.EndVector()
@@ -74,21 +95,20 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-def _ends(model):
-    """The tensors of the input and of the outputs, with the names of the signature."""
+def _inputs_and_outputs(model):
+    """Yields (name in the signature, tensor) of the inputs, then of the outputs."""
     (graph,) = model.subgraphs
     names = {
-        each.tensorIndex: each.name.decode()
+        entry.tensorIndex: entry.name.decode()
         for signature in model.signatureDefs or []
-        for each in (*signature.inputs, *signature.outputs)
+        for entry in (*signature.inputs, *signature.outputs)
     }
-    for k in (*graph.inputs, *graph.outputs):
-        tensor = graph.tensors[k]
-        yield names.get(k, tensor.name.decode()), tensor
+    for index in (*graph.inputs, *graph.outputs):
+        tensor = graph.tensors[index]
+        yield names.get(index, tensor.name.decode()), tensor
 
 
-def _details(named):
-    name, tensor = named
+def _tensor_details(name, tensor):
     dtypes = {v: k.lower() for k, v in vars(schema.TensorType).items() if isinstance(v, int)}
     quantization = tensor.quantization
     is_quantized = quantization is not None and quantization.scale is not None
@@ -100,25 +120,26 @@ def _details(named):
     }
 
 
-def _described(about, details):
+def _info_content(info, details):
+    """Returns the content of INFO_FILE."""
     image, *outputs = details
     return {
-        "name": about.name,
-        "version": about.version,
-        "command": about.command,
+        "name": info.name,
+        "version": info.version,
+        "command": info.command,
         "input": image
         | {
-            "shape": list(about.image_shape),
+            "shape": list(info.image_shape),
             "pixels": "raw, 0..255; the model normalizes them itself. Where it has a scale, "
             "give pixel / scale + zero_point",
         },
         "outputs": outputs,
-        "labels": LABELS,
+        "labels": LABELS_FILE,
     }
 
 
-def _metadata(about, details):
-    """The ModelMetadata FlatBuffer."""
+def _metadata(info, details):
+    """Returns the bytes of a ModelMetadata FlatBuffer. Its fields are given by position."""
     builder = flatbuffers.Builder(1024)
     image, *outputs = details
 
@@ -126,7 +147,7 @@ def _metadata(about, details):
         return _table(
             builder,
             [
-                ("offset", builder.CreateString(LABELS)),
+                ("offset", builder.CreateString(LABELS_FILE)),
                 ("offset", builder.CreateString("Names of the classes, one a line.")),
                 ("byte", _TENSOR_AXIS_LABELS),
             ],
@@ -135,22 +156,22 @@ def _metadata(about, details):
     graph = _table(
         builder,
         [
-            ("offset", builder.CreateString(about.name)),
+            ("offset", builder.CreateString(info.name)),
             None,
-            ("offset", _vector(builder, [_image_tensor(builder, about, image)])),
+            ("offset", _vector(builder, [_image_tensor(builder, info, image)])),
             (
                 "offset",
                 _vector(builder, [_class_tensor(builder, each, labels()) for each in outputs]),
             ),
         ],
     )
-    told = f"Classifies images into {len(about.classes)} classes. Made by: {about.command}"
+    description = f"Classifies images into {len(info.class_names)} classes. Made by: {info.command}"
     root = _table(
         builder,
         [
-            ("offset", builder.CreateString(about.name)),
-            ("offset", builder.CreateString(told)),
-            ("offset", builder.CreateString(about.version)),
+            ("offset", builder.CreateString(info.name)),
+            ("offset", builder.CreateString(description)),
+            ("offset", builder.CreateString(info.version)),
             ("offset", _vector(builder, [graph])),
             ("offset", builder.CreateString("dfa_tf")),
             None,
@@ -162,8 +183,8 @@ def _metadata(about, details):
     return bytes(builder.Output())
 
 
-def _image_tensor(builder, about, details):
-    properties = _table(builder, [("byte", _RGB if about.image_shape[-1] == 3 else _GRAYSCALE)])
+def _image_tensor(builder, info, details):
+    properties = _table(builder, [("byte", _RGB if info.image_shape[-1] == 3 else _GRAYSCALE)])
     normalization = _table(
         builder, [("offset", _floats(builder, [value])) for value in (_MEAN, _STD)]
     )
@@ -177,18 +198,21 @@ def _image_tensor(builder, about, details):
 
 def _class_tensor(builder, details, labels):
     content = _table(builder, [])
-    told = f"{details['name'].capitalize()} of the classes."
-    return _tensor(builder, details["name"], told, (_FEATURE_PROPERTIES, content), files=[labels])
+    description = f"{details['name'].capitalize()} of the classes."
+    return _tensor(
+        builder, details["name"], description, (_FEATURE_PROPERTIES, content), files=[labels]
+    )
 
 
-def _tensor(builder, name, told, content, units=(), stats=None, files=()):
+def _tensor(builder, name, description, content, units=(), stats=None, files=()):
+    """Creates a TensorMetadata table. content: (member of the union, its table)."""
     kind, properties = content
     content = _table(builder, [("byte", kind), ("offset", properties)])
     return _table(
         builder,
         [
             ("offset", builder.CreateString(name)),
-            ("offset", builder.CreateString(told)),
+            ("offset", builder.CreateString(description)),
             None,
             ("offset", content),
             ("offset", _vector(builder, units)) if units else None,
@@ -199,16 +223,16 @@ def _tensor(builder, name, told, content, units=(), stats=None, files=()):
 
 
 def _table(builder, fields):
-    """A table. fields: (kind, value) by place, None for those that are left out."""
+    """Creates a table. fields: ("offset" or "byte", value) by position; None for absent fields."""
     builder.StartObject(len(fields))
-    for place, field in enumerate(fields):
+    for position, field in enumerate(fields):
         if field is None:
             continue
         kind, value = field
         if kind == "offset":
-            builder.PrependUOffsetTRelativeSlot(place, value, 0)
+            builder.PrependUOffsetTRelativeSlot(position, value, 0)
         else:
-            builder.PrependUint8Slot(place, value, 0)
+            builder.PrependUint8Slot(position, value, 0)
     return builder.EndObject()
 
 

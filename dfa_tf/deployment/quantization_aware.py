@@ -1,65 +1,80 @@
-"""Fake quantization: a network that answers about as its int8 file does, and can be trained
-[Jacob et al., CVPR 2018]."""
+"""Fake quantization: a trainable network that computes about as its int8 file does.
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference", CVPR 2018.
+"""
+
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
 from dfa_tf.methods.kd import kd_loss
 from dfa_tf.methods.losses import cross_entropy
+from dfa_tf.models.keras_graph import consumers
+from dfa_tf.models.network import Network
 
 BITS = 8
-KERNELS = ("Conv2D", "DepthwiseConv2D", "Dense")
-TEMPERATURE, OF_TEACHER = 4.0, 0.9  # as KD takes them
+KERNEL_LAYERS = ("Conv2D", "DepthwiseConv2D", "Dense")
+TEMPERATURE, KD_WEIGHT = 4.0, 0.9  # KD's own defaults
 
 
-def quantized_objective(network, teacher):
-    """How a network learns from its teacher what int8 takes away.
+def quantized_objective(network: Network, teacher: Network) -> Callable:
+    """Builds the objective that fine-tunes a network for int8.
 
-    CE and KD of logits whose kernels and maps are rounded to 8 bits, in inference mode: batch
-    normalization is a part of the convolutions by then. Gradients pass the rounding as they are.
-    network, teacher: Networks. Returns the objective of `fit`.
+    The loss is cross entropy plus KD of logits whose kernels and feature maps are rounded to 8
+    bits. The network runs in inference mode, because its int8 file has batch normalization folded
+    into the convolutions. Gradients ignore the rounding.
+
+    Args:
+        network: The network that is trained.
+        teacher: The frozen teacher.
+
+    Returns:
+        A function of images `[B, H, W, C]` and labels `[B]` that returns the loss `[B]`, the
+        logits `[B, classes]` and the terms `{name: [B]}`, as `Problem` expects.
     """
     model = with_rounded_maps(network)
     kernels = [
         (layer.kernel, type(layer).__name__)
         for layer in network.layers
-        if type(layer).__name__ in KERNELS
+        if type(layer).__name__ in KERNEL_LAYERS
     ]
 
     def objective(images, labels):
-        rounded = [(variable, rounded_kernel(variable.value, k)) for variable, k in kernels]
+        rounded = [(variable, rounded_kernel(variable.value, kind)) for variable, kind in kernels]
         with keras.StatelessScope(state_mapping=rounded):
             logits = model(tf.cast(images, tf.float32), training=False)
-        taught = teacher(images, training=False)["logits"]
-        kd = kd_loss(taught, logits, TEMPERATURE)
+        teacher_logits = teacher(images, training=False)["logits"]
+        kd = kd_loss(teacher_logits, logits, TEMPERATURE)
         ce = cross_entropy(logits, labels)
-        loss = OF_TEACHER * kd + (1 - OF_TEACHER) * ce
+        loss = KD_WEIGHT * kd + (1 - KD_WEIGHT) * ce
         return loss, logits, {"kd": kd, "cross_entropy": ce}
 
     return objective
 
 
-def with_rounded_maps(network):
-    """A Keras model from image to logits of the network's own layers, with what TF Lite holds in
-    int8 rounded: the outputs of all layers but those that an activation is made one with, and of
-    convolutions that a normalization is."""
+def with_rounded_maps(network: Network) -> keras.Model:
+    """Builds a model of the network's own layers that rounds what TF Lite stores in int8.
+
+    These are the outputs of all layers, except where TF Lite fuses the layer with the next one: a
+    convolution with the normalization after it, and any layer with the ReLU after it.
+
+    Returns:
+        A Keras model from images `[B, H, W, C]` to logits `[B, classes]`.
+    """
     model = keras.Model(network.input, network.output["logits"])
-    followers = {}
-    for operation in model.operations:
-        for node in operation._inbound_nodes:
-            for tensor in node.input_tensors:
-                before = tensor._keras_history.operation
-                followers.setdefault(id(before), []).append(operation)
+    readers = consumers(model)
 
     def call(operation, *args, **kwargs):
         output = operation(*args, **kwargs)
-        after = followers.get(id(operation), [])
-        is_kernel = type(operation).__name__ in KERNELS
-        is_one_with_next = bool(after) and all(
-            _is_relu(each) or (is_kernel and type(each).__name__ == "BatchNormalization")
-            for each in after
+        next_operations = readers.get(id(operation), [])
+        has_kernel = type(operation).__name__ in KERNEL_LAYERS
+        is_fused = bool(next_operations) and all(
+            _is_relu(reader) or (has_kernel and type(reader).__name__ == "BatchNormalization")
+            for reader in next_operations
         )
-        return output if is_one_with_next else RoundedMap()(output)
+        return output if is_fused else RoundedMap()(output)
 
     return keras.models.clone_model(
         model, clone_function=lambda operation: operation, call_function=call
@@ -73,7 +88,10 @@ def _is_relu(operation):
 
 
 class RoundedMap(keras.layers.Layer):
-    """A map rounded to 256 levels between its least and its largest value in the batch, and 0."""
+    """Rounds a map to 256 levels between its minimum and its maximum in the batch.
+
+    The levels include 0. Inside this range the gradient passes unchanged.
+    """
 
     def call(self, inputs):
         x = tf.cast(inputs, tf.float32)
@@ -83,10 +101,18 @@ class RoundedMap(keras.layers.Layer):
         return tf.cast(rounded, inputs.dtype)
 
 
-def rounded_kernel(kernel, kind):
-    """A kernel rounded channel by channel to 255 levels about 0. kind: of its layer."""
+def rounded_kernel(kernel: tf.Tensor, kind: str) -> tf.Tensor:
+    """Rounds a kernel to 255 levels, symmetric around 0, for each output channel.
+
+    Args:
+        kernel: Float32 kernel of a layer.
+        kind: Class name of the layer, one of KERNEL_LAYERS.
+
+    Returns:
+        The rounded kernel, of the same shape. The gradient passes unchanged.
+    """
     shape = kernel.shape
-    if kind == "DepthwiseConv2D":  # [k, k, C, 1]: its channels are the third axis
+    if kind == "DepthwiseConv2D":  # [k, k, C, 1]: the channels are the third axis
         kernel = tf.reshape(kernel, [*shape[:2], shape[2] * shape[3]])
     axes = list(range(len(kernel.shape) - 1))
     limit = tf.maximum(tf.reduce_max(tf.abs(tf.stop_gradient(kernel)), axes), 1e-8)

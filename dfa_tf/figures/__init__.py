@@ -1,7 +1,12 @@
-"""What a person would rather look at than read."""
+"""Figures of accuracy and aggregation weights."""
+
+import pathlib
+
+import matplotlib.figure
 
 from dfa_tf.figures.accuracy import accuracy_bars, accuracy_curves
 from dfa_tf.figures.alpha import alpha_heatmap, alpha_heatmaps, alpha_trajectories
+from dfa_tf.files import replacing
 
 __all__ = [
     "accuracy_bars",
@@ -13,10 +18,8 @@ __all__ = [
 ]
 
 
-def save(figure, folder, name, dpi=150):
-    """Writes FOLDER/name.png and .pdf."""
-    from dfa_tf.files import replacing
-
+def save(figure: matplotlib.figure.Figure, folder: pathlib.Path, name: str, dpi: int = 150) -> None:
+    """Writes FOLDER/NAME.png and FOLDER/NAME.pdf."""
     for suffix in ("png", "pdf"):
-        with replacing(folder / f"{name}.{suffix}") as part:
-            figure.savefig(part, dpi=dpi)
+        with replacing(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, dpi=dpi)

@@ -1,19 +1,29 @@
-"""Test accuracy: over the steps, and at the end, with its spread over seeds."""
+"""Test accuracy during training, and final accuracy with its spread over seeds."""
 
 import textwrap
+from collections.abc import Mapping, Sequence
 
+import matplotlib.figure
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from dfa_tf.figures.styles import line_style, panels
 
+Curve = Sequence[Sequence[float]]  # [[step, accuracy, loss], ...]
 
-def accuracy_curves(settings):
-    """Test accuracy over the steps.
 
-    settings: {title: {method: [curve of each seed]}}, a curve being [[step, accuracy, loss], ...].
-    Returns a matplotlib figure: one panel a setting, one line a method, the mean over its seeds,
-    in the order in which they end.
+def accuracy_curves(
+    settings: Mapping[str, Mapping[str, Sequence[Curve]]],
+) -> matplotlib.figure.Figure:
+    """Plots test accuracy over training steps.
+
+    Args:
+        settings: Maps the title of each setting, and in it each method, to the curves of its
+            seeds. A curve is [[step, accuracy, loss], ...].
+
+    Returns:
+        A figure with one panel per setting and one line per method: the mean over the seeds. The
+        legend ranks the methods by final accuracy.
     """
     figure, axes = panels(len(settings), 1, 8.5, 4.8, extra=(0, 0))
     for (axis,), (title, methods) in zip(axes, settings.items(), strict=True):
@@ -21,15 +31,21 @@ def accuracy_curves(settings):
     return figure
 
 
-def accuracy_bars(settings):
-    """Test accuracy at the end.
+def accuracy_bars(
+    settings: Mapping[str, Mapping[str, Sequence[float]]],
+) -> matplotlib.figure.Figure:
+    """Plots final test accuracy.
 
-    settings: {title: {method: [accuracy of each seed]}}, accuracies as fractions.
-    Returns a matplotlib figure: one panel a setting, one bar a method, the mean over its seeds,
-    a whisker of one standard deviation (n - 1) each way, a dot a seed.
+    Args:
+        settings: Maps the title of each setting, and in it each method, to the accuracies of its
+            seeds, as fractions.
+
+    Returns:
+        A figure with one panel per setting and one bar per method: the mean over the seeds. Error
+        bars show one standard deviation (n - 1), dots the seeds.
     """
-    most = max(len(methods) for methods in settings.values())
-    figure, axes = panels(len(settings), 1, max(5.5, 0.8 * most + 1.5), 4.0, extra=(0, 0.2))
+    largest = max(len(methods) for methods in settings.values())
+    figure, axes = panels(len(settings), 1, max(5.5, 0.8 * largest + 1.5), 4.0, extra=(0, 0.2))
     for (axis,), (title, methods) in zip(axes, settings.items(), strict=True):
         _bars(axis, title, methods)
     return figure
@@ -37,16 +53,17 @@ def accuracy_bars(settings):
 
 def _curves(axis, title, methods):
     lines = {}
-    for place, (method, curves) in enumerate(methods.items()):
+    for index, (method, curves) in enumerate(methods.items()):
         curves = [np.array(curve, float) for curve in curves if curve]
         if not curves:
             continue
-        # Seeds of one setting are evaluated at the same steps; an odd one out is left out.
+        # Only seeds that were evaluated at the same steps can be averaged.
         steps = curves[0][:, 0]
-        alike = [c[:, 1] for c in curves if len(c) == len(steps) and (c[:, 0] == steps).all()]
-        mean = 100 * np.mean(alike, 0)
-        label = f"{method} {mean[-1]:.1f}" + (f" (n = {len(alike)})" if len(alike) > 1 else "")
-        style = line_style(place, len(methods))
+        matching = [c[:, 1] for c in curves if len(c) == len(steps) and (c[:, 0] == steps).all()]
+        mean = 100 * np.mean(matching, 0)
+        count = f" (n = {len(matching)})" if len(matching) > 1 else ""
+        label = f"{method} {mean[-1]:.1f}{count}"
+        style = line_style(index, len(methods))
         lines[label] = (mean[-1], axis.plot(steps, mean, label=label, **style)[0])
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
@@ -64,13 +81,13 @@ def _bars(axis, title, methods):
     spreads = [values.std(ddof=1) if len(values) > 1 else 0.0 for values in percent.values()]
     axis.bar(range(len(means)), means, color="0.8", edgecolor="0.2", width=0.65)
     axis.errorbar(range(len(means)), means, spreads, fmt="none", color="0.1", capsize=5)
-    for place, values in enumerate(percent.values()):
+    for index, values in enumerate(percent.values()):
         offsets = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        axis.plot(place + np.array(offsets), values, "o", color="0.35", markersize=3)
-        top = max(values.max(), means[place] + spreads[place])
+        axis.plot(index + np.array(offsets), values, "o", color="0.35", markersize=3)
+        top = max(values.max(), means[index] + spreads[index])
         axis.annotate(
-            f"{means[place]:.1f}",
-            (place, top),
+            f"{means[index]:.1f}",
+            (index, top),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",

@@ -1,25 +1,53 @@
-"""How lines are told apart, in colour and in grey."""
+"""Line styles that differ in colour and in greyscale, and panels."""
+
+from typing import Any
 
 import matplotlib
 import matplotlib.figure
+import numpy as np
 
 _DASHES = ("-", "--", ":", "-.")
 _MARKERS = "os^vD*Px<>hd"
 
 
-def line_style(place, count):
-    """Arguments of `Axes.plot` for line `place` of `count`: shade, dashes and marker differ."""
+def line_style(index: int, count: int) -> dict[str, Any]:
+    """Returns arguments of `Axes.plot` for one of several lines.
+
+    Args:
+        index: Index of the line.
+        count: Number of lines.
+
+    Returns:
+        Colour, dashes and marker of the line.
+    """
     return {
-        "linestyle": _DASHES[place % len(_DASHES)],
-        "marker": _MARKERS[place % len(_MARKERS)],
-        "color": matplotlib.colormaps["viridis"](0.85 * place / max(1, count - 1)),
+        "linestyle": _DASHES[index % len(_DASHES)],
+        "marker": _MARKERS[index % len(_MARKERS)],
+        "color": matplotlib.colormaps["viridis"](0.85 * index / max(1, count - 1)),
         "markersize": 4,
         "linewidth": 1.3,
     }
 
 
-def panels(rows, columns, width, height, extra=(1.0, 1.0)):
-    """(figure, axes [rows][columns]). width, height: of a panel, extra: beside all, in inches."""
+def panels(
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    extra: tuple[float, float] = (1.0, 1.0),
+) -> tuple[matplotlib.figure.Figure, np.ndarray]:
+    """Creates a figure with a grid of panels.
+
+    Args:
+        rows: Number of rows.
+        columns: Number of columns.
+        width: Width of a panel, in inches.
+        height: Height of a panel, in inches.
+        extra: (width, height) around all panels, in inches.
+
+    Returns:
+        The figure and its axes, [rows, columns].
+    """
     size = (columns * width + extra[0], rows * height + extra[1])
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)

@@ -1,21 +1,62 @@
-"""What a student learns from: one file a method, and the losses and connectors that they share."""
+"""Distillation methods: one file for each, and what they share.
 
-import importlib
-import inspect
-import pkgutil
+To add a method, see docs/adding-a-method.md.
+"""
 
+from dfa_tf.methods.ab import AB
+from dfa_tf.methods.at import AT
+from dfa_tf.methods.crd import CRD
+from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.dkd import DKD
+from dfa_tf.methods.fitnets import FitNets
+from dfa_tf.methods.ft import FT
+from dfa_tf.methods.jacobian import Jacobian
+from dfa_tf.methods.kd import KD
+from dfa_tf.methods.margin import Margin
+from dfa_tf.methods.method import Method
+from dfa_tf.methods.nst import NST
+from dfa_tf.methods.reviewkd import ReviewKD
+from dfa_tf.methods.rkd import RKD
+from dfa_tf.methods.sp import SP
+from dfa_tf.methods.vid import VID
 
-def _classes():
-    for found in pkgutil.iter_modules(__path__):
-        module = importlib.import_module(f"{__name__}.{found.name}")
-        for _, each in inspect.getmembers(module, inspect.isclass):
-            if each.__module__ == module.__name__ and hasattr(each, "needs"):
-                yield each
+METHODS: dict[str, type[Method]] = {
+    method.name: method
+    for method in (
+        DFA,
+        KD,
+        FitNets,
+        AT,
+        Jacobian,
+        FT,
+        AB,
+        SP,
+        Margin,
+        NST,
+        VID,
+        RKD,
+        CRD,
+        DKD,
+        ReviewKD,
+    )
+}
 
-
-# Every class here that says what it `needs` (see method.py), so that a new method is one new file.
-METHODS = {}
-for _method in _classes():
-    if _method.name in METHODS:
-        raise ValueError(f"{_method} and {METHODS[_method.name]} are both named {_method.name!r}")
-    METHODS[_method.name] = _method
+__all__ = [
+    "AB",
+    "AT",
+    "CRD",
+    "DFA",
+    "DKD",
+    "FT",
+    "KD",
+    "METHODS",
+    "NST",
+    "RKD",
+    "SP",
+    "VID",
+    "FitNets",
+    "Jacobian",
+    "Margin",
+    "Method",
+    "ReviewKD",
+]

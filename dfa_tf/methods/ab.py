@@ -1,43 +1,38 @@
-"""AB: the boundaries where neurons switch on [Heo et al., AAAI 2019]."""
+"""AB: activation boundaries (Heo et al., AAAI 2019)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.connectors import group_connectors
+from dfa_tf.methods.connectors import group_connectors, group_pairs
 from dfa_tf.methods.feature_distillation import group_weight
-from dfa_tf.methods.method import (
-    Distillation,
-    Pretraining,
-    check_positive,
-    flat,
-    group_pairs,
-    matched,
-)
+from dfa_tf.methods.maps import match_sizes
+from dfa_tf.methods.method import Distillation, Method, Pretraining
+from dfa_tf.methods.vectors import flatten
+from dfa_tf.validation import NonNegative, Positive
 
 
 @dataclasses.dataclass(frozen=True)
-class AB:
-    """Activation boundaries: a first stage of their loss alone, then training from there.
+class AB(Method):
+    """First the activation transfer loss alone, then cross entropy.
 
-    The second stage is training with cross entropy; list KD beside this method for the paper's
-    other one. The loss is `ab_loss` of all groups' ends before their ReLU, the last group
-    counting 1, the one before it 1/2 and so on.
+    The loss sums `ab_loss` over the groups' last pre-ReLU features. The last group has weight 1,
+    the group before it 1/2, and so on. The paper's other second stage is KD: list KD as well.
 
-    weight: of the sum over the groups. epochs: of the first stage. margin: mu.
+    Args:
+        weight: Weight of the sum over the groups.
+        epochs: Epochs of the first stage.
+        margin: mu.
     """
 
-    weight: float = 3e-3
-    epochs: float = 10.0
+    weight: NonNegative = 3e-3
+    epochs: Positive = 10.0
     margin: float = 1.0
 
     name = "ab"
-    needs = ()
-
-    def __post_init__(self):
-        check_positive(self, "epochs")
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
         pairs = group_pairs(teacher, student)
         connectors = group_connectors(teacher, student, seed, precision)
 
@@ -51,20 +46,21 @@ class AB:
 
         variables = student.features_model(pairs[-1][1]).trainable_variables
         variables = variables + [v for c in connectors for v in c.trainable_variables]
-        first = Pretraining(boundaries, {"ab": self.weight}, variables, self.epochs)
+        pretraining = Pretraining(boundaries, {"ab": self.weight}, variables, self.epochs)
         return Distillation(
-            lambda teacher, student, labels: {}, {}, helpers=connectors, pretraining=first
+            lambda teacher, student, labels: {}, {}, helpers=connectors, pretraining=pretraining
         )
 
 
-def ab_loss(teacher, student, margin=1.0):
-    """Activation transfer loss of two pre-ReLU maps [B, H, W, C], the larger averaged down: [B].
+def ab_loss(teacher: tf.Tensor, student: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
+    """Returns the activation transfer loss `[B]` of two pre-ReLU maps `[B, H, W, C]`.
 
-    Summed over the elements:
+    It is the sum over elements of
 
-    (s + mu)^2 where the teacher is off (t <= 0) and s > -mu; (s - mu)^2 where it is on and s <= mu.
+        (s + mu)^2  if t <= 0 and s > -mu
+        (s - mu)^2  if t > 0 and s <= mu
     """
-    t, s = (flat(m) for m in matched(teacher, student))
+    t, s = (flatten(m) for m in match_sizes(teacher, student))
     off = tf.square(tf.nn.relu(s + margin))
     on = tf.square(tf.nn.relu(margin - s))
     return tf.reduce_sum(tf.where(t > 0, on, off), -1)

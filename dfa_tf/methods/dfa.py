@@ -1,44 +1,56 @@
-"""DFA's stage 2: distillation from aggregated features (Eqns 3 and 4, Algorithm 1, right)."""
+"""DFA's stage 2: distillation from aggregated features (Algorithm 1, right; Eqns 3 and 4)."""
 
 import dataclasses
+from typing import Literal
 
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
-from dfa_tf.methods.bridge import aggregate
-from dfa_tf.methods.connectors import group_connectors
-from dfa_tf.methods.feature_distillation import DISTANCES, feature_distillation_loss
-from dfa_tf.methods.method import ALPHA, Distillation
+from dfa_tf.methods.connectors import check_same_groups, group_connectors
+from dfa_tf.methods.dfa_search import aggregate
+from dfa_tf.methods.feature_distillation import clipped_l2, feature_distillation_loss, partial_l2
+from dfa_tf.methods.method import ALPHA, Distillation, Method
+from dfa_tf.validation import NOT_BINDABLE, NonNegative
+
+DISTANCES = {"partial": partial_l2, "clipped": clipped_l2}
 
 
 @dataclasses.dataclass(frozen=True)
-class DFA:
-    """CE + gamma_fd L_fd (Eqn 4), from A_i of the teacher's unclipped pre-ReLU features.
+class DFA(Method):
+    """L_student = CE + gamma_fd L_fd (Eqn 4), with the teacher's aggregations as targets.
 
-    alpha: an `Alpha`, searched or set. gamma_fd: weight of L_fd. distance: "partial" (the
-    overhaul's partial L2) or "clipped" (L2 of maps clipped at -1).
+    L_fd = sum over groups of L2(A_i, F_s(S_i)) (Eqn 3), where A_i aggregates the unclipped
+    pre-ReLU features of the teacher (Eqn 2) and F_s is a 1x1 convolution with batch normalization.
+
+    Args:
+        alpha: The aggregation weights. `distill` sets them.
+        gamma_fd: Weight of L_fd.
+        distance: L2: "partial" (the overhaul's partial L2), or "clipped" (of maps clipped at -1).
     """
 
-    alpha: Alpha | None = None
-    gamma_fd: float = 1e-3
-    distance: str = "partial"
+    alpha: Alpha | None = dataclasses.field(default=None, metadata=NOT_BINDABLE)
+    gamma_fd: NonNegative = 1e-3
+    distance: Literal["partial", "clipped"] = "partial"
 
     name = "dfa"
     needs = (ALPHA,)
 
-    def __post_init__(self):
-        if self.distance not in DISTANCES:
-            raise UserError(f"dfa.distance is {' or '.join(DISTANCES)}, not {self.distance!r}")
+    def check(self, teacher, student):
+        """Checks that the groups correspond."""
+        check_same_groups(teacher, student)
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+        if self.alpha is None:
+            raise UserError("alpha: expected the weights that DFA needs, got None")
         groups = teacher.group_names
-        weights = {name: self.alpha[name] for name in groups}
+        alpha = {group: self.alpha[group] for group in groups}
         connectors = group_connectors(teacher, student, seed, precision)
 
         def terms(teacher, student, labels):
-            targets = [aggregate(teacher.features[name], weights[name]) for name in groups]
+            targets = [aggregate(teacher.features[group], alpha[group]) for group in groups]
             transformed = [
-                transform(student.last(name), training=True)
-                for transform, name in zip(connectors, groups, strict=True)
+                transform(student.last(group), training=True)
+                for transform, group in zip(connectors, groups, strict=True)
             ]
             fd = feature_distillation_loss(transformed, targets, DISTANCES[self.distance])
             return {"feature_distillation": fd}

@@ -1,43 +1,58 @@
-"""DKD: KD taken apart into target and non-target classes [Zhao et al., CVPR 2022]."""
+"""DKD: decoupled knowledge distillation (Zhao et al., CVPR 2022)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.kd import divergence
-from dfa_tf.methods.method import Distillation, check_positive
+from dfa_tf.methods.kd import kl_divergence
+from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.validation import NonNegative, Positive
 
 
 @dataclasses.dataclass(frozen=True)
-class DKD:
-    """CE + alpha TCKD + beta NCKD, at one temperature (Eqn 7).
+class DKD(Method):
+    """CE + alpha TCKD + beta NCKD (Eqn 7).
 
-    The paper raises the distillation's weight linearly over 20 epochs first; here it is whole
-    from the start. beta: 6 in their CIFAR-100 settings for wide ResNets, 8 for most ResNets.
+    The weights are constant. The paper raises them linearly over the first 20 epochs.
+
+    Args:
+        temperature: tau of both terms.
+        alpha: Weight of TCKD.
+        beta: Weight of NCKD: 6 in the paper's CIFAR-100 settings for wide ResNets, 8 for most
+            ResNets.
     """
 
-    temperature: float = 4.0
-    alpha: float = 1.0
-    beta: float = 6.0
+    temperature: Positive = 4.0
+    alpha: NonNegative = 1.0
+    beta: NonNegative = 6.0
 
     name = "dkd"
-    needs = ()
-
-    def __post_init__(self):
-        check_positive(self, "temperature")
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+
         def terms(teacher, student, labels):
             return dkd_terms(teacher.logits, student.logits, labels, self.temperature)
 
         return Distillation(terms, {"tckd": self.alpha, "nckd": self.beta})
 
 
-def dkd_terms(teacher, student, labels, temperature):
-    """TCKD and NCKD (Eqns 5 and 6), times tau^2. Logits [B, classes], labels [B]. Returns [B] each.
+def dkd_terms(
+    teacher: tf.Tensor, student: tf.Tensor, labels: tf.Tensor, temperature: float
+) -> dict[str, tf.Tensor]:
+    """Returns TCKD and NCKD (Eqns 5 and 6) times tau^2.
 
-    TCKD: the divergence of (true class, all others) as two outcomes. NCKD: that of the softmax
-    over the others alone. KD is TCKD + (1 - p_t) NCKD with the teacher's p_t.
+    TCKD is the divergence of (true class, all others) as two outcomes, NCKD that of the softmax
+    over the other classes alone. KD is TCKD + (1 - p_t) NCKD with the teacher's p_t.
+
+    Args:
+        teacher: Logits `[B, classes]`.
+        student: Logits `[B, classes]`.
+        labels: Tensor `[B]`.
+        temperature: tau.
+
+    Returns:
+        {"tckd": `[B]`, "nckd": `[B]`}.
     """
     classes = teacher.shape[-1]
     is_true = tf.one_hot(labels, classes, on_value=True, off_value=False)
@@ -49,6 +64,6 @@ def dkd_terms(teacher, student, labels, temperature):
         binary.append(tf.concat([tf.boolean_mask(log_p, is_true)[:, None], log_rest], -1))
         others.append(rest - log_rest)
     return {
-        "tckd": temperature**2 * divergence(*binary),
-        "nckd": temperature**2 * divergence(*others),
+        "tckd": temperature**2 * kl_divergence(*binary),
+        "nckd": temperature**2 * kl_divergence(*others),
     }

@@ -1,55 +1,51 @@
-"""FitNets: the student's middle learns to give the teacher's [Romero et al., ICLR 2015]."""
+"""FitNets: trains an intermediate layer to match the teacher's (Romero et al., ICLR 2015)."""
 
 import dataclasses
+from typing import Literal
 
 import tensorflow as tf
 
-from dfa_tf.errors import UserError
-from dfa_tf.methods.connectors import connector
+from dfa_tf.methods.connectors import connector, group_pairs
 from dfa_tf.methods.kd import kd_loss
-from dfa_tf.methods.method import (
-    Distillation,
-    Pretraining,
-    check_positive,
-    flat,
-    group_pairs,
-    matched,
-)
+from dfa_tf.methods.maps import match_sizes
+from dfa_tf.methods.method import Distillation, Method, Pretraining
+from dfa_tf.methods.vectors import flatten
+from dfa_tf.validation import NonNegative, Positive
 
 
 @dataclasses.dataclass(frozen=True)
-class FitNets:
+class FitNets(Method):
     """Hints from the middle group: MSE(r(S), T), where r is a 1x1 convolution (Eqn 3).
 
-    form: "paper" trains the student's lower half and r on the hint, then the student with KD;
-        "joint", as common code does, trains with CE + weight * hint.
-    weight: of the hint in the joint form. hint_epochs: of the paper's first stage.
-    temperature, alpha, gamma: of the paper's second stage, as in `KD`.
-    rectified: whether a ReLU follows r, as in some code: targets below 0 are then out of reach.
+    Args:
+        form: "paper" trains the student's lower half and r on the hint, then the student with KD.
+            "joint", as in common code, trains with CE + weight * hint.
+        weight: Weight of the hint in the joint form.
+        hint_epochs: Epochs of the paper's first stage.
+        temperature: As in `KD`, for the paper's second stage.
+        alpha: As in `KD`.
+        gamma: As in `KD`.
+        rectified: Whether batch normalization and a ReLU follow r, as in some code; negative
+            targets are then out of reach.
     """
 
-    form: str = "paper"
-    weight: float = 100.0
-    hint_epochs: float = 20.0
-    temperature: float = 4.0
-    alpha: float = 0.9
-    gamma: float = 0.1
+    form: Literal["paper", "joint"] = "paper"
+    weight: NonNegative = 100.0
+    hint_epochs: Positive = 20.0
+    temperature: Positive = 4.0
+    alpha: NonNegative = 0.9
+    gamma: NonNegative = 0.1
     rectified: bool = False
 
     name = "fitnets"
-    needs = ()
-
-    def __post_init__(self):
-        if self.form not in ("paper", "joint"):
-            raise UserError(f"fitnets.form is 'paper' or 'joint', not {self.form!r}")
-        check_positive(self, "hint_epochs", "temperature")
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
         pairs = group_pairs(teacher, student)
-        guiding, guided = pairs[(len(pairs) - 1) // 2]
+        hint_group, guided_group = pairs[(len(pairs) - 1) // 2]
         regressor = connector(
-            student.group(guided).feature_shape,
-            teacher.group(guiding).feature_shape[-1],
+            student.group(guided_group).feature_shape,
+            teacher.group(hint_group).feature_shape[-1],
             "regressor",
             normalize=self.rectified,
             seed=seed,
@@ -57,10 +53,10 @@ class FitNets:
         )
 
         def hint(teacher, student, labels):
-            regressed = regressor(student.last(guided), training=True)
+            regressed = regressor(student.last(guided_group), training=True)
             if self.rectified:
                 regressed = tf.nn.relu(regressed)
-            return {"hint": hint_loss(teacher.last(guiding), regressed)}
+            return {"hint": hint_loss(teacher.last(hint_group), regressed)}
 
         if self.form == "joint":
             return Distillation(hint, {"hint": self.weight}, connectors=[regressor])
@@ -68,16 +64,15 @@ class FitNets:
         def kd(teacher, student, labels):
             return {"kd": kd_loss(teacher.logits, student.logits, self.temperature)}
 
-        half = student.features_model(guided).trainable_variables
-        first = Pretraining(
-            hint, {"hint": 1.0}, [*half, *regressor.trainable_variables], self.hint_epochs
-        )
+        lower_half = student.features_model(guided_group).trainable_variables
+        variables = [*lower_half, *regressor.trainable_variables]
+        pretraining = Pretraining(hint, {"hint": 1.0}, variables, self.hint_epochs)
         return Distillation(
-            kd, {"kd": self.alpha}, self.gamma, helpers=[regressor], pretraining=first
+            kd, {"kd": self.alpha}, self.gamma, helpers=[regressor], pretraining=pretraining
         )
 
 
-def hint_loss(teacher, regressed):
-    """Mean squared difference of two maps [B, H, W, C], the larger averaged down. Returns [B]."""
-    teacher, regressed = matched(teacher, regressed)
-    return tf.reduce_mean(tf.square(flat(regressed) - flat(teacher)), -1)
+def hint_loss(teacher: tf.Tensor, regressed: tf.Tensor) -> tf.Tensor:
+    """Returns the mean squared difference `[B]` of two maps `[B, H, W, C]`."""
+    teacher, regressed = match_sizes(teacher, regressed)
+    return tf.reduce_mean(tf.square(flatten(regressed) - flatten(teacher)), -1)

@@ -1,32 +1,40 @@
-"""Jacobian matching: how the answer changes with the image [Srinivas and Fleuret, ICML 2018]."""
+"""Jacobian matching (Srinivas and Fleuret, ICML 2018)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, flat, unit
+from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Method
+from dfa_tf.methods.vectors import flatten, unit
+from dfa_tf.validation import NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
-class Jacobian:
-    """CE + weight |J_S / |J_S| - J_T / |J_T||^2, J the gradient of the true class' logit.
+class Jacobian(Method):
+    """CE + weight |J_S / |J_S| - J_T / |J_T||^2.
 
-    Its training step takes a gradient of a gradient. Within a batch of which the student takes
-    batch statistics, J is that of the sum of the logits.
+    J is the gradient of the true class' logit with respect to the image. The training step needs
+    a second-order gradient. The student uses batch statistics, so J is the gradient of the sum of
+    the batch's logits.
+
+    Args:
+        weight: Weight.
     """
 
-    weight: float = 20.0
+    weight: NonNegative = 20.0
 
     name = "jacobian"
     needs = (INPUT_GRADIENT,)
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+
         def terms(teacher, student, labels):
             return {"jacobian": jacobian_loss(teacher.input_gradient, student.input_gradient)}
 
         return Distillation(terms, {"jacobian": self.weight})
 
 
-def jacobian_loss(teacher, student):
-    """Squared distance of the two directions. [B, H, W, C] each. Returns [B], within 0..4."""
-    return tf.reduce_sum(tf.square(unit(flat(student)) - unit(flat(teacher))), -1)
+def jacobian_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """Returns the squared distance `[B]`, from 0 to 4, of two directions `[B, H, W, C]`."""
+    return tf.reduce_sum(tf.square(unit(flatten(student)) - unit(flatten(teacher))), -1)

@@ -1,45 +1,49 @@
-"""KD: the teacher's softened answers [Hinton, Vinyals and Dean, 2015]."""
+"""KD: softened logits (Hinton, Vinyals and Dean, 2015)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, check_positive
+from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.validation import NonNegative, Positive
 
 
 @dataclasses.dataclass(frozen=True)
-class KD:
+class KD(Method):
     """gamma CE + alpha tau^2 KL(softmax(T / tau) || softmax(S / tau)).
 
-    temperature: tau. alpha: weight of the divergence. gamma: of the cross entropy.
+    Args:
+        temperature: tau.
+        alpha: Weight of the divergence.
+        gamma: Weight of the cross entropy.
     """
 
-    temperature: float = 4.0
-    alpha: float = 0.9
-    gamma: float = 0.1
+    temperature: Positive = 4.0
+    alpha: NonNegative = 0.9
+    gamma: NonNegative = 0.1
 
     name = "kd"
-    needs = ()
-
-    def __post_init__(self):
-        check_positive(self, "temperature")
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+
         def terms(teacher, student, labels):
             return {"kd": kd_loss(teacher.logits, student.logits, self.temperature)}
 
         return Distillation(terms, {"kd": self.alpha}, cross_entropy=self.gamma)
 
 
-def kd_loss(teacher, student, temperature):
-    """tau^2 KL(softmax(T / tau) || softmax(S / tau)). Logits [B, classes]. Returns [B].
+def kd_loss(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns tau^2 KL(softmax(T / tau) || softmax(S / tau)) `[B]` of logits `[B, classes]`.
 
-    tau^2 keeps the gradient's size whatever the temperature.
+    The factor tau^2 keeps the size of the gradient at any temperature.
     """
-    of_teacher, of_student = (tf.nn.log_softmax(z / temperature) for z in (teacher, student))
-    return temperature**2 * divergence(of_teacher, of_student)
+    teacher_log_probs, student_log_probs = (
+        tf.nn.log_softmax(logits / temperature) for logits in (teacher, student)
+    )
+    return temperature**2 * kl_divergence(teacher_log_probs, student_log_probs)
 
 
-def divergence(log_p, log_q):
-    """KL(p || q) over the last axis, from logarithms: [B, classes] each. Returns [B]."""
+def kl_divergence(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
+    """Returns KL(p || q) `[B]` of log-probabilities `[B, classes]`."""
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), -1)

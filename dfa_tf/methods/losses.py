@@ -1,15 +1,27 @@
-"""Losses that several methods share, per example."""
+"""Cross entropy and accuracy, for each example."""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from dfa_tf.models.network import Network
 
-def cross_entropy(logits, labels):
-    """Cross entropy with the true class (Eqn 5). logits: [B, classes]. labels: [B]. Returns [B]."""
+
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the cross entropy `[B]` of logits `[B, classes]` and labels `[B]` (DFA, Eqn 5)."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
 
 
-def plain_objective(network):
-    """Cross entropy alone (Eqn 5): how a teacher, or the tables' "Student", is trained."""
+def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns whether each prediction is correct: bool `[B]`."""
+    return tf.argmax(logits, -1, output_type=labels.dtype) == labels
+
+
+def plain_objective(network: Network) -> Callable:
+    """Returns the objective of plain training: cross entropy alone (DFA, Eqn 5).
+
+    It is a function of (images, labels) as `training.fit.Problem` expects.
+    """
 
     def objective(images, labels):
         logits = network(images, training=True)["logits"]

@@ -1,4 +1,4 @@
-"""Margin: the overhaul of feature distillation [Heo et al., ICCV 2019]."""
+"""Margin: the overhaul of feature distillation (Heo et al., ICCV 2019)."""
 
 import dataclasses
 
@@ -7,29 +7,46 @@ import tensorflow as tf
 from scipy.stats import norm
 
 from dfa_tf.errors import UserError
-from dfa_tf.methods.connectors import group_connectors
+from dfa_tf.methods.connectors import group_connectors, group_pairs
 from dfa_tf.methods.feature_distillation import feature_distillation_loss, partial_l2
-from dfa_tf.methods.method import Distillation, group_pairs, matched
-from dfa_tf.models.layers import ResidualAdd
-from dfa_tf.models.normalization import BatchNormalization
+from dfa_tf.methods.maps import match_sizes
+from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.validation import NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
-class Margin:
-    """CE + weight * sum over groups of 2^-(L - l) partial L2 of (BN(conv(S)), max(T, margin)).
+class Margin(Method):
+    """CE + weight * sum over groups l of 2^-(L - l) partial L2(BN(conv(S)), max(T, margin)).
 
-    T: each group's end before its ReLU. margin: of each channel, what the teacher's values below
-    0 come to on average, by its batch normalization (see `expected_negative`).
+    T is the last pre-ReLU feature of a group. The margin of a channel is the expectation of its
+    negative values, from the batch normalization that outputs T (see `expected_negative`).
+
+    Args:
+        weight: Weight.
     """
 
-    weight: float = 1e-3
+    weight: NonNegative = 1e-3
 
     name = "margin"
-    needs = ()
+
+    def check(self, teacher, student):
+        """Checks that batch normalization outputs the teacher's features."""
+        for group, _ in group_pairs(teacher, student):
+            if teacher.group(group).normalization is None:
+                raise UserError(
+                    f"margin: expected a batch normalization that outputs the features of "
+                    f"{teacher.name}'s {group}, got none; use normalized features"
+                )
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+        self.check(teacher, student)
         pairs = group_pairs(teacher, student)
-        margins = [expected_negative(*normalization_of(teacher, t)) for t, _ in pairs]
+        margins = []
+        for t, _ in pairs:
+            normalization = teacher.group(t).normalization
+            mean, deviation = np.array(normalization.beta), np.array(normalization.gamma)
+            margins.append(expected_negative(mean, deviation))
         connectors = group_connectors(teacher, student, seed, precision)
 
         def terms(teacher, student, labels):
@@ -37,42 +54,34 @@ class Margin:
             for (t, s), margin, connect in zip(pairs, margins, connectors, strict=True):
                 target = teacher.last(t)
                 target = tf.maximum(target, tf.cast(margin, target.dtype))
-                target, mapped = matched(target, connect(student.last(s), training=True))
+                target, transformed = match_sizes(target, connect(student.last(s), training=True))
                 targets.append(target)
-                students.append(mapped)
-            return {"margin": feature_distillation_loss(students, targets, above_margin)}
+                students.append(transformed)
+            return {"margin": feature_distillation_loss(students, targets, l2_above_margin)}
 
         return Distillation(terms, {"margin": self.weight}, connectors=connectors)
 
 
-def above_margin(student, target):
-    """(S - T)^2 where S > T or T > 0, summed: [B]. T: already no smaller than its margin."""
+def l2_above_margin(student: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Returns the sum `[B]` of (s - t)^2 where s > t or t > 0; t is no smaller than its margin."""
     return partial_l2(student, target, -np.inf)
 
 
-def expected_negative(mean, deviation):
-    """E[x | x < 0] for normal x: [C] from its mean and standard deviation, the overhaul's margin.
+def expected_negative(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Returns E[x | x < 0] for normal x, the margin of each channel.
 
-    mean - s phi(mean / s) / Phi(-mean / s); where that probability is below 1e-3, -3 s.
+    With mean m, deviation s, and phi and Phi of the standard normal distribution, it is
+    m - s phi(m / s) / Phi(-m / s), or -3 s if Phi(-m / s) is below 1e-3.
+
+    Args:
+        mean: Array `[C]`.
+        deviation: Array `[C]`; its sign is ignored.
+
+    Returns:
+        Float32 array `[C]`.
     """
     deviation = np.maximum(np.abs(deviation), 1e-12)
     ratio = mean / deviation
     below = norm.cdf(-ratio)
     negative = mean - deviation * norm.pdf(ratio) / np.maximum(below, 1e-3)
     return np.where(below > 1e-3, negative, -3 * deviation).astype(np.float32)
-
-
-def normalization_of(network, group):
-    """(beta, gamma) [C] of the batch normalization that gives the group's last feature, or the
-    branch that is added last to it.
-
-    Raises UserError where there is none.
-    """
-    producer = network.group(group).features[-1]._keras_history.operation
-    if isinstance(producer, ResidualAdd):
-        producer = producer.input[1]._keras_history.operation
-    if not isinstance(producer, BatchNormalization):
-        raise UserError(
-            f"margin takes each channel's margin from a batch normalization, and none gives the features of {network.name}'s {group}: take normalized features"
-        )
-    return np.array(producer.beta), np.array(producer.gamma)

@@ -1,46 +1,50 @@
-"""NST: where neurons are selective, as distributions [Huang and Wang, 2017]."""
+"""NST: neuron selectivity transfer (Huang and Wang, 2017)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, group_pairs, matched, unit
+from dfa_tf.methods.connectors import group_pairs
+from dfa_tf.methods.maps import match_sizes
+from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.methods.vectors import unit
+from dfa_tf.validation import NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
-class NST:
-    """Neuron selectivity transfer: CE + weight / 2 * MMD^2 with the kernel (x . y)^2.
+class NST(Method):
+    """CE + weight / 2 * sum over groups of MMD^2 with the kernel (x . y)^2.
 
-    A sample of the distribution is one channel's map, of norm 1; at the ends of all groups, after
-    their ReLU.
+    A sample is the map of one channel, divided by its norm, of each group's last feature after
+    its ReLU.
+
+    Args:
+        weight: Weight.
     """
 
-    weight: float = 50.0
+    weight: NonNegative = 50.0
 
     name = "nst"
-    needs = ()
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
         pairs = group_pairs(teacher, student)
 
         def terms(teacher, student, labels):
-            return {
-                "nst": tf.add_n(
-                    [nst_loss(teacher.activation(t), student.activation(s)) for t, s in pairs]
-                )
-            }
+            losses = [nst_loss(teacher.activation(t), student.activation(s)) for t, s in pairs]
+            return {"nst": tf.add_n(losses)}
 
         return Distillation(terms, {"nst": self.weight / 2})
 
 
-def nst_loss(teacher, student):
-    """MMD^2 of the channels of two activations [B, H, W, C], the larger averaged down: [B]."""
-    t, s = (_channels(m) for m in matched(teacher, student))
+def nst_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """Returns MMD^2 `[B]` between the channels of two activations `[B, H, W, C]`."""
+    t, s = (_channels(m) for m in match_sizes(teacher, student))
     return _mean_kernel(t, t) + _mean_kernel(s, s) - 2 * _mean_kernel(t, s)
 
 
 def _channels(activation):
-    """The channels' maps, each of norm 1: [B, C, H W] float32."""
+    """Returns the channels' maps, each of norm 1: float32 [B, C, H W]."""
     height, width, channels = activation.shape[1:]
     rows = tf.reshape(tf.cast(activation, tf.float32), [-1, height * width, channels])
     return unit(tf.transpose(rows, [0, 2, 1]))

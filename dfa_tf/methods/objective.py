@@ -1,82 +1,108 @@
-"""The loss of a student: cross entropy, and what one or several distillation methods add."""
+"""The student's objective: cross entropy plus the terms of one or several methods."""
 
 import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import tensorflow as tf
 
 from dfa_tf.methods.losses import cross_entropy
-from dfa_tf.methods.method import INPUT_GRADIENT, Outputs
+from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining
+from dfa_tf.models.network import Network
 
 RESERVED = {"loss", "accuracy", "cross_entropy"}
 
 
-def student_objective(teacher, student, distillations, factors, needs, ce_weight=None):
-    """CE times its weight, plus the sum of factor * weight * term over all methods' terms.
+def student_objective(
+    teacher: Network,
+    student: Network,
+    distillations: Sequence[Distillation],
+    weights: Sequence[float],
+    needs: Collection[str] = (),
+    ce_weight: float | None = None,
+) -> Callable:
+    """Returns the objective ce_weight CE + sum over methods of weight * (weighted terms).
 
-    teacher, student: Networks. distillations: what the methods were built to. factors: one for
-    each. needs: of all methods together.
-    ce_weight: of the cross entropy; None for the product of what the methods ask for.
-    Returns the objective (images, labels) -> (loss [B], logits [B, classes], {name: [B]}).
+    Args:
+        teacher: The frozen teacher.
+        student: The student.
+        distillations: The methods, built for both.
+        weights: A factor for each method.
+        needs: What the methods need, see `Method.needs`.
+        ce_weight: Weight of the cross entropy; None for the product of the methods' own.
+
+    Returns:
+        A function of (images, labels), as `training.fit.Problem` expects.
     """
     if ce_weight is None:
         ce_weight = math.prod(each.cross_entropy for each in distillations)
 
     def objective(images, labels):
-        taught = teacher_outputs(teacher, images, labels, needs)
-        learnt = outputs(student, images, labels, needs, training=True)
-        ce = cross_entropy(learnt.logits, labels)
-        loss, measured = ce_weight * ce, {"cross_entropy": ce}
-        for place, (distillation, factor) in enumerate(zip(distillations, factors, strict=True), 1):
-            terms = distillation.terms(taught, learnt, labels)
-            loss += factor * weighted_sum(terms, distillation.weights)
-            # Two methods may have terms of one name, FitNets and KD say.
-            measured |= {f"{n}_{place}" if n in measured else n: term for n, term in terms.items()}
-        return loss, learnt.logits, measured
+        teacher_outputs = frozen_outputs(teacher, images, labels, needs)
+        student_outputs = network_outputs(student, images, labels, needs, training=True)
+        ce = cross_entropy(student_outputs.logits, labels)
+        loss, measurements = ce_weight * ce, {"cross_entropy": ce}
+        for k, (distillation, weight) in enumerate(zip(distillations, weights, strict=True), 1):
+            terms = distillation.terms(teacher_outputs, student_outputs, labels)
+            loss += weight * weighted_sum(terms, distillation.weights)
+            # Two methods may have terms of one name, such as FitNets and KD.
+            for name, term in terms.items():
+                measurements[f"{name}_{k}" if name in measurements else name] = term
+        return loss, student_outputs.logits, measurements
 
     return objective
 
 
-def pretraining_objective(teacher, student, pretraining, needs):
-    """The objective of a method's pretraining, as of `student_objective`; its logits are None."""
+def pretraining_objective(
+    teacher: Network, student: Network, pretraining: Pretraining, needs: Collection[str] = ()
+) -> Callable:
+    """Returns the objective of a pretraining. Arguments are as in `student_objective`."""
 
     def objective(images, labels):
-        taught = teacher_outputs(teacher, images, labels, needs)
-        uses = pretraining.uses_student
-        learnt = outputs(student, images, labels, needs, training=True) if uses else None
-        terms = pretraining.terms(taught, learnt, labels)
+        teacher_outputs = frozen_outputs(teacher, images, labels, needs)
+        student_outputs = None
+        if pretraining.uses_student:
+            student_outputs = network_outputs(student, images, labels, needs, training=True)
+        terms = pretraining.terms(teacher_outputs, student_outputs, labels)
         return weighted_sum(terms, pretraining.weights), None, terms
 
     return objective
 
 
-def weighted_sum(terms, weights):
-    """Sum of weight * term, [B], or 0 without terms.
+def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Tensor | int:
+    """Returns the sum of weight * term `[B]`, or 0 without terms.
 
-    Raises ValueError unless both have the same names, none of which the loop takes itself.
+    Raises:
+        ValueError: If the names differ, or one is reserved for the loop's own measurements.
     """
     if RESERVED & set(terms):
-        raise ValueError(f"a method's terms are not called {', '.join(RESERVED & set(terms))}")
+        raise ValueError(f"terms: the names {', '.join(RESERVED & set(terms))} are reserved")
     if set(terms) != set(weights):
-        raise ValueError(f"the terms are {set(terms)}, the weights of {set(weights)}")
+        raise ValueError(f"weights: expected the names {set(terms)}, got {set(weights)}")
     return sum(weights[name] * term for name, term in terms.items())
 
 
-def teacher_outputs(teacher, images, labels, needs=()):
-    """What the frozen teacher makes of images: `Outputs` that no gradient flows through."""
-    seen = outputs(teacher, images, labels, needs, training=False)
-    parts = (seen.logits, dict(seen.features), seen.input_gradient)
+def frozen_outputs(
+    teacher: Network, images: tf.Tensor, labels: tf.Tensor, needs: Collection[str] = ()
+) -> Outputs:
+    """Returns the `Outputs` of the frozen teacher. No gradient flows through them."""
+    outputs = network_outputs(teacher, images, labels, needs, training=False)
+    parts = (outputs.logits, dict(outputs.features), outputs.pooled_map, outputs.input_gradient)
     return Outputs(*tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), parts))
 
 
-def outputs(network, images, labels, needs=(), training=False):
-    """`Outputs` of a network. images: [B, H, W, C], 0..255. labels: [B]. needs: of NEEDS."""
+def network_outputs(
+    network: Network,
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    needs: Collection[str] = (),
+    training: bool = False,
+) -> Outputs:
+    """Returns the `Outputs` of a network for images `[B, H, W, C]` and labels `[B]`."""
     if INPUT_GRADIENT not in needs:
-        made = network(images, training=training)
-        return Outputs(made["logits"], made["features"])
+        return Outputs(**network.full_outputs(images, training=training))
     images = tf.cast(images, tf.float32)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
-        made = network(images, training=training)
-        of_true_class = tf.reduce_sum(tf.gather(made["logits"], labels, batch_dims=1))
-    gradient = tape.gradient(of_true_class, images)
-    return Outputs(made["logits"], made["features"], gradient)
+        outputs = network.full_outputs(images, training=training)
+        true_class_logits = tf.reduce_sum(tf.gather(outputs["logits"], labels, batch_dims=1))
+    return Outputs(**outputs, input_gradient=tape.gradient(true_class_logits, images))

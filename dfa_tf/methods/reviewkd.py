@@ -1,42 +1,49 @@
-"""ReviewKD: deep stages of the student review shallow ones [Chen et al., CVPR 2021]."""
+"""ReviewKD: knowledge review (Chen et al., CVPR 2021)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, area_averages, group_pairs, matched
+from dfa_tf.methods.connectors import group_pairs
+from dfa_tf.methods.maps import area_average, match_sizes
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models.layers import he_normal
 from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.seeds import derived_seed
+from dfa_tf.validation import Count, NonNegative
 
-LEVELS = (4, 2, 1)  # sizes that the hierarchical context loss looks at, beside the map's own
+LEVELS = (4, 2, 1)  # further sizes at which the hierarchical context loss compares maps
 
 
 @dataclasses.dataclass(frozen=True)
-class ReviewKD:
-    """CE + weight * sum over stages of HCL(fused S, T), on maps before their ReLU.
+class ReviewKD(Method):
+    """CE + weight * sum over stages of HCL(fused S, T), on pre-ReLU maps.
 
-    The student's maps are fused from the last stage back to the first, each with what came of
-    those after it, by attention (ABF); the embedding is the last stage of all. Their code raises
-    the weight over the first epochs; here it is whole from the start.
-    weight: 5 in their CIFAR-100 settings for wide ResNets. width: channels of the fused maps, None
-    for the student's last ones.
+    The student's maps are fused by attention (ABF), from the last stage back to the first, each
+    with the result of the later stages. The embedding is an additional last stage. The weight is
+    constant; the authors' code raises it over the first epochs.
+
+    Args:
+        weight: Weight; 5 in the authors' CIFAR-100 settings for wide ResNets.
+        width: Channels of the fused maps; None for those of the student's last group.
     """
 
-    weight: float = 5.0
-    width: int | None = None
+    weight: NonNegative = 5.0
+    width: Count | None = None
 
     name = "reviewkd"
-    needs = ()
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
         pairs = group_pairs(teacher, student)
         shapes = [student.group(s).feature_shape for _, s in pairs]
         channels = [teacher.group(t).feature_shape[-1] for t, _ in pairs]
-        shapes.append((1, 1, shapes[-1][-1]))
-        channels.append(channels[-1])
-        review = reviewer(shapes, channels, self.width or shapes[-1][-1], seed, precision)
+        width = self.width or shapes[-1][-1]
+        shapes.append((1, 1, student.embedding_size))
+        channels.append(teacher.embedding_size)
+        review = reviewer(shapes, channels, width, seed, precision)
         dtype = review.inputs[0].dtype
 
         def terms(teacher, student, labels):
@@ -48,35 +55,48 @@ class ReviewKD:
         return Distillation(terms, {"reviewkd": self.weight}, connectors=[review])
 
 
-def hcl(teacher, student):
-    """Hierarchical context loss of two maps [B, H, W, C], the larger averaged down: [B].
+def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """Returns the hierarchical context loss `[B]` of two maps `[B, H, W, C]`.
 
-    Mean squared difference of the maps, and of their averages over areas down to 4x4, 2x2 and
-    1x1, as far as those are smaller, with weights 1, 1/2, 1/4, 1/8 over their sum.
+    It is a weighted mean of the mean squared differences of the maps and of their area averages
+    of 4x4, 2x2 and 1x1, as far as these are smaller. The weights are 1, 1/2, 1/4, 1/8.
     """
-    teacher, student = (tf.cast(m, tf.float32) for m in matched(teacher, student))
+    teacher, student = (tf.cast(m, tf.float32) for m in match_sizes(teacher, student))
     height, width = teacher.shape[1:3]
     sizes = [(height, width)] + [(n, n) for n in LEVELS if n < min(height, width)]
     total, weights = 0.0, 0.0
     for k, size in enumerate(sizes):
-        difference = area_averages(teacher - student, *size)
+        difference = area_average(teacher - student, *size)
         total += 0.5**k * tf.reduce_mean(tf.square(difference), [1, 2, 3])
         weights += 0.5**k
     return total / weights
 
 
-def reviewer(shapes, channels, width, seed, precision):
-    """The attention-based fusion of all stages as one Keras model.
+def reviewer(
+    shapes: Sequence[tuple[int, int, int]],
+    channels: Sequence[int],
+    width: int,
+    seed: int,
+    precision: str,
+) -> keras.Model:
+    """Builds the attention-based fusion of all stages.
 
-    shapes: (height, width, channels) of each stage, the first one first. channels: of what each
-    stage gives. width: channels within. Takes and gives a list of maps, stage by stage.
+    Args:
+        shapes: (height, width, channels) of the student's map at each stage, first to last.
+        channels: Channels of the output at each stage.
+        width: Channels of the fused maps.
+        seed: Seed of the initial weights.
+        precision: Keras dtype policy.
+
+    Returns:
+        A model from a list of maps to a list of maps, stage by stage.
     """
     policy = keras.DTypePolicy(precision)
     inputs = [keras.Input(shape, dtype=policy.compute_dtype) for shape in shapes]
-    outputs, before = [], None
+    outputs, fused = [], None
     for k in reversed(range(len(shapes))):
 
-        def convolution(x, filters, size, name, k=k, **more):
+        def convolution(x, filters, size, name, k=k, **arguments):
             name = f"stage{k + 1}_{name}"
             return keras.layers.Conv2D(
                 filters,
@@ -85,27 +105,27 @@ def reviewer(shapes, channels, width, seed, precision):
                 kernel_initializer=he_normal(derived_seed(seed, name)),
                 name=name,
                 dtype=precision,
-                **more,
+                **arguments,
             )(x)
 
         def normalized(x, name, k=k):
             return BatchNormalization(name=f"stage{k + 1}_{name}", dtype=precision)(x)
 
         x = normalized(convolution(inputs[k], width, 1, "in", use_bias=False), "in_norm")
-        if before is not None:
-            before = _enlarged(before, x.shape[1:3], f"stage{k + 1}_enlarged", precision)
-            both = keras.layers.Concatenate(dtype=precision)([x, before])
+        if fused is not None:
+            fused = _resize(fused, x.shape[1:3], f"stage{k + 1}_enlarged", precision)
+            both = keras.layers.Concatenate(dtype=precision)([x, fused])
             attention = convolution(both, 2, 1, "attention", activation="sigmoid")
-            x = x * attention[..., :1] + before * attention[..., 1:]
-        before = x
+            x = x * attention[..., :1] + fused * attention[..., 1:]
+        fused = x
         outputs.insert(
             0, normalized(convolution(x, channels[k], 3, "out", use_bias=False), "out_norm")
         )
     return keras.Model(inputs, outputs, name="review")
 
 
-def _enlarged(x, size, name, precision):
-    """x at `size` = (height, width), by its nearest pixels."""
+def _resize(x, size, name, precision):
+    """Enlarges x to `size` = (height, width) by nearest neighbours."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
     rows, columns = (new // old for new, old in zip(size, x.shape[1:3], strict=True))

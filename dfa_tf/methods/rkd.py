@@ -1,28 +1,36 @@
-"""RKD: how examples lie to each other, by distances and angles [Park et al., CVPR 2019]."""
+"""RKD: relational knowledge distillation (Park et al., CVPR 2019)."""
 
 import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, gathered, norm, unit
+from dfa_tf.kernels import TINY
+from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.methods.replicas import global_batch
+from dfa_tf.methods.vectors import norm, unit
+from dfa_tf.validation import NonNegative
 
 
 @dataclasses.dataclass(frozen=True)
-class RKD:
-    """CE + distance * RKD-D + angle * RKD-A, of the embeddings that are classified.
+class RKD(Method):
+    """CE + distance * RKD-D + angle * RKD-A, on the embeddings that the classifier receives.
 
-    Distances are those of all pairs, angles those of all triples of the global batch, also where
-    replicas share it (see `gathered`). As in their code, losses are averaged over pairs and
-    triples, where the paper sums.
+    The losses compare the distances of all pairs and the angles of all triples of the global
+    batch. They are averaged over pairs and triples, as in the authors' code; the paper sums.
+
+    Args:
+        distance: Weight of RKD-D.
+        angle: Weight of RKD-A.
     """
 
-    distance: float = 25.0
-    angle: float = 50.0
+    distance: NonNegative = 25.0
+    angle: NonNegative = 50.0
 
     name = "rkd"
-    needs = ()
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
+
         def terms(teacher, student, labels):
             return {
                 "rkd_distance": rkd_distance(teacher.embedding, student.embedding),
@@ -32,36 +40,43 @@ class RKD:
         return Distillation(terms, {"rkd_distance": self.distance, "rkd_angle": self.angle})
 
 
-def rkd_distance(teacher, student):
-    """Huber distance of |e_i - e_j| / mu, mu their mean over the batch's pairs, averaged over j.
+def rkd_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """Returns RKD-D: the Huber distance of psi_D = |e_i - e_j| / mu, averaged over j.
 
-    Embeddings [B, D] of any D each. Returns [B], by i.
+    mu is the mean distance of the batch's pairs. The embeddings are `[B, D]` with any D.
+
+    Returns:
+        Float32 tensor `[B]`, by i.
     """
     relative = []
-    for own in (teacher, student):
-        everyone = gathered(own)
-        count = tf.cast(tf.shape(everyone)[0], tf.float32)
-        all_distances = norm(_differences(everyone, everyone))
+    for embeddings in (teacher, student):
+        all_embeddings = global_batch(embeddings)
+        count = tf.cast(tf.shape(all_embeddings)[0], tf.float32)
+        all_distances = norm(_differences(all_embeddings, all_embeddings))
         mean = tf.reduce_sum(all_distances) / tf.maximum(count * (count - 1), 1.0)
-        relative.append(norm(_differences(own, everyone)) / tf.maximum(mean, 1e-12))
+        relative.append(norm(_differences(embeddings, all_embeddings)) / tf.maximum(mean, TINY))
     return tf.reduce_mean(huber(*relative), -1)
 
 
-def rkd_angle(teacher, student):
-    """Huber distance of the cosine at j in the triangle i j k, averaged over i and k: [B], by j."""
+def rkd_angle(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
+    """Returns RKD-A: the Huber distance of the cosine at j in the triangle i j k.
+
+    Returns:
+        Float32 tensor `[B]`, by j, averaged over i and k.
+    """
     cosines = []
-    for own in (teacher, student):
-        sides = unit(_differences(own, gathered(own)))
+    for embeddings in (teacher, student):
+        sides = unit(_differences(embeddings, global_batch(embeddings)))
         cosines.append(tf.matmul(sides, sides, transpose_b=True))
     return tf.reduce_mean(huber(*cosines), [1, 2])
 
 
-def huber(x, y):
-    """(x - y)^2 / 2 up to a difference of 1, |x - y| - 1/2 from there on."""
+def huber(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns (x - y)^2 / 2 if |x - y| < 1, otherwise |x - y| - 1/2."""
     difference = tf.abs(x - y)
     return tf.where(difference < 1, tf.square(difference) / 2, difference - 0.5)
 
 
-def _differences(own, everyone):
-    """[b, B, D]: from each of `own` [b, D] to each of `everyone` [B, D]."""
-    return everyone[None] - own[:, None]
+def _differences(x, y):
+    """Returns [b, B, D], each row of y [B, D] minus each row of x [b, D]."""
+    return y[None] - x[:, None]

@@ -1,4 +1,4 @@
-"""VID: the information that the maps share, bounded from below [Ahn et al., CVPR 2019]."""
+"""VID: variational information distillation (Ahn et al., CVPR 2019)."""
 
 import dataclasses
 import math
@@ -6,35 +6,38 @@ import math
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, check_positive, group_pairs, matched
+from dfa_tf.methods.connectors import group_pairs
+from dfa_tf.methods.maps import match_sizes
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models.layers import he_normal
 from dfa_tf.seeds import derived_seed
+from dfa_tf.validation import NonNegative, Positive
 
-LEAST_VARIANCE = 1e-5
+MIN_VARIANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class VID:
-    """Variational information distillation: CE + weight * sum over groups of -log q(T | S).
+class VID(Method):
+    """CE + weight * sum over groups of -log q(T | S).
 
-    q is normal: its mean comes of S by three 1x1 convolutions, its variance is one number for
-    each of the teacher's channels, begun at `variance`. Maps are the groups' ends after
-    their ReLU. The loss is averaged over elements and has no least value, since the variance may
-    shrink to 1e-5 as the student gets there.
+    q is normal. Three 1x1 convolutions of S predict its mean; its variance is one number for each
+    of the teacher's channels. The maps are the groups' last features after their ReLU. The loss is
+    averaged over elements, and unbounded below until the variance reaches 1e-5.
+
+    Args:
+        weight: Weight.
+        variance: Initial variance.
     """
 
-    weight: float = 1.0
-    variance: float = 5.0
+    weight: NonNegative = 1.0
+    variance: Positive = 5.0
 
     name = "vid"
-    needs = ()
-
-    def __post_init__(self):
-        check_positive(self, "variance")
 
     def build(self, teacher, student, seed, precision):
+        """Builds the method."""
         pairs = group_pairs(teacher, student)
-        guesses = [
+        predictors = [
             _Gaussian(
                 student.group(s).feature_shape,
                 teacher.group(t).feature_shape[-1],
@@ -48,21 +51,28 @@ class VID:
 
         def terms(teacher, student, labels):
             losses = []
-            for (t, s), guess in zip(pairs, guesses, strict=True):
-                mean = guess.mean(student.activation(s), training=True)
-                losses.append(vid_loss(teacher.activation(t), mean, guess.variances()))
+            for (t, s), predictor in zip(pairs, predictors, strict=True):
+                mean = predictor.mean(student.activation(s), training=True)
+                losses.append(vid_loss(teacher.activation(t), mean, predictor.variances()))
             return {"vid": tf.add_n(losses)}
 
-        return Distillation(terms, {"vid": self.weight}, connectors=guesses)
+        return Distillation(terms, {"vid": self.weight}, connectors=predictors)
 
 
-def vid_loss(teacher, mean, variance):
-    """((T - mean)^2 / variance + log variance) / 2, averaged over elements: [B].
+def vid_loss(teacher: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+    """Returns ((T - mean)^2 / variance + log variance) / 2, averaged over elements.
 
-    That is -log q(T | S) but for log(2 pi) / 2. Maps [B, H, W, C], the larger averaged down;
-    variance: [C].
+    This is -log q(T | S) without the constant log(2 pi) / 2.
+
+    Args:
+        teacher: Map `[B, H, W, C]`.
+        mean: Map `[B, H, W, C]`.
+        variance: Tensor `[C]`.
+
+    Returns:
+        Float32 tensor `[B]`.
     """
-    teacher, mean = (tf.cast(m, tf.float32) for m in matched(teacher, mean))
+    teacher, mean = (tf.cast(m, tf.float32) for m in match_sizes(teacher, mean))
     terms = tf.square(teacher - mean) / variance + tf.math.log(variance)
     return tf.reduce_mean(terms, [1, 2, 3]) / 2
 
@@ -82,11 +92,11 @@ class _Gaussian(keras.layers.Layer):
                 activation="relu" if k < 2 else None,
             )(x)
         self.mean = keras.Model(inputs, x, name="mean")
-        # variance = log(1 + exp(raw)) + LEAST_VARIANCE
-        start = math.log(math.expm1(variance - LEAST_VARIANCE))
+        # variance = log(1 + exp(raw)) + MIN_VARIANCE
+        start = math.log(math.expm1(variance - MIN_VARIANCE))
         self._raw = self.add_weight(
             shape=(channels,), initializer=keras.initializers.Constant(start), name="raw_variance"
         )
 
     def variances(self):
-        return tf.nn.softplus(tf.convert_to_tensor(self._raw)) + LEAST_VARIANCE
+        return tf.nn.softplus(tf.convert_to_tensor(self._raw)) + MIN_VARIANCE

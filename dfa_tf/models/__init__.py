@@ -1,4 +1,4 @@
-"""Networks that expose group features."""
+"""Networks that expose the features of their groups."""
 
 from dfa_tf.models.files import load
 from dfa_tf.models.from_keras import from_keras

@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 
 import keras
 
@@ -9,35 +10,49 @@ from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.models.from_keras import from_keras
 from dfa_tf.models.network import Network
+from dfa_tf.validation import checked_arguments
 
 
-def load(path, groups=None, scale=1.0, offset=0.0):
-    """The network in a `.keras` file: one that this package saved, or any functional Keras model.
+@checked_arguments("keras_file")
+def load(
+    path: str | os.PathLike,
+    groups: Sequence[Sequence[str]] | None = None,
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> Network:
+    """Loads a network from a `.keras` file.
 
-    groups, scale, offset: of a model that this package did not save, as in `from_keras`.
-    Raises UserError where the file is missing, damaged or holds something else.
+    Args:
+        path: A file that this package saved, or one of any functional Keras model.
+        groups, scale, offset: See `from_keras`; for files that this package did not save.
+
+    Raises:
+        UserError: If the file is missing or damaged, or if it is not a network.
     """
     if not os.path.exists(path):
-        raise UserError(f"there is no file {path}: give a .keras file of a network")
+        raise UserError(f"{path}: file not found; give the .keras file of a network")
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} cannot be read as a network: it is cut short, or no .keras file")
+        raise UserError(f"{path}: file is truncated or not a .keras file; delete or replace it")
     try:
         model = keras.saving.load_model(path, compile=False)
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{path} cannot be read as a network ({first_line(error)})") from error
+        raise UserError(f"{path}: Keras cannot load the file ({first_line(error)})") from error
     if not isinstance(model, Network):
         try:
             return from_keras(model, groups, scale, offset)
         except UserError as error:
-            raise UserError(f"{path} holds no network with groups: {error}") from error
+            raise UserError(f"{path}: the model is not a network with groups: {error}") from error
     if groups is not None or (scale, offset) != (1.0, 0.0):
-        raise UserError(f"{path} has its groups and its scale inside: unbind those of keras_file")
+        raise UserError(
+            f"{path}: the file contains its groups and scale; remove the bindings of "
+            "keras_file.groups, keras_file.scale and keras_file.offset"
+        )
     return model
 
 
-def save(network, path):
-    """Saves a network as a `.keras` file, at once."""
+def save(network: Network, path: str | os.PathLike) -> None:
+    """Saves a network as a `.keras` file, which appears complete or not at all."""
     with files.replacing(path) as part:
         network.save(part)

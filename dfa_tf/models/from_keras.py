@@ -1,142 +1,173 @@
-"""Any functional Keras model as a network: its groups are found, its layers are used as they are."""
+"""Functional Keras models as networks: their groups are found, their layers stay as they are."""
 
 import copy
 import zlib
+from collections.abc import Sequence
 
 import keras
 
 from dfa_tf.errors import UserError, first_line
-from dfa_tf.models.keras_graph import CONVOLUTIONS, Call, found_groups, named_groups
-from dfa_tf.models.network import Group, Network, check_precision
+from dfa_tf.models.keras_graph import calls_on, layers_in, models_in, producer
+from dfa_tf.models.keras_groups import CONVOLUTIONS, find_groups, map_before_head, named_groups
+from dfa_tf.models.network import Group, Network, Precision
+from dfa_tf.validation import checked_arguments
 
-PASSING = ("Flatten", "Reshape", "Identity", "Dropout")  # what may follow a softmax
-RESERVED = ("image", "raw_pixels", "logits_float32")  # names of what is put around the model
-AS_THEY_ARE = ("Rescaling", "Normalization", "InputLayer", "__keras_tensor__")  # of pixels
+AFTER_SOFTMAX = ("Flatten", "Reshape", "Identity", "Dropout")  # layers that may follow a softmax
+RESERVED_NAMES = ("image", "raw_pixels", "logits_float32")  # the layers added around the model
+FLOAT32_KINDS = ("Rescaling", "Normalization", "InputLayer", "__keras_tensor__")
 
 
-def from_keras(model, groups=None, scale=1.0, offset=0.0):
-    """The Network of a functional Keras model, with its weights; the model is left as it is.
+@checked_arguments("from_keras")
+def from_keras(
+    model: keras.Model,
+    groups: Sequence[Sequence[str]] | None = None,
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> Network:
+    """Returns a functional Keras model as a Network with equal weights.
 
-    A group is of one spatial size. Its features are what blocks end in, as far as one map alone
-    carries all that follows from it: the sums of residual blocks, else what convolutions give,
-    after their normalization and before the activation (DFA §3.4). Of those, the ones up to the
-    last sum, or the last convolution where there is no sum, that have its shape. What comes behind
-    global pooling is the head, and the logits are what a last softmax takes. Models within the
-    model are opened.
+    The model itself is not changed. Inner models are opened, and a softmax at the end is removed.
+    A group consists of the layers of one spatial size. Its features are the ends of its blocks,
+    after the normalization and before the activation (DFA §3.4):
 
-    model: built, with one image input [B, H, W, C] of fixed size and one output [B, classes].
-    groups: lists of names of layers, whose outputs are the features of each group, to choose others.
-    scale, offset: the model is given scale * pixel + offset of pixels 0..255. (Of keras.applications
-        MobileNetV2 takes 1 / 127.5 and -1; MobileNetV3 and EfficientNet have that inside.)
-    Raises UserError, naming the layer, for what cannot be rebuilt or split.
+    - the sums of residual blocks, else the outputs of convolutions;
+    - only those after which later layers read no other map;
+    - up to the group's last sum, if it has sums;
+    - those that have the shape of the last one.
+
+    The layers from global pooling or flattening on are the head. The pooled map is its input.
+
+    Args:
+        model: A built model with one image input `[B, H, W, C]` of fixed size and one output
+            `[B, classes]`.
+        groups: The names of the layers whose outputs are the features, group by group. By default
+            the groups are found as above.
+        scale: Factor of pixels 0..255; the model receives `scale * pixel + offset`. For
+            keras.applications.MobileNetV2 it is 1 / 127.5. MobileNetV3 and EfficientNet rescale
+            pixels themselves.
+        offset: Offset of pixels, -1 for MobileNetV2.
+
+    Returns:
+        The network, in float32.
+
+    Raises:
+        UserError: If the model cannot be rebuilt or split into groups. The message names the layer.
     """
-    _check(model)
+    _check_model(model)
     network = keras_model(keras.saving.serialize_keras_object(model), groups, scale, offset)
-    own = {layer.name: layer for layer in _layers(model)}
+    originals = {layer.name: layer for layer in layers_in(model)}
     for layer in network.layers:
         if layer.weights:
-            layer.set_weights(own[layer.name].get_weights())
-    network.set_weights(network.get_weights())  # for what layers derive from them
+            layer.set_weights(originals[layer.name].get_weights())
+    network.set_weights(network.get_weights())  # updates what layers derive from their weights
     return network
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
-def keras_model(config, groups=None, scale=1.0, offset=0.0, precision="float32", folded=False):
-    """The network of `from_keras`, with new weights. config: what Keras serializes of the model.
+@checked_arguments("keras_model")
+def keras_model(
+    config: dict,
+    groups: Sequence[Sequence[str]] | None = None,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    precision: Precision = "float32",
+    folded: bool = False,
+) -> Network:
+    """Builds the network of `from_keras` with new weights.
 
-    folded: changes nothing here, as the layers may be of any kind.
+    Args:
+        config: The model as `keras.saving.serialize_keras_object` returns it.
+        groups, scale, offset: See `from_keras`.
+        precision: Keras dtype policy of all layers but those of pixels and logits.
+        folded: Has no effect, because the layers can be of any kind.
     """
-    check_precision(precision)
     spec = {
         "builder": "dfa_tf>keras_model",
         "arguments": {"config": config, "groups": groups, "scale": scale, "offset": offset},
     }
     try:
-        model = keras.saving.deserialize_keras_object(_of_precision(config, precision))
+        model = keras.saving.deserialize_keras_object(_adapted_config(config, precision))
     except Exception as error:
         raise UserError(
-            f"the model cannot be rebuilt from its config ({first_line(error)})"
+            f"model: Keras cannot rebuild it from its config ({first_line(error)}); register its "
+            "own layers with keras.saving.register_keras_serializable"
         ) from error
-    _without_softmax(model)
+    _remove_softmax_of_last_layer(model)
     image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
     pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)
     try:
-        calls, output = _calls_on(model, pixels)
+        calls, output = calls_on(model, pixels)
     except ValueError as error:
         raise UserError(
-            f"{model.name} cannot be taken apart ({first_line(error)}): does it use a model within it twice?"
+            f"{model.name}: its layers cannot be called one by one ({first_line(error)}); an inner "
+            "model can be used only once"
         ) from error
     output = _before_softmax(calls, output)
     logits = keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
-    found = (
-        named_groups(calls, pixels, groups, model.name) if groups else found_groups(calls, pixels)
+    maps_of_groups = (
+        named_groups(calls, pixels, groups, model.name) if groups else find_groups(calls, pixels)
     )
-    if not found:
-        crossing = next((c.operation.name for c in calls if c.kind in CONVOLUTIONS), None)
-        told = (
-            f"other maps pass by {crossing} and all later ones"
-            if crossing
-            else "it has no convolution"
-        )
-        raise UserError(f"{model.name} cannot be split into groups: {told}")
-    named = [Group(f"group{k}", tuple(maps), maps[-1]) for k, maps in enumerate(found, start=1)]
-    name = "".join(c if c.isalnum() or c in "_-" else "_" for c in model.name)
-    return Network(image, named, logits, spec, precision, name=name)
+    if not maps_of_groups:
+        raise UserError(f"{model.name}: it cannot be split into groups because {_obstacle(calls)}")
+    return Network(
+        image,
+        [
+            Group(f"group{k}", tuple(maps), stream=maps[-1])
+            for k, maps in enumerate(maps_of_groups, start=1)
+        ],
+        map_before_head(calls, pixels),
+        logits,
+        spec,
+        precision,
+        name="".join(c if c.isalnum() or c in "_-" else "_" for c in model.name),
+    )
 
 
-def _check(model):
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+def _obstacle(calls):
+    convolution = next((c.operation.name for c in calls if c.kind in CONVOLUTIONS), None)
+    if convolution is None:
+        return "it has no convolution"
+    return f"other maps bypass {convolution} and all later layers"
+
+
+def _check_model(model):
+    if not getattr(model, "inputs", None):
         raise UserError(
-            f"{getattr(model, 'name', model)!r} is no built functional or sequential Keras model: its layers are not known before it runs"
+            f"{model.name}: expected a built functional or sequential model, got a model whose "
+            "layers are unknown before it runs; build it from keras.Input"
         )
-    for layer in _models(model):
-        if len(layer.inputs) != 1 or len(layer.outputs) != 1:
+    for each in models_in(model):
+        if len(each.inputs) != 1 or len(each.outputs) != 1:
             raise UserError(
-                f"{layer.name} has {len(layer.inputs)} inputs and {len(layer.outputs)} outputs: it needs one image and one output"
+                f"{each.name}: expected one image input and one output, got {len(each.inputs)} "
+                f"inputs and {len(each.outputs)} outputs"
             )
-    shape = model.inputs[0].shape[1:]
+    shape = tuple(model.inputs[0].shape[1:])
     if len(shape) != 3 or None in shape:
         raise UserError(
-            f"{model.name} takes {(*shape,)}: build it with a fixed input_shape=(height, width, channels)"
+            f"{model.name}: expected an input of fixed size (height, width, channels), got {shape};"
+            " build it with input_shape"
         )
     if len(model.outputs[0].shape) != 2:
         raise UserError(
-            f"{model.name} ends in {model.outputs[0].shape[1:]}, not in classes: its last layer is {model.layers[-1].name}"
+            f"{model.name}: expected an output [B, classes], got {tuple(model.outputs[0].shape)} "
+            f"from {model.layers[-1].name}; add a classifier"
         )
-    names = [layer.name for layer in _layers(model)]
+    names = [layer.name for layer in layers_in(model)]
     for name in names:
-        if name in RESERVED:
-            raise UserError(
-                f"{model.name} has a layer called {name}, as this package's own: rename it"
-            )
+        if name in RESERVED_NAMES:
+            raise UserError(f"{model.name}: the layer name {name!r} is reserved; rename the layer")
         if names.count(name) > 1:
-            raise UserError(f"{model.name} has several layers called {name}: rename them")
+            raise UserError(f"{model.name}: several layers are named {name!r}; rename them")
 
 
-def _models(model):
-    """The model and those within it."""
-    yield model
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            if not getattr(layer, "inputs", None):
-                raise UserError(f"{layer.name} within {model.name} is no functional model")
-            yield from _models(layer)
+def _adapted_config(config, precision):
+    """Returns a copy of a model's config for this package.
 
-
-def _layers(model):
-    """All layers with those of the models within, but for inputs."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        elif not isinstance(layer, keras.layers.InputLayer):
-            yield layer
-
-
-def _of_precision(config, precision):
-    """The config with all layers but those of pixels in `precision`, this package's batch
-    normalization in the place of Keras' own, and a seed for each layer that draws.
-
-    With replicas Keras' own lets the moving statistics of each go their own way.
+    - All layers but those of pixels compute in `precision`.
+    - This package's batch normalization replaces that of Keras, whose moving statistics would
+      diverge between replicas.
+    - Each layer that draws random numbers has a seed.
     """
     config = copy.deepcopy(config)
 
@@ -145,7 +176,7 @@ def _of_precision(config, precision):
             inner = value.get("config")
             if "class_name" in value and isinstance(inner, dict):
                 kind = value["class_name"]
-                if "dtype" in inner and kind not in AS_THEY_ARE:
+                if "dtype" in inner and kind not in FLOAT32_KINDS:
                     inner["dtype"] = precision
                 if kind == "BatchNormalization" and _is_plain(inner):
                     value |= {
@@ -165,7 +196,7 @@ def _of_precision(config, precision):
 
 
 def _is_plain(config):
-    """Whether a batch normalization is over the channels, with a scale and an offset."""
+    """Returns whether a batch normalization is over the channels, with gamma and beta."""
     axis = config.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) else axis
     return axis in (-1, 3) and config.get("center", True) and config.get("scale", True)
@@ -175,17 +206,12 @@ def _is_softmax(operation):
     return getattr(operation, "activation", None) is keras.activations.softmax
 
 
-def _without_softmax(model):
-    """Takes a last layer's own softmax away, and has the layer compute in float32."""
-    tensor = model.outputs[0]
-    while True:
-        last = tensor._keras_history.operation
-        if isinstance(last, keras.Model):
-            tensor = last.outputs[0]
-        elif type(last).__name__ in PASSING:
-            tensor = tensor._keras_history.operation._inbound_nodes[0].input_tensors[0]
-        else:
-            break
+def _remove_softmax_of_last_layer(model):
+    """Removes a softmax that is the last layer's activation; the layer computes in float32."""
+    last = producer(model.outputs[0])
+    while isinstance(last, keras.Model) or type(last).__name__ in AFTER_SOFTMAX:
+        is_model = isinstance(last, keras.Model)
+        last = producer(last.outputs[0] if is_model else last.input)
     if isinstance(last, keras.layers.Dense | keras.layers.Conv2D):
         last.dtype_policy = "float32"
         if _is_softmax(last):
@@ -193,47 +219,28 @@ def _without_softmax(model):
 
 
 def _before_softmax(calls, output):
-    """The output as it would be without a softmax at the end. Raises UserError for a sigmoid."""
-    maker = {id(call.output): call for call in calls}
-    passed, tensor = [], output
-    while id(tensor) in maker:
-        call = maker[id(tensor)]
+    """Returns the output without a softmax operation at the end.
+
+    Raises:
+        UserError: If the output is a sigmoid.
+    """
+    call_of = {id(call.output): call for call in calls}
+    skipped, tensor = [], output
+    while id(tensor) in call_of:
+        call = call_of[id(tensor)]
         if getattr(call.operation, "activation", None) is keras.activations.sigmoid:
             raise UserError(
-                f"{call.operation.name} ends in a sigmoid: the classes of a network exclude each other"
+                f"{call.operation.name}: expected logits or a softmax, got a sigmoid; classes must "
+                "exclude each other"
             )
         is_activation = call.kind == "Activation" and _is_softmax(call.operation)
         if call.kind == "Softmax" or is_activation:
             tensor = call.inputs[0]
-            for after in reversed(passed):
-                tensor = after.operation(tensor)
+            for each in reversed(skipped):
+                tensor = each.operation(tensor)
             return tensor
-        if call.kind not in PASSING:
+        if call.kind not in AFTER_SOFTMAX:
             break
-        passed.append(call)
+        skipped.append(call)
         tensor = call.inputs[0]
     return output
-
-
-def _calls_on(model, x):
-    """Calls the model's layers on `x`, those of models within it too: ([Call], the output)."""
-    calls = []
-
-    def open_up(model, x):
-        functional = keras.Model(model.inputs[0], model.outputs[0])  # what a Sequential is, too
-        # Not for the clone, but to have each of its operations called, in order.
-        keras.models.clone_model(
-            functional, input_tensors=x, clone_function=lambda layer: layer, call_function=call
-        )
-        return calls[-1].output
-
-    def call(operation, *args, **kwargs):
-        if isinstance(operation, keras.Model):
-            return open_up(operation, args[0])
-        output = operation(*args, **kwargs)
-        inputs = keras.tree.flatten((args, kwargs))
-        tensors = [each for each in inputs if isinstance(each, keras.KerasTensor)]
-        calls.append(Call(operation, tensors, output))
-        return output
-
-    return calls, open_up(model, x)

@@ -1,98 +1,101 @@
-"""A Keras model as the calls of its layers, and the groups that are found in them (DFA §3.1)."""
+"""The graph of a Keras model: which operation made a tensor, which ones read it, in which order.
+
+Only this file reads private attributes of Keras: `_keras_history` of tensors and `_inbound_nodes`
+of operations, tried with Keras 3.15.
+"""
 
 import dataclasses
-import itertools
+
+import keras
 
 from dfa_tf.errors import UserError
 
-MERGES = ("Add", "Concatenate", "Average", "Subtract", "Maximum")
-CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
-NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
+
+def producer(tensor: keras.KerasTensor) -> keras.Operation:
+    """Returns the operation, a layer for instance, whose output the tensor is."""
+    return tensor._keras_history.operation
+
+
+def consumers(model: keras.Model) -> dict[int, list[keras.Operation]]:
+    """Returns `{id(operation): [operations that read its output]}` for a functional model."""
+    readers = {}
+    for operation in model.operations:
+        for node in operation._inbound_nodes:
+            for tensor in node.input_tensors:
+                readers.setdefault(id(producer(tensor)), []).append(operation)
+    return readers
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One operation of the model's graph, in an order in which they can be run."""
+    """One call of an operation in a model's graph.
 
-    operation: object
-    inputs: list
-    output: object
+    Attributes:
+        operation: The operation, usually a layer.
+        inputs: Its input tensors.
+        output: Its output tensor.
+    """
+
+    operation: keras.Operation
+    inputs: list[keras.KerasTensor]
+    output: keras.KerasTensor
 
     @property
-    def kind(self):
+    def kind(self) -> str:
+        """The name of the operation's class: "Conv2D", for instance."""
         return type(self.operation).__name__
 
 
-def found_groups(calls, start):
-    """[maps of each group], see `from_keras`."""
-    groups = []
-    ends = itertools.groupby(_block_ends(calls, start), lambda call: tuple(call.output.shape[1:3]))
-    for _, of_size in ends:
-        of_size = list(of_size)
-        sums = [k for k, call in enumerate(of_size) if call.kind in MERGES]
-        of_size = of_size[: sums[-1] + 1] if sums else of_size
-        last = of_size[-1].output
-        groups.append([call.output for call in of_size if call.output.shape == last.shape])
-    return groups
+def calls_on(model: keras.Model, x: keras.KerasTensor) -> tuple[list[Call], keras.KerasTensor]:
+    """Calls a model's layers on another input. Inner models are opened.
+
+    Args:
+        model: A functional model with one input and one output.
+        x: The tensor that replaces the model's input.
+
+    Returns:
+        The calls in an order in which they can run, and the model's output for `x`.
+    """
+    calls = []
+
+    def open_model(model, x):
+        functional = keras.Model(model.inputs[0], model.outputs[0])  # also of a Sequential
+        # The clone itself is not used: cloning calls each operation once, in order.
+        keras.models.clone_model(
+            functional, input_tensors=x, clone_function=lambda layer: layer, call_function=call
+        )
+        return calls[-1].output
+
+    def call(operation, *args, **kwargs):
+        if isinstance(operation, keras.Model):
+            return open_model(operation, args[0])
+        output = operation(*args, **kwargs)
+        inputs = keras.tree.flatten((args, kwargs))
+        tensors = [each for each in inputs if isinstance(each, keras.KerasTensor)]
+        calls.append(Call(operation, tensors, output))
+        return output
+
+    return calls, open_model(model, x)
 
 
-def _block_ends(calls, start):
-    """The calls whose outputs alone carry all that follows and end a block, before the pooling."""
-    ends, of_block = [], False
-    segment_has_convolution = False
-    for call, is_alone in zip(calls, _alone(calls, start), strict=True):
-        if len(call.output.shape) != 4 or call.kind.startswith("Global"):
-            if is_alone:
-                break
-            continue
-        segment_has_convolution |= call.kind in CONVOLUTIONS
-        if not is_alone:
-            continue
-        if segment_has_convolution:
-            ends.append(call)
-            of_block = True
-        elif of_block and call.kind in NORMALIZATIONS:
-            ends[-1] = call
-        else:
-            of_block = False
-        segment_has_convolution = False
-    return ends
+def models_in(model: keras.Model):
+    """Yields a model and its inner models.
+
+    Raises:
+        UserError: If an inner model is not functional.
+    """
+    yield model
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            if not getattr(layer, "inputs", None):
+                raise UserError(f"{layer.name}: expected a functional model inside {model.name}")
+            yield from models_in(layer)
 
 
-def _alone(calls, start):
-    """For each call whether, once it is made, nothing before its output is needed any more."""
-    last_use = {id(tensor): k for k, call in enumerate(calls) for tensor in call.inputs}
-    needed, alone = {id(start)}, []
-    for k, call in enumerate(calls):
-        needed = {tensor for tensor in needed if last_use.get(tensor, -1) > k}
-        if last_use.get(id(call.output), -1) > k or k == len(calls) - 1:
-            needed.add(id(call.output))
-        alone.append(needed == {id(call.output)})
-    return alone
-
-
-def named_groups(calls, start, groups, model):
-    """[maps of each group] whose layers are named, see `from_keras`."""
-    by_name = {call.operation.name: call for call in calls}
-    alone = {
-        call.operation.name
-        for call, is_alone in zip(calls, _alone(calls, start), strict=True)
-        if is_alone
-    }
-    found = []
-    for names in groups:
-        for name in names:
-            if name not in by_name:
-                raise UserError(f"{model} has no layer {name}, which groups names")
-        maps = [by_name[name].output for name in names]
-        for name, each in zip(names, maps, strict=True):
-            if len(each.shape) != 4 or each.shape != maps[-1].shape:
-                raise UserError(
-                    f"{name} of {model} gives {tuple(each.shape[1:])}, {names[-1]} {tuple(maps[-1].shape[1:])}: a group's features are maps of one shape"
-                )
-        if names[-1] not in alone:
-            raise UserError(
-                f"{names[-1]} of {model} cannot end a group: what follows needs other maps too"
-            )
-        found.append(maps)
-    return found
+def layers_in(model: keras.Model):
+    """Yields all layers of a model and its inner models, except for input layers."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from layers_in(layer)
+        elif not isinstance(layer, keras.layers.InputLayer):
+            yield layer

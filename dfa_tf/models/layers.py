@@ -1,15 +1,14 @@
-"""The layers that the networks of the literature share, with the literature's conventions."""
+"""The layers that the literature's networks share, with the literature's conventions."""
 
 import random
 
 import keras
 import tensorflow as tf
 
-from dfa_tf.fused import fused
+from dfa_tf import kernels
 from dfa_tf.models.normalization import BatchNormalization
 
-# CIFAR-10's mean and deviation of pixels, per channel, as fractions of 255: what the networks
-# normalize by where nothing else is known.
+# Mean and standard deviation of CIFAR-10's pixels, per channel, as fractions of 255.
 CIFAR_MEAN = (0.4914, 0.4824, 0.4467)
 CIFAR_STD = (0.2471, 0.2435, 0.2616)
 
@@ -17,17 +16,24 @@ CIFAR_STD = (0.2471, 0.2435, 0.2616)
 class Layers:
     """Applies layers of one precision whose initial weights follow from one seed.
 
-    folded: makes the form for inference alone (see `Network.folded`).
-    folds: {layer: normalization}, by name, for the layers that `folded` has the normalization in.
+    Padding is PyTorch's: (kernel - 1) / 2 on each side, also with a stride of 2, where Keras'
+    "same" would pad the right and the bottom only.
 
-    Padding is PyTorch's: symmetric, (kernel - 1) / 2 on each side, also with a stride of 2, where
-    Keras' "same" would pad the right and the bottom alone.
+    Args:
+        precision: Keras dtype policy.
+        seed: Seed of the initial weights.
+        folded: Whether to build the form for inference only, see `Network.folded`.
+
+    Attributes:
+        precision: The dtype policy.
+        compute_dtype: Its compute dtype.
+        folds: `{layer: normalization}` by name: the normalizations that `folded` folds into layers.
     """
 
-    def __init__(self, precision="float32", seed=0, folded=False):
+    def __init__(self, precision: str = "float32", seed: int = 0, folded: bool = False):
         self.precision = precision
-        # Frozen kernels need no float32 original that is cast anew at each step.
         self.compute_dtype = keras.DTypePolicy(precision).compute_dtype
+        # Frozen kernels need no float32 original, which would be cast again at each step.
         self._kernel_precision = self.compute_dtype if folded else precision
         self._folded = folded
         self._seeds = random.Random(seed)
@@ -37,9 +43,15 @@ class Layers:
         return self._seeds.getrandbits(31)
 
     def image(self, shape, mean, std):
-        """The input [B, H, W, C] with values 0..255, and its normalized float32 form.
+        """Returns the input and its normalized form.
 
-        mean, std: per channel, as fractions of 255.
+        Args:
+            shape: (height, width, channels).
+            mean: Mean of each channel, as a fraction of 255.
+            std: Standard deviation of each channel, as a fraction of 255.
+
+        Returns:
+            The input `[B, H, W, C]` with values 0..255, and the normalized float32 map.
         """
         image = keras.Input(shape, name="image", dtype="float32")
         normalize = keras.layers.Rescaling(
@@ -51,14 +63,20 @@ class Layers:
         return image, normalize(image)
 
     def convolution(self, x, filters, kernel, name, stride=1, use_bias=False):
-        """Convolution with He's initialization by fan-out [He et al. 2015]."""
-        common = self._of_convolution(kernel, name, stride, use_bias)
+        """Applies a convolution, with He initialization by fan-out (He et al., ICCV 2015)."""
+        arguments = self._convolution_arguments(kernel, name, stride, use_bias)
         initial = he_normal(self._seed())
-        layer = keras.layers.Conv2D(filters, kernel_initializer=initial, **common)
+        layer = keras.layers.Conv2D(filters, kernel_initializer=initial, **arguments)
         return layer(self._padded(x, kernel, name, stride))
 
-    def _of_convolution(self, kernel, name, stride, use_bias):
-        """What convolutions of all channels and of each by itself have alike."""
+    def depthwise(self, x, kernel, name, stride=1, use_bias=False):
+        """Applies a depthwise convolution, initialized as in `convolution`."""
+        arguments = self._convolution_arguments(kernel, name, stride, use_bias)
+        initial = he_normal(self._seed())
+        layer = keras.layers.DepthwiseConv2D(depthwise_initializer=initial, **arguments)
+        return layer(self._padded(x, kernel, name, stride))
+
+    def _convolution_arguments(self, kernel, name, stride, use_bias):
         return {
             "kernel_size": kernel,
             "strides": stride,
@@ -74,20 +92,20 @@ class Layers:
         pad = (kernel - 1) // 2
         return keras.layers.ZeroPadding2D(pad, name=f"{name}_pad", dtype=self.precision)(x)
 
-    def depthwise(self, x, kernel, name, stride=1, use_bias=False):
-        """A convolution of each channel by itself."""
-        common = self._of_convolution(kernel, name, stride, use_bias)
-        initial = he_normal(self._seed())
-        layer = keras.layers.DepthwiseConv2D(depthwise_initializer=initial, **common)
-        return layer(self._padded(x, kernel, name, stride))
-
     def convolution_norm(
         self, x, filters, kernel, name, stride=1, *, norm=None, use_bias=False, depthwise=False
     ):
-        """A convolution, and the batch normalization of what it gives and nothing else takes.
+        """Applies a convolution and the batch normalization that alone reads its output.
 
-        name, norm: of the two layers; the second is `name`_norm by default. depthwise: of each
-        channel by itself; `filters` is then not read.
+        Args:
+            x: Tensor `[B, H, W, C]`.
+            filters: Output channels; ignored if `depthwise`.
+            kernel: Height and width of the kernel.
+            name: Name of the convolution.
+            stride: Stride of the convolution.
+            norm: Name of the normalization, `name`_norm by default.
+            use_bias: Whether the convolution has a bias.
+            depthwise: Whether the convolution is depthwise.
         """
         norm = norm or f"{name}_norm"
         if not self._folded:
@@ -100,21 +118,28 @@ class Layers:
         return x if self._folded else self.normalization(x, norm)
 
     def normalization(self, x, name):
-        """Batch normalization over all but the channels."""
+        """Applies batch normalization over the channels."""
         return BatchNormalization(name=name, dtype=self.precision)(x)
 
     def relu(self, x, name):
-        """max(x, 0)."""
-        kind = keras.layers.ReLU if self._folded else ReLU  # Keras' joins a convolution's kernel
+        """Computes max(x, 0)."""
+        # TensorFlow fuses Keras' ReLU with the preceding convolution.
+        kind = keras.layers.ReLU if self._folded else ReLU
         return kind(name=name, dtype=self.precision)(x)
 
     def normalization_and_relu(self, x, norm, relu):
-        """Batch normalization, which is a feature, and the ReLU of it: both maps.
+        """Applies a batch normalization whose output is a feature, and its ReLU.
 
-        norm, relu: names of the two layers.
+        Args:
+            x: Tensor `[B, H, W, C]`.
+            norm: Name of the normalization.
+            relu: Name of the ReLU.
+
+        Returns:
+            The feature before the ReLU, and the map after it.
         """
         self.folds[relu] = norm
-        if self._folded:  # both from x, as not every use of the network reads the feature
+        if self._folded:  # Both are computed from x, because not every caller needs the feature.
             return (
                 Affine(name=norm, dtype=self.precision)(x),
                 Affine(rectify=True, name=relu, dtype=self.precision)(x),
@@ -123,19 +148,28 @@ class Layers:
         return normalized, self.relu(normalized, relu)
 
     def max_pooling(self, x, size, name):
-        """The largest of each size x size window, at half the size. x: after a ReLU, so that
-        padding with 0 is padding with nothing."""
+        """Computes the maximum of size x size windows with stride 2.
+
+        Args:
+            x: Tensor `[B, H, W, C]` after a ReLU, so that padding with 0 changes no maximum.
+            size: Height and width of a window.
+            name: Name of the layer.
+        """
         if size % 2:
             pad = (size - 1) // 2
             x = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad", dtype=self.precision)(x)
         return keras.layers.MaxPooling2D(size, 2, name=name, dtype=self.precision)(x)
 
     def add(self, x, y, name):
-        """x + y, of one shape."""
+        """Computes x + y, see `ResidualAdd`."""
         return ResidualAdd(name=name, dtype=self.precision)([x, y])
 
     def classifier(self, x, num_classes):
-        """Global average pooling and a dense layer: float32 logits [B, classes]."""
+        """Applies global average pooling and a dense layer.
+
+        Returns:
+            The float32 logits `[B, classes]`.
+        """
         x = keras.layers.GlobalAveragePooling2D(name="pool", dtype=self.precision)(x)
         uniform = keras.initializers.VarianceScaling(
             1 / 3, "fan_in", "uniform", seed=self._seed()
@@ -146,32 +180,21 @@ class Layers:
 
 
 class ReLU(keras.layers.Layer):
-    """max(x, 0), whose gradient is one pass over bfloat16 maps too."""
+    """max(x, 0), with a gradient that is one pass over bfloat16 maps too."""
 
     def call(self, inputs):
-        if inputs.dtype != tf.bfloat16:
-            return tf.nn.relu(inputs)
-        return _relu(inputs)
-
-
-@tf.custom_gradient
-def _relu(x):
-    y = tf.nn.relu(x)
-    return y, lambda upstream: _relu_gradient(upstream, y)
-
-
-@fused
-def _relu_gradient(upstream, y):
-    return tf.where(y > 0, upstream, tf.zeros_like(upstream))
+        return kernels.relu(inputs)
 
 
 class Affine(keras.layers.Layer):
-    """scale x + offset, channel by channel, as batch normalization does at inference.
+    """scale * x + offset for each channel, as batch normalization computes it at inference.
 
-    rectify: cut below 0 what comes of it.
+    Args:
+        rectify: Whether to apply a ReLU to the result.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
-    def __init__(self, rectify=False, **kwargs):
+    def __init__(self, rectify: bool = False, **kwargs):
         super().__init__(**kwargs)
         self._rectify = rectify
 
@@ -182,23 +205,17 @@ class Affine(keras.layers.Layer):
         )
 
     def call(self, inputs):
-        return _affine(inputs, self.scale.value, self.offset.value, self._rectify)
-
-
-@fused
-def _affine(x, scale, offset, rectify):
-    y = tf.cast(x, tf.float32) * scale + offset
-    return tf.cast(tf.nn.relu(y) if rectify else y, x.dtype)
+        return kernels.affine(inputs, self.scale.value, self.offset.value, self._rectify)
 
 
 class ResidualAdd(keras.layers.Layer):
-    """shortcut + y, of [shortcut, y], where y comes from a convolution and goes nowhere else."""
+    """shortcut + y for inputs [shortcut, y], where nothing else reads y, a convolution's output."""
 
     def call(self, inputs):
         shortcut, y = inputs
         if not tf.config.list_physical_devices("GPU"):
-            # A CPU's convolution adds to what is there already, but only with a bias between,
-            # which TensorFlow must not see to be zero.
+            # On a CPU, TensorFlow fuses a convolution with a following addition only if a bias is
+            # added in between. The placeholder hides from TensorFlow that this bias is zero.
             zeros = tf.zeros([y.shape[-1]], y.dtype)
             y = tf.nn.bias_add(y, tf.raw_ops.PlaceholderWithDefault(input=zeros, shape=zeros.shape))
         return shortcut + y
@@ -206,9 +223,9 @@ class ResidualAdd(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("dfa_tf")
 class ChannelShuffle(keras.layers.Layer):
-    """Two halves of the channels interleaved: 0, C/2, 1, C/2 + 1, ... [B, H, W, C] to the same.
+    """Interleaves the two halves of the channels: 0, C/2, 1, C/2 + 1, ...
 
-    In 4-D steps of static shape, as TF Lite wants them.
+    TF Lite requires steps on 4-D tensors of static shape.
     """
 
     def call(self, inputs):
@@ -217,6 +234,9 @@ class ChannelShuffle(keras.layers.Layer):
         return tf.reshape(tf.transpose(x, [0, 1, 3, 2]), [-1, height, width, channels])
 
 
-def he_normal(seed):
-    """He initialization by fan-out, not truncated; of a depthwise kernel [k, k, C, 1] that is k^2."""
+def he_normal(seed: int) -> keras.Initializer:
+    """Returns He's initializer by fan-out, not truncated.
+
+    The fan-out of a depthwise kernel `[k, k, C, 1]` is k^2.
+    """
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed=seed)

@@ -1,10 +1,12 @@
-"""MobileNetV2 [Sandler et al., CVPR 2018] for small images, as distillation compares it."""
+"""MobileNetV2 (Sandler et al., CVPR 2018) for small images, as in Tian et al. (ICLR 2020)."""
+
+from typing import Annotated, Literal
 
 import keras
 
-from dfa_tf.errors import UserError
 from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Layers
-from dfa_tf.models.network import Group, Network, spec_of
+from dfa_tf.models.network import Group, Network, Precision, spec_of
+from dfa_tf.validation import Count, Interval, checked_arguments
 
 STAGES = (  # expansion, channels, blocks, stride
     (1, 16, 1, 1),
@@ -19,37 +21,39 @@ STEM, HEAD = 32, 1280
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
+@checked_arguments("mobilenet_v2")
 def mobilenet_v2(
-    num_classes,
-    width=0.5,
-    stem_stride=2,
-    image_shape=(32, 32, 3),
-    mean=CIFAR_MEAN,
-    std=CIFAR_STD,
-    seed=0,
-    precision="float32",
-    folded=False,
-):
-    """MobileNetV2: a stem, seventeen inverted residual blocks, a head of 1x1 convolution.
+    num_classes: Count,
+    width: Annotated[float, Interval(0.1, 4)] = 0.5,
+    stem_stride: Literal[1, 2] = 2,
+    image_shape: tuple[int, int, int] = (32, 32, 3),
+    mean: tuple[float, ...] = CIFAR_MEAN,
+    std: tuple[float, ...] = CIFAR_STD,
+    seed: int = 0,
+    precision: Precision = "float32",
+    folded: bool = False,
+) -> Network:
+    """Builds MobileNetV2: a stem, seventeen inverted residual blocks, a head of 1x1 convolution.
 
-    A group is of one spatial size, four in all. Its features are what blocks give, which no ReLU
-    follows here, where they can be added: from the blocks of the size's last width. With a stem
-    of stride 2, 32x32 images make maps of 16, 8, 4 and 2.
+    Each of the four groups has one spatial size: 16, 8, 4 and 2 for 32x32 images. The features are
+    the outputs of the blocks of the group's last width, which have one shape. No ReLU follows a
+    block.
 
-    width: factor of all channels but the head's. stem_stride: 2, or 1 for maps twice as large.
-    The other arguments are as in `wide_resnet`. Raises UserError for a width or a stride that is
-    none.
+    Args:
+        num_classes: Size of the logits.
+        width: Factor of all channels but the head's, from 0.1 to 4.
+        stem_stride: Stride of the stem. With 1, all maps are twice as large.
+        image_shape, mean, std, seed, precision, folded: See `wide_resnet`.
+
+    Raises:
+        UserError: If an argument is invalid.
     """
-    spec = spec_of(mobilenet_v2, locals())
-    if not isinstance(width, int | float) or not 0.1 <= width <= 4:
-        raise UserError(f"MobileNetV2's width lies between 0.1 and 4, not at {width!r}")
-    if not isinstance(stem_stride, int) or stem_stride not in (1, 2):
-        raise UserError(f"MobileNetV2's stem_stride is 1 or 2, not {stem_stride!r}")
+    spec = spec_of(mobilenet_v2, num_classes, width, stem_stride, image_shape, mean, std, seed)
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)
     x = layers.convolution_norm(x, int(STEM * width), 3, "stem", stem_stride)
     x = layers.relu(x, "stem_relu")
-    sizes = []  # the blocks' outputs, by spatial size
+    sizes = []  # the outputs of the blocks of each spatial size
     for expansion, channels, count, first_stride in STAGES:
         if first_stride > 1 or not sizes:
             sizes.append([])
@@ -63,13 +67,17 @@ def mobilenet_v2(
         for g, maps in enumerate(sizes, start=1)
     ]
     x = layers.convolution_norm(x, int(HEAD * max(1, width)), 1, "head")
-    logits = layers.classifier(layers.relu(x, "head_relu"), num_classes)
+    x = layers.relu(x, "head_relu")
+    logits = layers.classifier(x, num_classes)
     name = f"MobileNetV2_x{width:g}".replace(".", "_")
-    return Network(image, groups, logits, spec, precision, layers.folds, name=name)
+    return Network(image, groups, x, logits, spec, precision, layers.folds, name=name)
 
 
 def _inverted_residual(layers, x, channels, expansion, stride, name):
-    """1x1 to `expansion` times the channels, depthwise 3x3, 1x1; added to x where shapes agree."""
+    """Applies 1x1, depthwise 3x3 and 1x1 convolutions; adds the input if the shapes are equal.
+
+    The first convolution multiplies the channels by `expansion`.
+    """
     wide = x.shape[-1] * expansion
     y = layers.relu(layers.convolution_norm(x, wide, 1, f"{name}_expand"), f"{name}_relu1")
     y = layers.convolution_norm(y, None, 3, f"{name}_depthwise", stride, depthwise=True)

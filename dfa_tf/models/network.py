@@ -1,215 +1,317 @@
-"""A classifier that shows the features of its groups and can be entered after any of them."""
+"""A classifier that exposes the features of its groups and can be entered after each group."""
 
 import dataclasses
 import functools
 import hashlib
 import inspect
 import json
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import keras
+import tensorflow as tf
 
 from dfa_tf.errors import UserError
-from dfa_tf.models.layers import Affine
+from dfa_tf.models.keras_graph import producer
+from dfa_tf.models.layers import Affine, ResidualAdd
+from dfa_tf.models.normalization import BatchNormalization
+from dfa_tf.validation import check_value
 
-# Keras dtype policies. Not float16: its range would need the loss to be scaled.
-PRECISIONS = ("float32", "mixed_bfloat16")
-LONGEST_SPEC = 1000  # letters of JSON that are told as they are
+# Keras dtype policies. Not float16, whose range would require loss scaling.
+Precision = Literal["float32", "mixed_bfloat16"]
+TailInput = Literal["feature", "stream"]
+MAX_DESCRIPTION = 1000  # characters of JSON; longer specs are described by their digest
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
     """The layers that share one spatial size (DFA §3.1), as tensors of the network's graph.
 
-    features: the pre-ReLU map after each block, [B, H, W, C] each, all of one shape.
-    stream: what the next group takes in, [B, H, W, C]. In a pre-activation network this is the
-        residual stream before normalization; elsewhere it is the last feature itself.
+    Attributes:
+        name: "group1" for the first group of a network.
+        features: The pre-ReLU map `[B, H, W, C]` after each block, all of one shape.
+        stream: The map `[B, H, W, C]` that the next group receives. In a pre-activation network
+            this is the residual stream before normalization, elsewhere the last feature itself.
     """
 
     name: str
-    features: tuple
+    features: tuple[keras.KerasTensor, ...]
     stream: keras.KerasTensor
 
     @property
-    def feature_names(self):
+    def feature_names(self) -> list[str]:
+        """The features' names: "group1_block1", "group1_block2" and so on."""
         return [f"{self.name}_block{j}" for j in range(1, len(self.features) + 1)]
 
     @property
-    def feature_shape(self):
-        """(height, width, channels) of each of the group's features."""
+    def feature_shape(self) -> tuple[int, int, int]:
+        """The shape (height, width, channels) of each feature."""
         return tuple(self.features[-1].shape[1:])
+
+    @property
+    def normalization(self) -> BatchNormalization | None:
+        """The batch normalization that outputs the last feature, or None.
+
+        If the last feature is a `ResidualAdd`, it is the one that outputs the branch.
+        """
+        layer = producer(self.features[-1])
+        if isinstance(layer, ResidualAdd):
+            layer = producer(layer.input[1])
+        return layer if isinstance(layer, BatchNormalization) else None
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
 class Network(keras.Model):
     """A functional Keras model from raw pixels to logits and features.
 
-    network(images, training=False) returns
-        {"logits": [B, classes] float32, "features": {"group1": [T_1, ..., T_N], ...}}
-    for images [B, H, W, C] with values 0..255 (uint8 or float): the normalization by mean and
-    standard deviation is the network's first layer.
+    `network(images, training=False)` returns
 
-    spec: {"builder": registered name of a function, "arguments": {...}}; the function builds the
-        network again, so a `.keras` file holds this spec and the weights and needs no config.
-    features_model(group), tail_model(group, entry): the Keras models that `features` and `tail` run.
+        {"logits": [B, classes] float32, "features": {"group1": [T_1, ..., T_N], ...}}
+
+    for images `[B, H, W, C]` with values 0..255 (uint8 or float): the first layer normalizes them
+    by mean and standard deviation.
+
+    `features_model(group)` and `tail_model(group, tail_input)` return the Keras models that
+    `features` and `tail` run. Each is built once. `embedding_size` is the number of channels that
+    the classifier receives.
+
+    Args:
+        image: The input tensor `[B, H, W, C]`.
+        groups: The groups, in order.
+        pooled_map: The map `[B, H, W, C]`, after its ReLU, whose spatial average the classifier
+            receives.
+        logits: The float32 tensor `[B, classes]`.
+        spec: `{"builder": registered name of a function, "arguments": {...}}`. The function builds
+            the network again. A `.keras` file contains this spec and the weights.
+        precision: Keras dtype policy of the layers.
+        folds: `{layer: normalization}` by name: which normalization `folded` folds into which
+            layer.
+        **kwargs: Arguments of `keras.Model`.
     """
 
-    def __init__(self, image, groups, logits, spec, precision="float32", folds=None, **kwargs):
-        features = {group.name: list(group.features) for group in groups}
-        super().__init__(image, {"logits": logits, "features": features}, **kwargs)
-        # JSON keeps Keras from wrapping the nested containers for its own tracking.
+    def __init__(
+        self,
+        image: keras.KerasTensor,
+        groups: Sequence[Group],
+        pooled_map: keras.KerasTensor,
+        logits: keras.KerasTensor,
+        spec: Mapping[str, Any],
+        precision: Precision = "float32",
+        folds: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ):
+        outputs = {
+            "logits": logits,
+            "features": {group.name: list(group.features) for group in groups},
+        }
+        super().__init__(image, outputs, **kwargs)
+        # JSON prevents Keras from wrapping the nested containers for its own tracking.
         self._spec = json.dumps(spec)
         self.precision = precision
         self._folds = json.dumps(folds or {})
-        groups = {group.name: group for group in groups}
+        by_name = {group.name: group for group in groups}
         # In closures, because Keras would save a model held in an attribute a second time.
-        self.group = lambda name: _find_group(groups, name, self.name)
+        self.group = lambda name: _find_group(by_name, name, self.name)
         self.features_model = functools.cache(
             # In a dict, because Keras would unpack a list of one.
             lambda name: keras.Model(image, {"features": list(self.group(name).features)})
         )
-        self.tail_model = functools.cache(
-            lambda name, entry: keras.Model(_entrance(self.group(name), entry), logits)
+        self._full_outputs_model = functools.cache(
+            lambda: keras.Model(image, outputs | {"pooled_map": pooled_map})
         )
-        self.group_names = tuple(groups)
+        self.tail_model = functools.cache(
+            lambda name, tail_input: keras.Model(_entrance(self.group(name), tail_input), logits)
+        )
+        self.group_names = tuple(by_name)
+        self.embedding_size = pooled_map.shape[-1]
 
     @property
-    def spec(self):
-        """What rebuilds this network, weights aside: a fresh dict at each call."""
+    def spec(self) -> dict:
+        """The spec that rebuilds this network without its weights. Each access returns a copy."""
         return json.loads(self._spec)
 
     @property
-    def description(self):
-        """What tells it from networks of another layout: the spec, or its digest where it is long."""
-        if len(self._spec) <= LONGEST_SPEC:
+    def description(self) -> str:
+        """A text that differs between networks that differ in layout: the spec or its digest."""
+        if len(self._spec) <= MAX_DESCRIPTION:
             return self._spec
         return f"{self.name} {hashlib.sha256(self._spec.encode()).hexdigest()[:16]}"
 
     @property
-    def image_shape(self):
-        """(height, width, channels) of the images it takes."""
+    def image_shape(self) -> tuple[int, int, int]:
+        """The shape (height, width, channels) of the input images."""
         return tuple(self.input.shape[1:])
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
+        """The number of classes."""
         return self.output["logits"].shape[-1]
 
-    def features(self, group, images, training=False):
-        """The features [T_1, ..., T_N] of one group, running the network only as far as that.
+    def features(self, group: str, images: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
+        """Returns the features of one group and computes nothing behind it.
 
-        images: [B, H, W, C], 0..255. Returns N tensors [B, h, w, c], as the full call would.
+        Args:
+            group: The group's name.
+            images: Tensor `[B, H, W, C]` with values 0..255.
+            training: Whether batch normalization uses the statistics of the batch.
+
+        Returns:
+            The features `[T_1, ..., T_N]`, each `[B, h, w, c]`, as a call would.
         """
         return self.features_model(group)(images, training=training)["features"]
 
-    def tail(self, group, x, training=False, entry="feature"):
-        """Logits [B, classes] from a map that enters after `group`, through the same layers.
+    def full_outputs(self, images: tf.Tensor, training: bool = False) -> dict[str, Any]:
+        """Returns the outputs of a call together with the pooled map.
 
-        x: [B, h, w, c], what stands in for the group's last feature (entry="feature") or for
-            the stream that the next group takes in (entry="stream"). The two differ in a
-            pre-activation network only, by the normalization that follows the group.
+        Args:
+            images: Tensor `[B, H, W, C]` with values 0..255.
+            training: Whether batch normalization uses the statistics of the batch.
+
+        Returns:
+            `{"logits": [B, classes], "features": {"group1": [T_1, ..., T_N], ...},
+            "pooled_map": [B, h, w, c]}`. The classifier receives the spatial average of the pooled
+            map, which is taken after the last ReLU.
         """
-        return self.tail_model(group, entry)(x, training=training)
+        return self._full_outputs_model()(images, training=training)
 
-    def prepare_tail(self, group, entry="feature"):
-        """Builds the graph that `tail` runs: call it before tracing where threads may race."""
-        self.tail_model(group, entry)
+    def tail(
+        self, group: str, x: tf.Tensor, training: bool = False, tail_input: TailInput = "feature"
+    ) -> tf.Tensor:
+        """Returns the logits `[B, classes]` for a map that enters the network after a group.
 
-    def copy(self, precision=None):
-        """The same network with variables of its own, of equal values.
-
-        precision: of the copy, one of PRECISIONS; the variables are float32 either way.
-        Raises UserError for another precision.
+        Args:
+            group: The group's name.
+            x: Tensor `[B, h, w, c]` that replaces the network's own map.
+            training: Whether batch normalization uses the statistics of the batch.
+            tail_input: The map that `x` replaces: the group's last feature ("feature") or the
+                stream that the next group receives ("stream"). They differ in a pre-activation
+                network only, by the normalization that follows the group.
         """
-        check_precision(precision or self.precision)
-        twin = from_spec(self.spec, precision or self.precision)
+        return self.tail_model(group, tail_input)(x, training=training)
+
+    def prepare_tail(self, group: str, tail_input: TailInput = "feature") -> None:
+        """Builds the model that `tail` runs. Call it before threads trace `tail` in parallel."""
+        self.tail_model(group, tail_input)
+
+    def copy(self, precision: Precision | None = None) -> "Network":
+        """Returns a network with equal weights in variables of its own.
+
+        Args:
+            precision: Keras dtype policy of the copy, by default this network's. The variables are
+                float32 in both precisions.
+
+        Raises:
+            UserError: If the precision is unknown.
+        """
+        twin = from_spec(self.spec, self._checked(precision))
         twin.set_weights(self.get_weights())
         return twin
 
-    def folded(self, precision=None):
-        """The network for inference alone: each normalization is made one with the convolution
-        before it or the ReLU after it, kernels are held in the dtype they are used in.
+    def folded(self, precision: Precision | None = None) -> "Network":
+        """Returns the network in a form for inference only.
 
-        Its answers and features are this network's with training=False, up to rounding; it is no
-        network to train, copy or save. Arguments and errors as of `copy`.
+        Each normalization is folded into the preceding convolution or the following ReLU. Kernels
+        are stored in the dtype in which they are used. The outputs are those of this network with
+        `training=False`, up to rounding. The result cannot be trained, copied or saved.
+
+        Args:
+            precision: See `copy`.
+
+        Raises:
+            UserError: If the precision is unknown.
         """
-        precision = precision or self.precision
-        check_precision(precision)
-        twin = from_spec(self.spec, precision, folded=True)
+        twin = from_spec(self.spec, self._checked(precision), folded=True)
         folds = json.loads(self._folds)
         for layer in twin.layers:
-            own = self.get_layer(layer.name)
-            norm = self.get_layer(folds[layer.name]) if layer.name in folds else own
+            original = self.get_layer(layer.name)
+            norm = self.get_layer(folds[layer.name]) if layer.name in folds else original
             if isinstance(layer, Affine):
                 layer.set_weights(norm.affine())
-            elif norm is not own:
+            elif norm is not original:
                 scale, offset = norm.affine()
-                kernel, *bias = own.get_weights()
+                kernel, *bias = original.get_weights()
                 if isinstance(layer, keras.layers.DepthwiseConv2D):
                     kernel = kernel * scale[:, None]
                 else:
                     kernel = kernel * scale
                 layer.set_weights([kernel, offset + (bias[0] * scale if bias else 0)])
             else:
-                layer.set_weights(own.get_weights())
+                layer.set_weights(original.get_weights())
         _finalize(twin)
         twin.trainable = False
         return twin
 
-    def set_weights(self, weights):
-        """As Keras' own; layers that derive something from theirs do so anew."""
+    def _checked(self, precision):
+        check_value("precision", precision, Precision | None)
+        return precision or self.precision
+
+    def set_weights(self, weights: Sequence) -> None:
+        """Sets all weights, and updates what layers derive from theirs."""
         super().set_weights(weights)
         _finalize(self)
 
-    def get_config(self):
+    def get_config(self) -> dict:
+        """Returns what `from_config` needs."""
         return {"spec": self.spec, "precision": self.precision}
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> "Network":
+        """Builds the network again, with new weights."""
         return from_spec(config["spec"], config["precision"])
 
 
 def _finalize(network):
-    """Has `keras.layers.Normalization` and the like take in the weights that they were given."""
+    """Updates what `keras.layers.Normalization` and similar layers derive from their weights."""
     for layer in network.layers:
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
 
-def from_spec(spec, precision="float32", **more):
-    """Builds the network that `spec` describes, freshly initialised. more: for its builder."""
+def from_spec(
+    spec: Mapping[str, Any], precision: Precision = "float32", **builder_arguments
+) -> Network:
+    """Builds the network of a spec with new weights.
+
+    Args:
+        spec: See `Network`.
+        precision: Keras dtype policy.
+        **builder_arguments: Further arguments of the builder.
+
+    Raises:
+        UserError: If no builder is registered under the spec's name.
+    """
     build = keras.saving.get_registered_object(spec["builder"])
     if build is None:
-        raise UserError(f"no network is registered as {spec['builder']!r}")
-    return build(**spec["arguments"], precision=precision, **more)
+        raise UserError(
+            f"{spec['builder']}: no network builder is registered under this name; import its module"
+        )
+    return build(**spec["arguments"], precision=precision, **builder_arguments)
 
 
-def spec_of(builder, given):
-    """The spec of the network that `builder` makes of the arguments `given`.
+def spec_of(builder: Callable[..., Network], *arguments) -> dict[str, Any]:
+    """Returns the spec of the network that a builder builds.
 
-    builder: a function registered with Keras. given: its arguments by name; others are left out,
-    as are those that change no weight.
+    Args:
+        builder: A function registered with Keras.
+        *arguments: Its arguments in the order of its signature, without `precision` and `folded`,
+            which change no weight.
     """
     names = [n for n in inspect.signature(builder).parameters if n not in ("precision", "folded")]
+    by_name = dict(zip(names, arguments, strict=True))
     return {
         "builder": keras.saving.get_registered_name(builder),
-        "arguments": json.loads(json.dumps({name: given[name] for name in names})),
+        # As a file would return them; `operator.index` converts integers of NumPy.
+        "arguments": json.loads(json.dumps(by_name, default=operator.index)),
     }
-
-
-def check_precision(precision):
-    """Raises UserError unless `precision` is one of PRECISIONS."""
-    if precision not in PRECISIONS:
-        raise UserError(f"precision is {' or '.join(PRECISIONS)}, not {precision!r}")
 
 
 def _find_group(groups, name, network):
     if name not in groups:
-        raise ValueError(f"{network} has no group {name!r}; its groups are {', '.join(groups)}")
+        raise ValueError(f"{network}: expected one of the groups {', '.join(groups)}, got {name!r}")
     return groups[name]
 
 
-def _entrance(group, entry):
-    if entry == "feature":
-        return group.features[-1]
-    if entry == "stream":
-        return group.stream
-    raise ValueError(f"entry is 'feature' or 'stream', not {entry!r}")
+def _entrance(group, tail_input):
+    check_value("tail_input", tail_input, TailInput)
+    return group.features[-1] if tail_input == "feature" else group.stream

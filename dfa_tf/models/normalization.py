@@ -1,4 +1,4 @@
-"""Batch normalization through TensorFlow's fused kernel."""
+"""Batch normalization with TensorFlow's fused kernel."""
 
 import keras
 import numpy as np
@@ -7,30 +7,30 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable("dfa_tf")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` over the channels of [B, H, W, C] maps, as one fused kernel.
+    """`keras.layers.BatchNormalization` over the channels of `[B, H, W, C]` maps, in one kernel.
 
-    Variables, names and config are Keras' own; what differs:
+    Variables, names and config are those of Keras. These are the differences:
 
-    - the maps stay in the layer's compute dtype (bfloat16 or float32) while statistics and
-      parameters are float32, where Keras casts the maps to float32 and back;
-    - the moving variance takes the unbiased batch variance, as in PyTorch;
-    - momentum and epsilon default to the 0.9 and 1e-5 of the wide-ResNet literature
-      (Keras: 0.99 and 1e-3);
-    - under `tf.distribute` each replica keeps its own moving statistics, and whoever reads them
-      outside of a replica (evaluation, a checkpoint, a saved model) gets their mean.
+    - Maps stay in the compute dtype (bfloat16 or float32). Statistics and parameters are float32.
+      Keras casts the maps to float32 and back.
+    - The moving variance uses the unbiased variance of the batch, as in PyTorch.
+    - Momentum and epsilon default to 0.9 and 1e-5, as in the wide-ResNet literature. Keras' defaults
+      are 0.99 and 1e-3.
+    - Under `tf.distribute`, each replica updates its own moving statistics. Outside of a replica
+      (evaluation, checkpoints, saved models) their mean is read.
     """
 
-    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def add_weight(self, *args, **kwargs):
         if not str(kwargs.get("name", "")).startswith("moving_"):
             return super().add_weight(*args, **kwargs)
-        with tf.variable_creator_scope(_one_per_replica):
+        with tf.variable_creator_scope(_create_variable_per_replica):
             return super().add_weight(*args, **kwargs)
 
-    def affine(self):
-        """(scale, offset) [C] NumPy arrays: at inference this layer gives scale x + offset."""
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns scale and offset `[C]`: at inference the layer computes scale * x + offset."""
         gamma, beta, mean, variance = self.get_weights()
         scale = gamma / np.sqrt(variance + self.epsilon)
         return scale, beta - mean * scale
@@ -55,8 +55,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs.y
 
 
-def _one_per_replica(create, **kwargs):
-    """Makes a variable that each replica writes alone and that is averaged when read."""
+def _create_variable_per_replica(create, **kwargs):
+    """Creates a variable that each replica updates by itself and whose mean is read."""
     kwargs["synchronization"] = tf.VariableSynchronization.ON_READ
     kwargs["aggregation"] = tf.VariableAggregation.MEAN
     return create(**kwargs)

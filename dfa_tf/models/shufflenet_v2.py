@@ -1,43 +1,49 @@
-"""ShuffleNetV2 [Ma et al., ECCV 2018] for 32x32 images, with the features DFA takes (§4.2)."""
+"""ShuffleNetV2 (Ma et al., ECCV 2018) for 32x32 images, with the features of DFA (§4.2)."""
 
 import keras
 
 from dfa_tf.errors import UserError
 from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, ChannelShuffle, Layers
-from dfa_tf.models.network import Group, Network, spec_of
+from dfa_tf.models.network import Group, Network, Precision, spec_of
+from dfa_tf.validation import Count, checked_arguments
 
 STEM = 24
 UNITS = (4, 8, 4)
-WIDTHS = {  # channels of the three stages; DFA's Table 3 names other ones, its Table 4's sizes these
-    0.5: (48, 96, 192),
-    1.0: (116, 232, 464),
-    2.0: (244, 488, 976),
-}
+# Channels of the three stages by width. DFA's Table 3 lists others, but only these agree with the
+# network sizes of its Table 4.
+WIDTHS = {0.5: (48, 96, 192), 1.0: (116, 232, 464), 2.0: (244, 488, 976)}
 TAIL = 1024
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
+@checked_arguments("shufflenet_v2")
 def shufflenet_v2(
-    width,
-    num_classes,
-    image_shape=(32, 32, 3),
-    mean=CIFAR_MEAN,
-    std=CIFAR_STD,
-    seed=0,
-    precision="float32",
-    folded=False,
-):
-    """ShuffleNetV2 x`width`: a stem, three stages of 4, 8 and 4 units, a tail, a classifier.
+    width: float,
+    num_classes: Count,
+    image_shape: tuple[int, int, int] = (32, 32, 3),
+    mean: tuple[float, ...] = CIFAR_MEAN,
+    std: tuple[float, ...] = CIFAR_STD,
+    seed: int = 0,
+    precision: Precision = "float32",
+    folded: bool = False,
+) -> Network:
+    """Builds ShuffleNetV2: a stem, three stages of 4, 8 and 4 units, a tail, a classifier.
 
-    Five groups of 1, 4, 8, 4 and 1 features (DFA, Table 3). The form is pre-activation: a ReLU
-    stands before each unit, not behind it, so that what the units give are pre-ReLU features.
+    The five groups have 1, 4, 8, 4 and 1 features (DFA, Table 3). The network is of pre-activation
+    form: a ReLU precedes each unit and none follows it, so the units' outputs are pre-ReLU
+    features.
 
-    width: 0.5, 1.0 or 2.0. The other arguments are as in `wide_resnet`. Raises UserError for
-    another width.
+    Args:
+        width: Width of the network: 0.5, 1.0 or 2.0.
+        num_classes: Size of the logits.
+        image_shape, mean, std, seed, precision, folded: See `wide_resnet`.
+
+    Raises:
+        UserError: If an argument is invalid.
     """
-    spec = spec_of(shufflenet_v2, locals())
-    if not isinstance(width, int | float) or width not in WIDTHS:
-        raise UserError(f"ShuffleNetV2's width is 0.5, 1.0 or 2.0, not {width!r}")
+    if width not in WIDTHS:
+        raise UserError(f"shufflenet_v2.width: expected 0.5, 1.0 or 2.0, got {width}")
+    spec = spec_of(shufflenet_v2, width, num_classes, image_shape, mean, std, seed)
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)
     x = layers.convolution_norm(x, STEM, 3, "stem", use_bias=True)
@@ -53,20 +59,24 @@ def shufflenet_v2(
     x = layers.relu(x, "tail_relu")
     x = layers.convolution_norm(x, int(TAIL * max(1, width)), 1, "tail", use_bias=True)
     groups.append(Group("group5", (x,), stream=x))
-    logits = layers.classifier(layers.relu(x, "relu"), num_classes)
+    x = layers.relu(x, "relu")
+    logits = layers.classifier(x, num_classes)
     name = f"ShuffleNetV2_x{width:g}".replace(".", "_")
-    return Network(image, groups, logits, spec, precision, layers.folds, name=name)
+    return Network(image, groups, x, logits, spec, precision, layers.folds, name=name)
 
 
 def _basic(layers, x, name):
-    """Half of the channels as they are, the other half through 1x1, depthwise 3x3, 1x1."""
+    """Passes half of the channels through 1x1, depthwise 3x3 and 1x1 convolutions."""
     half = x.shape[-1] // 2
     changed = _branch(layers, x[..., half:], half, half, name, stride=1)
     return _shuffled(layers, x[..., :half], changed, name)
 
 
 def _halving(layers, x, channels, name):
-    """Twice all channels, at half the size: depthwise 3x3, 1x1 beside the branch of `_basic`."""
+    """Halves the map in two branches that both read all channels.
+
+    One branch is a depthwise 3x3 and a 1x1 convolution, the other one that of `_basic`.
+    """
     half = channels // 2
     short = layers.convolution_norm(
         x, None, 3, f"{name}_short1", stride=2, depthwise=True, use_bias=True

@@ -1,92 +1,110 @@
-"""Whether networks, examples and a schedule fit each other."""
+"""Checks that networks, examples and a schedule fit each other."""
+
+from collections.abc import Sequence
 
 from dfa_tf.data.pipeline import check_batches
 from dfa_tf.errors import UserError
-from dfa_tf.training.optimizers import check_recipe, steps_of
+from dfa_tf.models.network import Network
+from dfa_tf.training.recipe import Training
 
 
-def check_pair(teacher, student):
-    """Raises UserError unless both take the same images and tell the same classes."""
-    pair = _named(teacher, student)
+def check_pair(teacher: Network, student: Network) -> None:
+    """Checks that both networks have the same image shape and number of classes.
+
+    Raises:
+        UserError: If they do not.
+    """
+    pair = f"the teacher {teacher.name} and the student {student.name}"
     if teacher.image_shape != student.image_shape:
         raise UserError(
-            f"{pair} take images {teacher.image_shape} and {student.image_shape}: they must agree"
+            f"{pair} must have the same image shape, got {teacher.image_shape} and "
+            f"{student.image_shape}"
         )
     if teacher.num_classes != student.num_classes:
         raise UserError(
-            f"{pair} tell {teacher.num_classes} and {student.num_classes} classes: they must agree"
+            f"{pair} must have the same classes, got {teacher.num_classes} and "
+            f"{student.num_classes} classes"
         )
 
 
-def check_same_groups(teacher, student):
-    """Raises UserError unless both have as many groups, of the same spatial sizes (DFA §3.1)."""
-    sizes = [_sizes(network) for network in (teacher, student)]
-    if teacher.group_names != student.group_names or sizes[0] != sizes[1]:
-        told = " and of ".join(", ".join(_shown(size) for size in each) for each in sizes)
-        raise UserError(
-            f"{_named(teacher, student)} do not correspond: their groups have maps of {told}; choose networks whose groups have the same sizes"
-        )
+def check_same_features(searched: Network, teacher: Network, source: str) -> None:
+    """Checks that alpha of one teacher has a weight for each feature of another.
 
+    Args:
+        searched: The teacher that alpha was searched for.
+        teacher: The teacher that it is used with.
+        source: Where the search comes from, for the message.
 
-def check_same_features(searched, teacher, source):
-    """Raises UserError unless alpha of the one teacher has a weight for each feature of the other.
-
-    source: where the search of `searched` comes from.
+    Raises:
+        UserError: If the groups have other numbers of features.
     """
     counts = [
         [len(network.group(name).features) for name in network.group_names]
         for network in (searched, teacher)
     ]
     if counts[0] != counts[1]:
-        told = " and ".join(", ".join(map(str, each)) for each in counts)
+        features = " and ".join(", ".join(map(str, network)) for network in counts)
         raise UserError(
-            f"alpha goes from group to group of as many features: {searched.name} of {source} and {teacher.name} have groups of {told}"
+            f"distill.aggregation: {searched.name} of {source} and {teacher.name} must have the "
+            f"same number of features in each group, got {features}"
         )
 
 
-def _sizes(network):
-    """(height, width) of each group's features."""
-    return [network.group(name).feature_shape[:2] for name in network.group_names]
+def check_task(network: Network, num_classes: int, image_shape: Sequence[int], path: str) -> None:
+    """Checks that a network is one for a data set.
 
+    Args:
+        network: The network.
+        num_classes: Classes of the data set.
+        image_shape: (height, width, channels) of the data set.
+        path: Where the network comes from, for the message.
 
-def _shown(size):
-    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
-
-
-def _named(teacher, student):
-    return f"the teacher {teacher.name} and the student {student.name}"
-
-
-def check_task(network, num_classes, image_shape, path):
-    """Raises UserError unless `network` tells `num_classes` classes of images of `image_shape`."""
+    Raises:
+        UserError: If it is not.
+    """
+    advice = "give a network trained on this data set, or remove the file"
     if network.num_classes != num_classes:
         raise UserError(
-            f"{path} tells {network.num_classes} classes, the data set has {num_classes}: give a network trained on it, or remove the file"
+            f"{path}: expected {num_classes} classes, as the data set has, got "
+            f"{network.num_classes}; {advice}"
         )
     if network.image_shape != tuple(image_shape):
         raise UserError(
-            f"{path} takes images {network.image_shape}, the data set's are {tuple(image_shape)}: give a network trained on it, or remove the file"
+            f"{path}: expected images of shape {tuple(image_shape)}, as the data set has, got "
+            f"{network.image_shape}; {advice}"
         )
 
 
-def check_examples(network, *examples):
-    """Raises UserError unless `network` takes these images and tells all of their classes."""
+def check_examples(network: Network, *examples) -> None:
+    """Checks that a network accepts the images and has all classes of each set of examples.
+
+    Raises:
+        UserError: If it does not.
+    """
     for part in examples:
         if network.image_shape != part.image_shape:
             raise UserError(
-                f"{network.name} takes images {network.image_shape}, the examples' are {part.image_shape}: they must agree"
+                f"{network.name}: expected images of shape {network.image_shape}, got examples of "
+                f"shape {part.image_shape}"
             )
         if network.num_classes <= part.labels.max():
             raise UserError(
-                f"{network.name} tells {network.num_classes} classes, the examples have labels up to {part.labels.max()}: build it for {part.labels.max() + 1} classes"
+                f"{network.name}: got labels up to {part.labels.max()} for "
+                f"{network.num_classes} classes; build it for {part.labels.max() + 1} classes"
             )
 
 
-def check_schedule(examples, *, batch_size, epochs, augmentation, replicas, optimizers):
-    """Raises UserError unless such a run can be made: of batches from each of `examples`, for
-    `epochs` epochs of the first, with these recipes of optimizers."""
+def check_schedule(examples: Sequence, training: Training, replicas: int) -> None:
+    """Checks that a run can draw its batches.
+
+    Args:
+        examples: The sets that batches are drawn from. Epochs count over the first.
+        training: The recipe.
+        replicas: Number of replicas that share a batch.
+
+    Raises:
+        UserError: If a batch or the padding does not fit, or the epochs are too few.
+    """
     for part in examples:
-        check_batches(part, batch_size, augmentation, replicas)
-    steps_of(epochs, len(examples[0]), batch_size)
-    for optimizer in optimizers:
-        check_recipe(optimizer)
+        check_batches(part, training.batch_size, training.augmentation, replicas)
+    training.steps(len(examples[0]))

@@ -1,36 +1,51 @@
-"""Accuracy of any saved model."""
+"""Evaluation of any saved model on the test examples of a data set."""
+
+import os
 
 import numpy as np
 
+from dfa_tf.data.dataset import Dataset
+from dfa_tf.deployment.loading import load_classifier
 from dfa_tf.errors import UserError
-from dfa_tf.stages.saved_models import classifier
 from dfa_tf.training.evaluation import evaluation_counts, mean_counts
 
 
-def evaluate(path, dataset, batch_size=500):
-    """{"accuracy": fraction, "loss": mean cross entropy} of a saved model on a data set's test part.
+def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -> dict[str, float]:
+    """Evaluates a saved model, each test example counted once.
 
-    path: see `classifier`. Raises UserError where it is no model, or not one of this data set.
+    Args:
+        path: A `.keras` file, a SavedModel folder or a `.tflite` file.
+        dataset: The data set that the model was trained on.
+        batch_size: Number of images in a batch.
+
+    Returns:
+        {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
+
+    Raises:
+        UserError: If the file is not a classifier, or not one for this data set.
     """
-    run, image_shape = classifier(path)
-    mend = "name the config whose data it was trained on with --gin_file"
-    matches = len(image_shape) == 3 and all(
-        mine in (None, theirs)
-        for mine, theirs in zip(image_shape, dataset.image_shape, strict=True)
+    model = load_classifier(path)
+    advice = "name the config of its data set with --gin_file"
+    fits = len(model.image_shape) == 3 and all(
+        size in (None, expected)
+        for size, expected in zip(model.image_shape, dataset.image_shape, strict=True)
     )
-    if not matches:
+    if not fits:
         raise UserError(
-            f"{path} takes images {image_shape}, {dataset.name}'s are {dataset.image_shape}: {mend}"
+            f"{path}: expected images of shape {dataset.image_shape}, as {dataset.name} has, got "
+            f"a model for {model.image_shape}; {advice}"
         )
-    outputs = run(np.zeros((1, *dataset.image_shape), np.uint8)).shape
-    if len(outputs) != 2:
-        raise UserError(f"{path} gives outputs {outputs} for an image: it is no classifier")
-    classes = outputs[-1]
-    if classes != dataset.num_classes:
+    output_shape = model.logits(np.zeros((1, *dataset.image_shape), np.uint8)).shape
+    if len(output_shape) != 2:
         raise UserError(
-            f"{path} tells {classes} classes, {dataset.name} has {dataset.num_classes}: {mend}"
+            f"{path}: expected a classifier with outputs (batch, classes), got {output_shape}"
+        )
+    if output_shape[-1] != dataset.num_classes:
+        raise UserError(
+            f"{path}: expected {dataset.num_classes} classes, as {dataset.name} has, got "
+            f"{output_shape[-1]}; {advice}"
         )
     return mean_counts(
         dataset.test.in_order(batch_size),
-        lambda images, labels: evaluation_counts(run(images), labels),
+        lambda images, labels: evaluation_counts(model.logits(images), labels),
     )

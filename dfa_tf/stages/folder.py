@@ -1,74 +1,101 @@
-"""One stage's folder in a workdir: what it was made with, whether it is done, who works in it."""
+"""The folder of a stage in a workdir: its config, whether it is finished, who works in it."""
 
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
-import inspect
 import os
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterator, Mapping
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
-from dfa_tf.training.loop import Runtime
+from dfa_tf.training.runtime import Runtime
 
 CONFIG = "config.gin"
 LOCK = ".lock"
 INPUT = "# input "
-MOST_DIFFERENCES = 6
-PLACE = "keras_file.path"  # which may be another one on another machine: the weights are an input
+MAX_DIFFERENCES = 6
+# The path may differ between machines: the weights are recorded as an input.
+IGNORED = "keras_file.path"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What a stage writes down about the origin of a run.
+
+    Attributes:
+        dataset: Name of the data set.
+        settings: The bindings that config.gin holds, `{name: text}`. If it has an attribute
+            `unbound`, the names there are at their defaults. None to record the stage's arguments.
+    """
+
+    dataset: str = ""
+    settings: Mapping[str, str] | None = None
 
 
 class StageFolder:
     """WORKDIR/<stage>.
 
-    artifact: name of the file that a finished stage leaves, written last.
-    settings: {name: text} of all that shapes the result, as gin bindings. Where they have an
-        `unbound`, those are at their defaults: a folder of an earlier version, which did not know
-        them, has them too.
-    inputs: {name: text} that identify what earlier stages gave.
-    writes: whether this process writes here (of several workers, the chief alone does).
+    Args:
+        workdir: The workdir.
+        stage: Name of the stage.
+        artifact: Name of the file that a finished stage leaves. It is written last.
+        settings: Everything that shapes the result, as gin bindings `{name: text}`. Bindings in
+            its attribute `unbound`, if it has one, are at their defaults: a folder that does not
+            record them was made before they existed, and agrees.
+        inputs: What identifies the results of earlier stages, `{name: text}`.
+        writes: Whether this process writes here; of several workers, only the chief does.
     """
 
-    def __init__(self, workdir, stage, artifact, settings, inputs=None, writes=True):
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        stage: str,
+        artifact: str,
+        settings: Mapping[str, str],
+        inputs: Mapping[str, str] | None = None,
+        writes: bool = True,
+    ):
         self.stage = stage
         self.path = pathlib.Path(workdir) / stage
         self.artifact = self.path / artifact
-        self._lines = {f"{INPUT}{k}": v for k, v in (inputs or {}).items()} | settings
+        self._lines = {f"{INPUT}{k}": v for k, v in (inputs or {}).items()} | dict(settings)
         self._unbound = getattr(settings, "unbound", ())
         self._writes = writes
 
     @property
-    def _command(self):
-        return "train_teacher" if self.stage == "teacher" else self.stage
-
-    @property
-    def config_text(self):
+    def config_text(self) -> str:
         """The stage's config.gin."""
         lines = [f"{name} = {value}" for name, value in self._lines.items()]
-        return "\n".join([f"# What {self.stage} was run with.", *lines, ""])
+        return "\n".join([f"# The settings of {self.stage}.", *lines, ""])
 
-    def is_finished(self):
-        """Whether there is nothing left to do.
+    def is_finished(self) -> bool:
+        """Returns whether the stage is finished.
 
-        Raises UserError where the folder was begun with other settings or inputs.
+        Raises:
+            UserError: If the folder was made with other settings or inputs.
         """
         self._check_config()
         return os.path.exists(self.artifact)
 
     @contextlib.contextmanager
-    def work(self, runtime=Runtime()):
-        """Holds the folder while the stage runs, having told so; with runtime.fresh, empties it.
+    def work(self, runtime: Runtime = Runtime()) -> Iterator[None]:
+        """Locks the folder while the stage runs, and records its config.
 
-        Raises UserError where it cannot be written, or another process works in it.
+        Args:
+            runtime: With `fresh`, the folder is emptied first.
+
+        Raises:
+            UserError: If the folder cannot be written or another process works in it.
         """
         if not self._writes:
             yield
             return
-        with held(self.path):
+        with locked(self.path):
             if runtime.fresh:
                 self._clear()
             else:
@@ -79,8 +106,11 @@ class StageFolder:
             yield
 
     def _clear(self):
-        """Empties the folder in an order that a kill may cut short anywhere: what is left is then
-        never taken for a result, nor for the work of another config."""
+        """Empties the folder.
+
+        The artifact goes first and the config last, so that a kill leaves neither a result nor
+        the state of another config.
+        """
         order = {self.artifact.name: 0, CONFIG: 2}
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
             if entry.name == LOCK:
@@ -100,38 +130,43 @@ class StageFolder:
         names = sorted({*recorded, *self._lines}, key=lambda name: (name.startswith("#"), name))
         differences = [
             "{} was {}, is {}".format(
-                name.removeprefix("# "), *_short(recorded.get(name), self._lines.get(name))
+                name.removeprefix("# "), *_shortened(recorded.get(name), self._lines.get(name))
             )
             for name in names
             if recorded.get(name) != self._lines.get(name)
-            and not name.endswith(PLACE)
+            and not name.endswith(IGNORED)
             and not (name in self._unbound and name not in recorded)
         ]
         if differences:
-            told = "; ".join(differences[:MOST_DIFFERENCES])
-            if len(differences) > MOST_DIFFERENCES:
-                told += f"; and {len(differences) - MOST_DIFFERENCES} more"
+            shown = "; ".join(differences[:MAX_DIFFERENCES])
+            if len(differences) > MAX_DIFFERENCES:
+                shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
+            command = "train_teacher" if self.stage == "teacher" else self.stage
             raise UserError(
-                f"{self.path} was made with another config ({told}): choose another --workdir, go back to its config, or start it anew with {self._command} --fresh"
+                f"{self.path} was made with another config ({shown}); choose another --workdir, "
+                f"restore its config, or restart it with {command} --fresh"
             )
 
 
 @contextlib.contextmanager
-def held(path):
-    """Makes the folder `path`, without halves of files, and keeps other processes out of it.
+def locked(path: pathlib.Path) -> Iterator[None]:
+    """Creates a folder and keeps other processes out of it.
 
-    Raises UserError where it cannot be written, or another process holds it.
+    Half-written files of a killed process are removed.
+
+    Raises:
+        UserError: If the folder cannot be written or another process has locked it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _locked(path / LOCK)
+        lock = _lock_file(path / LOCK)
     except BlockingIOError as error:
         raise UserError(
-            f"another process works in {path}: wait for it, or choose another --workdir"
+            f"{path}: another process works here; wait for it, or choose another --workdir"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path} cannot be written ({error.strerror}): choose another --workdir"
+            f"{path}: cannot be written ({error.strerror}); choose another --workdir"
         ) from error
     with lock:
         files.clear_unfinished(path)
@@ -141,7 +176,7 @@ def held(path):
             (path / LOCK).unlink(missing_ok=True)
 
 
-def _locked(path):
+def _lock_file(path):
     while True:
         lock = open(path, "w")
         try:
@@ -151,56 +186,45 @@ def _locked(path):
             raise
         except OSError:
             return lock  # a file system without locks
-        # Between the two calls its holder may have ended, and removed it.
+        # The previous holder may have ended between the two calls and removed the file.
         if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
             return lock
         lock.close()
 
 
-def _short(*texts):
-    """The texts, long ones cut to where they begin to differ; None for what is not bound."""
-    texts = ["unbound" if text is None else text for text in texts]
-    pairs = enumerate(zip(*texts, strict=False))
-    common = next((k for k, pair in pairs if len(set(pair)) > 1), 0)
-    start = max(0, common - 20) if max(map(len, texts)) > 60 else 0
-    cut = [text[start : start + 60] for text in texts]
+def _shortened(*texts):
+    """Returns the texts, long ones cut around the first difference; None means unbound."""
+    shown = ["unbound" if text is None else text for text in texts]
+    pairs = enumerate(zip(*shown, strict=False))
+    first_difference = next((k for k, pair in pairs if len(set(pair)) > 1), 0)
+    start = max(0, first_difference - 20) if max(map(len, shown)) > 60 else 0
+    cut = [text[start : start + 60] for text in shown]
     return [
         ("..." if start else "") + part + ("..." if len(text) > start + 60 else "")
-        for text, part in zip(texts, cut, strict=True)
+        for text, part in zip(shown, cut, strict=True)
     ]
 
 
-def described(function, arguments):
-    """{name: text} of a stage function's arguments: plain values, dataclasses of such, networks.
+def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
+    """Returns the settings of a stage that was called from Python, in place of gin bindings.
 
-    What Python callers get as the stage's settings, in the place of gin bindings.
+    Args:
+        stage: Name of the stage.
+        *bundles: Dataclasses of settings, recorded field by field.
+        **values: Further settings.
+
+    Returns:
+        `{name: text}`, as `StageFolder` expects.
     """
-    texts = {
-        name: _text(arguments[name])
-        for name in inspect.signature(function).parameters
-        if name not in ("workdir", "runtime", "settings")
-    }
-    return {f"{function.__name__}.{name}": text for name, text in texts.items() if text}
+    settings = {}
+    for bundle in bundles:
+        for field in dataclasses.fields(bundle):
+            settings[f"{stage}.{field.name}"] = repr(getattr(bundle, field.name))
+    return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
 
 
-def _text(value):
-    """What tells an argument's value from another, None for what a stage's inputs say."""
-    if isinstance(value, Network):
-        return fingerprint(value)
-    plain = isinstance(value, int | float | str | bool | tuple | list | type(None))
-    return repr(value) if plain or _is_recipe(value) else None
-
-
-def _is_recipe(value):
-    return (
-        dataclasses.is_dataclass(value)
-        and value.__dataclass_params__.frozen
-        and value.__dataclass_params__.eq
-    )
-
-
-def fingerprint(network):
-    """Name and digest of a network's weights: tells one training from another."""
+def fingerprint(network: Network) -> str:
+    """Returns the name and a digest of the weights, which tells one training from another."""
     digest = hashlib.sha256()
     for weight in network.get_weights():
         digest.update(weight.tobytes())

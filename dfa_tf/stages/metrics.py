@@ -1,27 +1,35 @@
-"""metrics.json: what a stage reached, what it took, and where."""
+"""metrics.json: what a stage reached, what it took, and where it ran."""
 
+import dataclasses
 import platform
-import resource
-import sys
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dfa_tf import files
+from dfa_tf import files, system
+from dfa_tf.models.network import Network
+from dfa_tf.stages.folder import StageFolder
 from dfa_tf.version import __version__
 
 
-def write_metrics(folder, seed, network, facts, **more):
+def write_metrics(
+    folder: StageFolder, seed: int, network: Network, result: Any, **entries: Any
+) -> None:
     """Writes the metrics.json of a stage.
 
-    facts: from `fit`, or the like. network: whose trainable parameters are counted.
-    more: further entries.
+    Args:
+        folder: The stage's folder.
+        seed: Seed of the run.
+        network: The network whose trainable parameters are counted.
+        result: A dataclass of entries, such as `TrainingResult`.
+        **entries: Further entries.
     """
     metrics = {
         "stage": folder.stage,
         "seed": seed,
-        **facts,
+        **dataclasses.asdict(result),
         "parameters": parameter_count(network),
         "peak_memory_bytes": _peak_memory(),
         "versions": {
@@ -32,39 +40,27 @@ def write_metrics(folder, seed, network, facts, **more):
             "numpy": np.__version__,
         },
         "device": device_name(),
-        **more,
+        **entries,
     }
     files.write_json(folder.path / "metrics.json", metrics)
-    return metrics
 
 
-def parameter_count(network):
-    """Trainable parameters, as papers count them."""
+def parameter_count(network: Network) -> int:
+    """Returns the number of trainable parameters, as papers count them."""
     return sum(int(np.prod(variable.shape)) for variable in network.trainable_variables)
 
 
 def _peak_memory():
-    """Bytes: of the first GPU, else of this process so far."""
+    """Returns the peak memory in bytes, of the first GPU, otherwise of this process."""
     if tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return system.peak_memory()
 
 
-def device_name():
-    """How many of what: the GPUs, else the processor's threads and its name."""
+def device_name() -> str:
+    """Returns the number and name of the GPUs, or of the CPU's threads."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")
         return f"{len(gpus)} x {name}"
-    model = platform.processor() or platform.machine()
-    try:
-        with open("/proc/cpuinfo") as file:
-            lines = [
-                line.split(":", 1)[1].strip()
-                for line in file
-                if ":" in line and line.startswith("model name")
-            ]
-        return f"{len(lines)} x {lines[0]}"
-    except (OSError, IndexError):
-        return model
+    return system.cpu_name()

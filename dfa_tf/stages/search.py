@@ -1,254 +1,229 @@
-"""Stage 1 of DFA: the aggregation search (Algorithm 1, left; §3.2)."""
+"""Stage 1 of DFA: the aggregation search as a run that can be resumed.
 
-import functools
+The method itself, Algorithm 1, is in dfa_tf/methods/dfa_search.py.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
-from dfa_tf.data.pipeline import Augmentation, training_batches
-from dfa_tf.errors import UserError
+from dfa_tf.data.pipeline import training_batches
+from dfa_tf.methods.connectors import check_same_groups
+from dfa_tf.methods.dfa_search import BridgeLoss, SearchLoss, SearchOptions, Supernet, algorithm_1
+from dfa_tf.methods.dfa_search_ablation import StudentLoss
+from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.checks import check_examples, check_pair, check_same_groups, check_schedule
-from dfa_tf.stages.folder import StageFolder, described, fingerprint
+from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
+from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
 from dfa_tf.stages.metrics import write_metrics
-from dfa_tf.stages.search_loss import search_loss
-from dfa_tf.stages.search_record import SearchRecord
-from dfa_tf.stages.supernet import Supernet, beta_step, w_step
+from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.training.checkpoints import Checkpoints
-from dfa_tf.training.devices import is_chief
-from dfa_tf.training.fit import images_per_second
-from dfa_tf.training.loop import Loop, Phase, Runtime
-from dfa_tf.training.optimizers import SGD, Adam, Cosine, steps_of
+from dfa_tf.training.devices import is_chief, lost_workers_reported
+from dfa_tf.training.loop import Loop, Phase
+from dfa_tf.training.optimizers import SGD, Adam, Cosine
+from dfa_tf.training.progress import print_line
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 PICTURE = "alpha"  # .png and .pdf
+TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # §4.1
+
+
+def check(teacher: Network, student: Network, train, validation, training, replicas: int) -> None:
+    """Checks whether a search can run. Arguments are as in `search`.
+
+    Raises:
+        UserError: If the networks do not correspond, or do not fit the examples or the schedule.
+    """
+    check_pair(teacher, student)
+    check_same_groups(teacher, student)
+    check_examples(student, train, validation)
+    check_schedule([train, validation], training, replicas)
 
 
 def search(
     *,
-    teacher,
-    student,
+    teacher: Network,
+    student: Network,
     train,
     validation,
-    workdir,
-    dataset="",
-    augmentation=Augmentation(),
-    epochs=40,
-    batch_size=128,
-    loss="bridge",
-    gamma_st=1e-3,
-    gamma_ts=1.0,
-    gamma_fd=1e-3,
-    initial="last",
-    beta_optimizer=Adam(),
-    optimizer=SGD(Cosine(0.1)),
-    clip=True,
-    entry="stream",
-    connector_normalization=False,
-    final="last",
-    precision="float32",
-    seed=0,
-    runtime=Runtime(),
-    settings=None,
+    workdir: str | pathlib.Path,
+    training: Training = TRAINING,
+    beta_optimizer: Adam | SGD = Adam(),
+    options: SearchOptions = SearchOptions(),
+    runtime: Runtime = Runtime(),
+    record: Record = Record(),
 ) -> Alpha:
-    """Searches how much each feature of each teacher group counts, group by group.
+    """Searches the aggregation weights of a teacher's features, group by group.
 
-    For each group i, over `epochs` epochs of `train`, two steps alternate, both of which lower
-    the bridge loss of group i (Eqn 12), or the one that `loss` names: one of beta[i] on a batch of
-    `validation`, one of the weights w of student and connectors on a batch of `train`. First
-    order: the beta step takes w as it is. Groups of one feature have nothing to search and are passed over.
+    Two steps alternate for each group i. One updates beta_i on a batch of `validation` (DFA,
+    Eqn 7), the other the weights w of student and connectors on a batch of `train` (Eqn 8).
 
-    teacher, student: Networks whose groups correspond. The teacher is never changed; the
-        student's weights are the start of w, and it is left as it is.
-    train, validation: examples (see `dfa_tf.data`). dataset: their name, for the record.
-    epochs: for each group. batch_size: of both steps.
-    loss: what both steps lower: "bridge" (Eqn 12) or, to see what §3.2 says of it, "student", the
-        loss of stage 2 (Eqn 4). gamma_st, gamma_ts: weights of the bridge loss's two paths.
-        gamma_fd: weight of L_fd in the student's loss.
-    initial: beta's start, "last" (alpha_last = 0.99), "uniform" or "random".
-    beta_optimizer: its weight decay is lambda in Eqn 7. A step moves beta by about its learning
-        rate at most, so a short search needs a higher one: learning rate x steps near 11, which
-        is what the paper's 10,937 steps at 1e-3 come to.
-    optimizer: of w; its schedule starts anew with each group.
-    clip: keep values no smaller than -1 of the teacher's features and of S_i (§3.4).
-    entry: where the TS connector's output enters the student: "stream", as what group i + 1
-        takes in, or "feature", as the last feature of group i.
-    connector_normalization: batch normalization in the connectors.
-    final: alpha after the "last" iteration, or the "mean" over the group's iterations.
-    precision: "float32" or "mixed_bfloat16"; logits, losses and beta are float32 in both.
-    augmentation: of the batches of both steps. seed: what batches, connectors and a random start
-        follow from. runtime: devices, logging and saving.
-    settings: {binding: text}, what config.gin records; by default the arguments.
+    Args:
+        teacher: The trained teacher. It is not changed.
+        student: A student whose groups correspond to the teacher's. Its weights are the start of
+            w; the network itself is not changed.
+        train: Examples for w (see `dfa_tf.data`).
+        validation: Examples for beta.
+        workdir: The result is written to WORKDIR/search. An interrupted search is resumed.
+        training: The recipe of w. Epochs count for each group, and the learning rate restarts
+            with each group.
+        beta_optimizer: The optimizer of beta; its weight decay is lambda of Eqn 7. One step moves
+            beta by about the learning rate at most, so a short search needs a higher one:
+            learning rate × steps is 11 in the paper (10,937 steps at 1e-3).
+        options: The loss, and what the paper leaves open.
+        runtime: Devices, logging and saving.
+        record: What is written down about the origin of the run.
 
-    Writes WORKDIR/search and returns the Alpha of its alpha.json. Goes on where an interrupted
-    run stopped. Raises UserError for what the caller can mend, Interrupted after a signal.
+    Returns:
+        The alpha that WORKDIR/search/alpha.json holds.
+
+    Raises:
+        UserError: If the arguments do not fit each other or the workdir.
+        Interrupted: After SIGTERM or SIGINT, when the state has been saved.
     """
-    strategy = runtime.devices
+    chief = is_chief(runtime.devices)
     folder = StageFolder(
         workdir,
         "search",
         "alpha.json",
-        settings or described(search, locals()),
+        record.settings
+        or recorded_settings("search", training, options, beta_optimizer=beta_optimizer),
         {
             "teacher": fingerprint(teacher),
             "student": student.description,
             "train": train.description,
             "validation": validation.description,
         },
-        writes=is_chief(strategy),
+        writes=chief,
     )
-    check_pair(teacher, student)
-    check_same_groups(teacher, student)
-    check_examples(student, train, validation)
-    lowered = search_loss(loss, gamma_st, gamma_ts, gamma_fd)
-    check_final(final)
+    steps_per_epoch = training.steps_per_epoch(len(train))
     if not runtime.fresh and folder.is_finished():
-        alpha = Alpha.load(folder.artifact)
-        alpha.check_fits(teacher, folder.artifact)
-        if is_chief(strategy) and not (folder.path / f"{PICTURE}.png").exists():
-            _draw(alpha, len(train) / batch_size, folder)
+        alpha = Alpha.load(folder.artifact, source="search")
+        alpha.check_fits(teacher)
+        if chief and not (folder.path / f"{PICTURE}.png").exists():
+            _draw(alpha, steps_per_epoch, folder)
         return alpha
 
-    check_schedule(
-        [train, validation],
-        batch_size=batch_size,
-        epochs=epochs,
-        augmentation=augmentation,
-        replicas=strategy.num_replicas_in_sync,
-        optimizers=[beta_optimizer, optimizer],
-    )
+    check(teacher, student, train, validation, training, runtime.devices.num_replicas_in_sync)
     with folder.work(runtime):
-        with strategy.scope():
-            supernet = Supernet(
-                teacher.folded(precision),
-                student.copy(precision),
-                initial=initial,
-                normalize=connector_normalization,
-                clip=clip,
-                entry=entry,
-                precision=precision,
-                seed=derived_seed(seed, "search"),
+        with runtime.devices.scope():
+            net = Supernet(
+                teacher.folded(training.precision),
+                student.copy(training.precision),
+                options,
+                precision=training.precision,
+                seed=derived_seed(training.seed, "search"),
             )
-        record, facts = _search_groups(
-            supernet,
-            lowered,
-            folder=folder,
-            splits={"train": train, "validation": validation},
-            augmentation=augmentation,
-            epochs=epochs,
-            batch_size=batch_size,
-            beta_optimizer=beta_optimizer,
-            optimizer=optimizer,
-            seed=seed,
-            runtime=runtime,
-        )
-        alpha = record.alpha(
-            final, dataset=dataset, teacher=teacher.name, student=student.name, seed=seed
-        )
-        if is_chief(strategy):
-            write_metrics(folder, seed, student, facts)
-            _draw(alpha, len(train) / batch_size, folder)
+        splits = {"train": train, "validation": validation}
+        searched, result = _search_groups(net, splits, training, beta_optimizer, folder, runtime)
+        names = {"dataset": record.dataset, "teacher": teacher.name, "student": student.name}
+        alpha = searched.alpha(options.final, **names, seed=training.seed)
+        if chief:
+            write_metrics(folder, training.seed, student, result)
+            _draw(alpha, steps_per_epoch, folder)
             alpha.save(folder.artifact)
     return alpha
 
 
-def check_final(final):
-    """Raises UserError unless search.final is right."""
-    if final not in ("last", "mean"):
-        raise UserError(f"search.final is 'last' or 'mean', not {final!r}")
+def search_loss(options: SearchOptions) -> SearchLoss:
+    """Returns the loss that the options choose."""
+    if options.loss == "student":
+        return StudentLoss(options.gamma_fd)
+    return BridgeLoss(options.gamma_st, options.gamma_ts)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search took, as recorded in metrics.json."""
+
+    steps: int
+    epochs: float
+    train_examples: int
+    validation_examples: int
+    test_examples: int
+    last: dict
+    best: None
+    seconds: float
+    images_per_second: float | None
+
+
+def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runtime):
+    """Runs Algorithm 1 from the last checkpoint. Returns the record and a SearchResult."""
+    strategy, chief = runtime.devices, is_chief(runtime.devices)
+    steps_per_epoch = training.steps_per_epoch(len(splits["train"]))
+    steps_per_group = training.steps(len(splits["train"]))
+    schedule = (steps_per_epoch, steps_per_group)
+    loss = search_loss(net.options)
+    with strategy.scope():
+        optimizers = {
+            group: (
+                beta_optimizer.build([beta], *schedule),
+                training.optimizer.build(net.weights(group), *schedule),
+            )
+            for group, beta in net.beta.items()
+        }
+    journal = SearchJournal()
+    record = SearchRecord(net, journal, loss.name, steps_per_group)
+    state = {
+        "weights": [v.value for model in net.models for v in model.variables],
+        "beta": list(net.beta.values()),
+        "optimizers": [v for pair in optimizers.values() for o in pair for v in o.state],
+    }
+    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief)
+    checkpoints.restore()
+    summaries = Summaries(folder.path if chief else None)
+    if journal.step == 0:
+        summaries.text("config", folder.config_text)
+    images_per_step = 2 * training.batch_size  # a validation and a training batch
+    ends = {group: (k + 1) * steps_per_group for k, group in enumerate(net.beta)}
+
+    def iterate(group, steps):
+        if journal.step >= ends[group]:  # done before this run was interrupted
+            return
+        record.start(group)
+        metrics = {title: f"train/{name}" for title, name in loss.progress_metrics.items()}
+        loop = Loop(
+            f"search {group}", runtime, checkpoints, images_per_step, f"train/{loss.name}", metrics
+        )
+        phases = []
+        for split, step in steps.items():
+            seed = derived_seed(training.seed, f"search/{split}")
+            examples = splits[split], training.batch_size, training.augmentation
+            phases.append(Phase(step, training_batches(*examples, seed, journal.step)))
+        start = ends[group] - steps_per_group
+        yield from loop.run(phases, ends[group], log_from=start)
+
+    with lost_workers_reported("search", strategy):
+        steps = algorithm_1(net, loss, optimizers, training.batch_size, iterate)
+        for group, block in steps:
+            record.add(group, block)
+            if block.means is not None:
+                rates = zip(("beta", "w"), optimizers[group], strict=True)
+                scalars = {f"learning_rate/{name}": o.learning_rate for name, o in rates}
+                scalars |= block.scalar_means | record.scalars(group, block.means)
+                summaries.scalars(scalars, block.step)
+            if block.step == ends[group]:
+                if chief and not runtime.quiet:
+                    print_line(f"search {group}: {record.alpha_line(group)}")
+                figure = figures.alpha_heatmap(record.alpha(), steps_per_epoch)
+                summaries.figure("alpha", figure, block.step)
+    result = SearchResult(
+        steps=journal.step,
+        epochs=training.epochs * len(net.beta),
+        train_examples=len(splits["train"]),
+        validation_examples=len(splits["validation"]),
+        test_examples=0,
+        last={"accuracy": None, "loss": journal.validation_loss},
+        best=None,
+        seconds=round(journal.seconds, 1),
+        images_per_second=journal.images_per_second(images_per_step),
+    )
+    return record, result
 
 
 def _draw(alpha, steps_per_epoch, folder):
     figures.save(figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, PICTURE, dpi=120)
-
-
-def _search_groups(
-    supernet,
-    loss,
-    *,
-    folder,
-    splits,
-    augmentation,
-    epochs,
-    batch_size,
-    beta_optimizer,
-    optimizer,
-    seed,
-    runtime,
-):
-    """The loops of Algorithm 1 over groups and iterations, from the last checkpoint on."""
-    strategy = runtime.devices
-    steps_per_epoch = len(splits["train"]) / batch_size
-    steps_per_group = steps_of(epochs, len(splits["train"]), batch_size)
-    with strategy.scope():
-        optimizers = {
-            group: (
-                beta_optimizer.build([beta], steps_per_epoch, steps_per_group),
-                optimizer.build(supernet.weights(group), steps_per_epoch, steps_per_group),
-            )
-            for group, beta in supernet.beta.items()
-        }
-    record = SearchRecord(supernet, loss.name, beta_optimizer.weight_decay, steps_per_group)
-    journal = record.journal
-    checkpoints = Checkpoints(
-        folder.path / "checkpoints",
-        journal,
-        {
-            "weights": [v.value for model in supernet.models for v in model.variables],
-            "beta": list(supernet.beta.values()),
-            "optimizers": [v for pair in optimizers.values() for o in pair for v in o.state],
-        },
-        is_chief(strategy),
-    )
-    checkpoints.restore()
-    summaries = Summaries(folder.path if is_chief(strategy) else None)
-    if journal["step"] == 0:
-        summaries.text("config", folder.config_text)
-
-    def batches(split):
-        data_seed = derived_seed(seed, f"search/{split}")
-        return training_batches(splits[split], batch_size, augmentation, data_seed, journal["step"])
-
-    for i, group in enumerate(supernet.beta, start=1):
-        if journal["step"] >= i * steps_per_group:
-            continue
-        of_beta, of_w = optimizers[group]
-        record.begin(group)
-
-        def on_log(step, means, group=group, of_beta=of_beta, of_w=of_w):
-            rates = {
-                "learning_rate/w": of_w.learning_rate,
-                "learning_rate/beta": of_beta.learning_rate,
-            }
-            summaries.scalars(record.log(group, step, means) | rates, step)
-
-        loop = Loop(
-            f"search {group}", runtime, checkpoints, summaries, 2 * batch_size, f"train/{loss.name}"
-        )
-        loop.run(
-            [
-                Phase(beta_step(supernet, group, loss, of_beta, batch_size), batches("validation")),
-                Phase(w_step(supernet, group, loss, of_w, batch_size), batches("train")),
-            ],
-            i * steps_per_group,
-            origin=(i - 1) * steps_per_group,
-            shown={title: f"train/{name}" for title, name in loss.shown},
-            on_step=functools.partial(record.step, group),
-            on_log=on_log,
-            pauses=[i * steps_per_group],
-            on_pause=lambda step, group=group: record.told(group),
-        )
-        summaries.figure(
-            "alpha", figures.alpha_heatmap(record.alpha(), steps_per_epoch), journal["step"]
-        )
-    facts = {
-        "steps": journal["step"],
-        "epochs": epochs * len(supernet.beta),
-        "train_examples": len(splits["train"]),
-        "validation_examples": len(splits["validation"]),
-        "test_examples": 0,
-        "last": {"accuracy": None, "loss": journal["validation"].get("loss")},
-        "best": None,
-        "seconds": round(journal["seconds"], 1),
-        "images_per_second": images_per_second(journal, 2 * batch_size),
-    }
-    return record, facts

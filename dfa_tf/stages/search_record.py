@@ -1,106 +1,142 @@
-"""What the search writes down about beta as it goes, and the alpha that it ends in."""
+"""What the search records about alpha: its history, and what moved it."""
+
+import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
 from dfa_tf.alpha import Alpha, GroupAlpha
-from dfa_tf.methods import bridge
+from dfa_tf.methods.dfa_search import Supernet, aggregation_weights
 from dfa_tf.training.checkpoints import Journal
+from dfa_tf.training.loop import Block
+
+
+@dataclasses.dataclass
+class SearchJournal(Journal):
+    """The journal of a search. The dictionaries are by group.
+
+    Attributes:
+        history: `[step, alpha]` at the logged steps.
+        group_steps: Iterations so far.
+        loss_gradient_sums: Sums over them of the gradient of the loss with respect to beta.
+        decay_sums: Sums of the decay, lambda * beta.
+        alpha_sums: Sums of alpha.
+        validation_loss: Mean of the validation loss at the last log; None before the first.
+    """
+
+    history: dict = dataclasses.field(default_factory=dict)
+    group_steps: dict = dataclasses.field(default_factory=dict)
+    loss_gradient_sums: dict = dataclasses.field(default_factory=dict)
+    decay_sums: dict = dataclasses.field(default_factory=dict)
+    alpha_sums: dict = dataclasses.field(default_factory=dict)
+    validation_loss: float | None = None
 
 
 class SearchRecord:
-    """Follows beta through the groups' searches; all it knows is in its journal.
+    """Follows beta through the search. All that it knows is in its journal.
 
-    supernet: whose beta. loss: the name of what is lowered. decay: lambda of Eqn 7. steps_per_group: of the search.
+    Args:
+        net: The supernet.
+        journal: The journal of the run.
+        loss: Name of the loss that both steps minimise.
+        steps_per_group: Iterations of each group's search.
     """
 
-    def __init__(self, supernet, loss, decay, steps_per_group):
-        self._supernet = supernet
+    def __init__(self, net: Supernet, journal: SearchJournal, loss: str, steps_per_group: int):
+        self._net = net
+        self._journal = journal
         self._loss = loss
-        self._decay = decay
         self._steps_per_group = steps_per_group
-        self.journal = Journal(history={}, sums={}, validation={})
 
-    def begin(self, group):
-        """Notes where the group's alpha starts, unless that is done already."""
-        self.journal["history"].setdefault(group, [[0, self._alpha_now(group)]])
+    def start(self, group: str) -> None:
+        """Records the group's first alpha, unless a resumed run has it."""
+        self._journal.history.setdefault(group, [[0, self._alpha_now(group)]])
 
-    def step(self, group, measured):
-        """Adds up one iteration. measured: what `beta_step` measured, as arrays."""
-        sums = self.journal["sums"].setdefault(group, {"steps": 0})
-        beta = measured["beta"].astype(np.float64)
-        terms = {
-            "loss_gradient": measured["beta_loss_gradient"],
-            "decay": self._decay * beta,
-            "alpha": _softmax(beta),
+    def add(self, group: str, block: Block) -> None:
+        """Records the iterations of a block."""
+        journal = self._journal
+        sums_by_measurement = {
+            "beta_loss_gradient": journal.loss_gradient_sums,
+            "beta_decay": journal.decay_sums,
+            "alpha": journal.alpha_sums,
         }
-        sums["steps"] += 1
-        for name, term in terms.items():
-            # One after the other, so that an interrupted run comes to the same sum.
-            sums[name] = (np.asarray(sums.get(name, 0.0)) + term).tolist()
+        for name, sums in sums_by_measurement.items():
+            # One after the other, so that an interrupted run has the same sums.
+            for value in block.measurements[name]:
+                sums[group] = (np.asarray(sums.get(group, 0.0)) + value).tolist()
+        steps = len(block.measurements["alpha"])
+        journal.group_steps[group] = journal.group_steps.get(group, 0) + steps
+        if block.means is not None:
+            step_of_group = (block.step - 1) % self._steps_per_group + 1
+            journal.history[group].append([step_of_group, self._alpha_now(group)])
+            journal.validation_loss = float(block.means[f"validation/{self._loss}"])
 
-    def log(self, group, step, means):
-        """Adds to the group's history. Returns {name: number} to show in TensorBoard.
+    def scalars(self, group: str, means: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Returns what TensorBoard shows of beta.
 
-        step: of the whole search. means: of what the steps since the last call measured.
+        Args:
+            group: The group that is searched.
+            means: Means of the measurements since the last log.
         """
         alpha = self._alpha_now(group)
-        history = self.journal["history"][group]
-        history.append([(step - 1) % self._steps_per_group + 1, alpha])
-        self.journal["validation"] = {"loss": float(means[f"validation/{self._loss}"])}
-        decay = self._decay * means["beta"]
-        shown = {}
-        for j, name in enumerate(self._supernet.teacher.group(group).feature_names):
-            shown[f"alpha/{name}"] = alpha[j]
-            shown[f"beta_gradient_of_loss/{name}"] = means["beta_loss_gradient"][j]
-            shown[f"beta_gradient_of_decay/{name}"] = decay[j]
-        return shown
+        scalars = {}
+        for j, name in enumerate(self._net.teacher.group(group).feature_names):
+            scalars[f"alpha/{name}"] = alpha[j]
+            scalars[f"beta_gradient_of_loss/{name}"] = means["beta_loss_gradient"][j]
+            scalars[f"beta_gradient_of_decay/{name}"] = means["beta_decay"][j]
+        return scalars
 
-    def told(self, group):
-        """The group's alpha as a line."""
-        names = self._supernet.teacher.group(group).feature_names
+    def alpha_line(self, group: str) -> str:
+        """Returns the group's alpha as a line."""
+        names = self._net.teacher.group(group).feature_names
         return ", ".join(
             f"{name.removeprefix(f'{group}_')} {weight:.3f}"
             for name, weight in zip(names, self._alpha_now(group), strict=True)
         )
 
-    def alpha(self, final="last", dataset="", teacher="", student="", seed=0):
-        """The Alpha so far. final: "last" or "mean" over a group's iterations."""
-        groups = []
-        for name in self._supernet.teacher.group_names:
-            features = self._supernet.teacher.group(name).feature_names
-            if name not in self._supernet.beta:
-                groups.append(GroupAlpha(name, features, [0.0], [1.0], [[0, [1.0]]], [0.0], [0.0]))
-                continue
-            means = self._means(name)
-            beta, alpha = self._supernet.beta[name].numpy().tolist(), self._alpha_now(name)
-            if final == "mean":
-                alpha = means["alpha"]
-                beta = np.log(alpha).tolist()
-            groups.append(
-                GroupAlpha(
-                    name,
-                    features,
-                    beta,
-                    alpha,
-                    self.journal["history"].get(name, [[0, alpha]]),
-                    means["loss_gradient"],
-                    means["decay"],
-                )
-            )
-        return Alpha(dataset, teacher, student, seed, self.journal["step"], groups)
+    def alpha(
+        self,
+        final: str = "last",
+        dataset: str = "",
+        teacher: str = "",
+        student: str = "",
+        seed: int = 0,
+    ) -> Alpha:
+        """Returns the `Alpha` so far.
 
-    def _means(self, group):
-        sums = self.journal["sums"].get(group)
-        if not sums:
-            zeros = [0.0] * len(self._supernet.teacher.group(group).features)
-            return {"loss_gradient": zeros, "decay": zeros, "alpha": self._alpha_now(group)}
-        names = ("loss_gradient", "decay", "alpha")
-        return {name: (np.asarray(sums[name]) / sums["steps"]).tolist() for name in names}
+        Args:
+            final: "last", or "mean" over the iterations of each group.
+            dataset: Name of the data set.
+            teacher: Name of the teacher.
+            student: Name of the student.
+            seed: Seed of the search.
+        """
+        groups = [self._group_alpha(name, final) for name in self._net.teacher.group_names]
+        return Alpha(dataset, teacher, student, seed, self._journal.step, groups)
+
+    def _group_alpha(self, group, final):
+        features = self._net.teacher.group(group).feature_names
+        if group not in self._net.beta:
+            return GroupAlpha(group, features, [0.0], [1.0], [[0, [1.0]]], [0.0], [0.0])
+        beta, alpha = self._net.beta[group].numpy().tolist(), self._alpha_now(group)
+        steps = self._journal.group_steps.get(group, 0)
+        if final == "mean" and steps:
+            alpha = self._mean(self._journal.alpha_sums, group)
+            beta = np.log(alpha).tolist()
+        return GroupAlpha(
+            group,
+            features,
+            beta,
+            alpha,
+            self._journal.history.get(group, [[0, alpha]]),
+            self._mean(self._journal.loss_gradient_sums, group),
+            self._mean(self._journal.decay_sums, group),
+        )
+
+    def _mean(self, sums, group):
+        if group not in sums:
+            return [0.0] * len(self._net.teacher.group(group).features)
+        return (np.asarray(sums[group]) / self._journal.group_steps[group]).tolist()
 
     def _alpha_now(self, group):
-        return bridge.weights(self._supernet.beta[group]).numpy().tolist()
-
-
-def _softmax(beta):
-    odds = np.exp(beta - beta.max())
-    return odds / odds.sum()
+        return aggregation_weights(self._net.beta[group]).numpy().tolist()

@@ -1,89 +1,120 @@
-"""Where a stage stands: variables and records, saved together, atomically."""
+"""The state of a stage, variables and journal, saved together and atomically."""
 
+import dataclasses
 import json
 import pathlib
 import tempfile
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
 
 
-class Journal(tf.train.experimental.PythonState):
-    """What a stage has recorded so far, a JSON-like dict that is saved with the variables."""
+@dataclasses.dataclass
+class Journal:
+    """What a run has recorded so far. It is saved with the variables.
 
-    def __init__(self, **records):
-        self.records = {"step": 0, "seconds": 0.0, **records}
+    Attributes:
+        step: Steps taken.
+        seconds: Duration of the run, over all its processes.
+        timed_steps: Steps whose duration was measured; the first block is not, because it traces.
+        timed_seconds: Their duration.
+        window_steps: Steps since the last log entry.
+        window_sums: Sums of all measurements over these steps.
+        curve: `[step, accuracy, loss]` of each evaluation.
+    """
 
-    def __getitem__(self, key):
-        return self.records[key]
+    step: int = 0
+    seconds: float = 0.0
+    timed_steps: int = 0
+    timed_seconds: float = 0.0
+    window_steps: int = 0
+    window_sums: dict = dataclasses.field(default_factory=dict)
+    curve: list = dataclasses.field(default_factory=list)
 
-    def __setitem__(self, key, value):
-        self.records[key] = value
+    def images_per_second(self, images_per_step: int) -> float | None:
+        """Returns the speed of the steps, without tracing and evaluation; None if not measured."""
+        if not self.timed_seconds:
+            return None
+        return round(self.timed_steps * images_per_step / self.timed_seconds, 1)
 
-    def add(self, key, amount):
-        """Adds to a number that starts at 0."""
-        self.records[key] = self.records.get(key, 0) + amount
+
+class _SavedJournal(tf.train.experimental.PythonState):
+    def __init__(self, journal):
+        self._journal = journal
 
     def serialize(self):
-        return json.dumps(self.records)
+        return json.dumps(dataclasses.asdict(self._journal))
 
     def deserialize(self, string_value):
-        self.records = json.loads(string_value)
+        for name, value in json.loads(string_value).items():
+            setattr(self._journal, name, value)
 
 
 class Checkpoints:
-    """The last two states of a stage.
+    """The last two states of a run.
 
-    folder: where they lie. journal: a Journal. variables: tf.Variables by what they are for,
-        {"network": [...], "optimizer": [...]}; all must exist already.
-    chief: whether this process writes there. Every process must call `save`, since averaging
-        variables over the replicas takes all of them; the others write into a passing folder.
+    Args:
+        folder: Folder of the files.
+        journal: The journal of the run.
+        variables: Variables by purpose, `{"network": [...], "optimizer": [...]}`. All must exist.
+        chief: Whether this process writes to `folder`. Every process must call `save`, because
+            all of them take part in averaging variables over the replicas. The other processes
+            write to a temporary folder.
     """
 
-    def __init__(self, folder, journal, variables, chief=True):
-        folder = pathlib.Path(folder)
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        journal: Journal,
+        variables: Mapping[str, Sequence[tf.Variable]],
+        chief: bool = True,
+    ):
         self.journal = journal
-        self._checkpoint = tf.train.Checkpoint(journal=journal, **variables)
-        self._variables = [v for some in variables.values() for v in some if v.dtype.is_floating]
-        self._folder = folder
+        self._checkpoint = tf.train.Checkpoint(journal=_SavedJournal(journal), **variables)
+        self._variables = [v for group in variables.values() for v in group if v.dtype.is_floating]
+        self._folder = pathlib.Path(folder)
         self._chief = chief
         self._manager = tf.train.CheckpointManager(
             self._checkpoint, folder, max_to_keep=2, checkpoint_name="step"
         )
 
-    def restore(self):
-        """Goes back to the last state saved that can be read. Returns whether there was one.
+    def restore(self) -> bool:
+        """Restores the last readable state. Returns whether there was one.
 
-        Raises UserError where there are some, and none can be read.
+        Raises:
+            UserError: If there are checkpoints, but none can be read.
         """
         for path in reversed(self._manager.checkpoints):
             try:
                 self._checkpoint.restore(path).assert_consumed()
                 return True
-            except Exception as error:  # of many kinds, by what is damaged and how
+            except Exception as error:  # the type depends on what is damaged
                 reason = error
         if self._manager.checkpoints:
             raise UserError(
-                f"no checkpoint in {self._folder} can be read ({first_line(reason)}): --fresh begins the stage anew"
+                f"{self._folder}: no checkpoint can be read ({first_line(reason)}); "
+                "restart the stage with --fresh"
             ) from reason
         return False
 
     @property
-    def kept(self):
-        """What is there to go on from, in words."""
+    def latest(self) -> str:
+        """The latest checkpoint in words, for messages."""
         path = self._manager.latest_checkpoint
-        step = path and path.rsplit("-", 1)[1]
-        return f"the checkpoint of step {step} is kept" if path else "there is no checkpoint yet"
+        if not path:
+            return "there is no checkpoint yet"
+        return f"the checkpoint of step {path.rsplit('-', 1)[1]} is kept"
 
-    def is_finite(self):
-        """Whether no variable holds NaN or infinity."""
+    def is_finite(self) -> bool:
+        """Returns whether all variables are finite."""
         return all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in self._variables)
 
-    def save(self):
-        """Saves the present state. A kill at any moment leaves the one before."""
+    def save(self) -> None:
+        """Saves the present state. A kill during the save leaves the previous state."""
         if self._chief:
-            self._manager.save(checkpoint_number=self.journal["step"])
+            self._manager.save(checkpoint_number=self.journal.step)
         else:
-            with tempfile.TemporaryDirectory() as passing:
-                self._checkpoint.write(f"{passing}/step")
+            with tempfile.TemporaryDirectory() as temporary:
+                self._checkpoint.write(f"{temporary}/step")

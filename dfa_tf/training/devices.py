@@ -1,16 +1,36 @@
-"""The devices a run is spread over."""
+"""The devices and processes of a run."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
-from dfa_tf.errors import UserError, first_line
+from dfa_tf.errors import ReportedError, UserError, first_line
 from dfa_tf.training.cluster import cluster_resolver
 
+# What TensorFlow raises if another process stops responding.
+LOST_CONNECTION = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
 
-def strategy_named(name):
-    """The tf.distribute strategy that --strategy names.
 
-    "mirrored": all GPUs of this machine, or its CPU. "multi_worker": all machines that the
-    environment names (see `cluster_resolver`). "default": one device. Call it before anything else of TensorFlow.
+class WorkerLost(ReportedError):
+    """Another process of the cluster has died. The last checkpoint is kept."""
+
+
+def strategy_named(name: str) -> tf.distribute.Strategy:
+    """Returns the strategy that --strategy names. Call it before anything else of TensorFlow.
+
+    Args:
+        name: "mirrored": all GPUs of this machine, or its CPU. "multi_worker": all machines that
+            the environment names (see `cluster_resolver`). "default": one device.
+
+    Raises:
+        UserError: If the name is unknown or the environment describes no cluster.
     """
     if name == "mirrored":
         return tf.distribute.MirroredStrategy()
@@ -19,17 +39,17 @@ def strategy_named(name):
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver())
         except UserError:
             raise
-        except Exception as error:  # of many kinds, by what is wrong with the cluster
+        except Exception as error:  # the type depends on what is wrong with the cluster
             raise UserError(
-                f"--strategy=multi_worker: the environment does not make a cluster ({first_line(error)})"
+                f"--strategy=multi_worker: the cluster cannot be set up ({first_line(error)})"
             ) from error
     if name == "default":
         return tf.distribute.get_strategy()
-    raise UserError(f"--strategy is mirrored, multi_worker or default, not {name}")
+    raise UserError(f"--strategy: expected mirrored, multi_worker or default, got {name}")
 
 
-def is_chief(strategy):
-    """Whether this process is the one that writes files."""
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether this process is the one that writes files."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return True
@@ -37,8 +57,8 @@ def is_chief(strategy):
     return resolver.task_type == chief and resolver.task_id == 0
 
 
-def workers(strategy):
-    """How many processes take part."""
+def worker_count(strategy: tf.distribute.Strategy) -> int:
+    """Returns the number of processes."""
     resolver = strategy.cluster_resolver
     if resolver is None or not resolver.task_type:
         return 1
@@ -46,26 +66,18 @@ def workers(strategy):
     return sum(cluster.num_tasks(job) for job in ("chief", "worker") if job in cluster.jobs)
 
 
-def global_mean(values, batch_size):
-    """This replica's share of the mean over the global batch: the shares sum up to it.
-
-    values: [B / replicas], any dtype.
-    """
-    return tf.nn.compute_average_loss(tf.cast(values, tf.float32), global_batch_size=batch_size)
-
-
-def replica_sum(strategy, values):
-    """Sums a per-replica structure over the replicas."""
+def replica_sum(strategy: tf.distribute.Strategy, values: Any) -> Any:
+    """Sums each tensor of a per-replica structure over the replicas."""
     return tf.nest.map_structure(
         lambda value: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None), values
     )
 
 
-class Agreement:
-    """Lets all processes of a run decide as one, from numbers that each of them gives."""
+class Consensus:
+    """Sums numbers over all processes, so that all of them take the same decision."""
 
-    def __init__(self, strategy):
-        self._workers = workers(strategy)
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._workers = worker_count(strategy)
         self._local_replicas = strategy.num_replicas_in_sync // self._workers
 
         @tf.function
@@ -74,9 +86,28 @@ class Agreement:
 
         self._total = total
 
-    def __call__(self, values):
-        """The sum of each number over the processes; in one process, the list as it is."""
+    def __call__(self, values: Sequence[float]) -> list[float]:
+        """Returns the sum of each number over the processes."""
         if self._workers == 1:
             return list(values)
         shares = tf.constant(values, tf.float32) / self._local_replicas
         return self._total(shares).numpy().tolist()
+
+
+@contextlib.contextmanager
+def lost_workers_reported(label: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Raises WorkerLost if another process stops responding within the block.
+
+    Args:
+        label: What is running, for the message.
+        strategy: The strategy of the run.
+    """
+    try:
+        yield
+    except LOST_CONNECTION as error:
+        if worker_count(strategy) == 1:
+            raise
+        raise WorkerLost(
+            f"{label}: lost a worker ({type(error).__name__}); the chief's last checkpoint is "
+            "kept; restart all workers to continue"
+        ) from error

@@ -1,19 +1,25 @@
-"""Accuracy of a network, always as the float32 network that would be saved."""
+"""The accuracy of a network, always measured on the float32 network that is saved."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import tensorflow as tf
 
-from dfa_tf.methods.losses import cross_entropy
+from dfa_tf.methods.losses import cross_entropy, is_correct
+from dfa_tf.models.network import Network
 
 
 class Evaluator:
-    """Evaluates networks of one kind on one set of examples.
+    """Evaluates networks of one architecture on one set of examples.
 
-    like: a Network; a float32 copy of it, outside of any strategy, does the work, and is what
-        `network` returns: the same numbers come from the file that it is saved to.
-    examples: what to evaluate on, each counted once.
+    Args:
+        like: A network. A float32 copy of it, outside of any strategy, is evaluated, so that the
+            saved file has the reported accuracy.
+        examples: The examples, each counted once; None for no evaluation.
+        batch_size: Examples evaluated at once.
     """
 
-    def __init__(self, like, examples, batch_size=500):
+    def __init__(self, like: Network, examples: Any, batch_size: int = 500):
         self._copy = like.copy("float32")
         self._examples = examples
         self._batch_size = batch_size
@@ -24,34 +30,31 @@ class Evaluator:
 
         self._count = count
 
-    def network(self, trained):
-        """The float32 network of trained's weights (averaged over replicas)."""
+    def network(self, trained: Network) -> Network:
+        """Returns the float32 network with the weights of `trained`, averaged over replicas."""
         self._copy.set_weights(trained.get_weights())
         return self._copy
 
-    def __call__(self, trained):
-        """{"accuracy": fraction, "loss": mean cross entropy} of `trained`; None for no examples."""
+    def __call__(self, trained: Network) -> dict[str, float] | None:
+        """Returns {"accuracy": fraction, "loss": mean cross entropy}; None without examples."""
         self.network(trained)
         if self._examples is None:
             return None
         return mean_counts(self._examples.in_order(self._batch_size), self._count)
 
 
-def evaluation_counts(logits, labels):
-    """(how many are right, sum of cross entropies) of one batch."""
-    right = tf.argmax(logits, -1, output_type=labels.dtype) == labels
-    return (
-        tf.reduce_sum(tf.cast(right, tf.float32)),
-        tf.reduce_sum(cross_entropy(logits, labels)),
-    )
+def evaluation_counts(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns (number of correct predictions, sum of cross entropies) of one batch."""
+    correct = tf.cast(is_correct(logits, labels), tf.float32)
+    return tf.reduce_sum(correct), tf.reduce_sum(cross_entropy(logits, labels))
 
 
-def mean_counts(batches, count):
+def mean_counts(batches: Iterable, count: Callable) -> dict[str, float]:
     """Averages `count(images, labels)` over all examples of finite batches."""
-    examples, right, loss = 0, 0.0, 0.0
+    examples, correct, loss = 0, 0.0, 0.0
     for images, labels in batches:
-        batch_right, batch_loss = count(images, labels)
+        batch_correct, batch_loss = count(images, labels)
         examples += len(labels)
-        right += float(batch_right)
+        correct += float(batch_correct)
         loss += float(batch_loss)
-    return {"accuracy": right / examples, "loss": loss / examples}
+    return {"accuracy": correct / examples, "loss": loss / examples}

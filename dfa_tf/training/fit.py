@@ -1,154 +1,205 @@
-"""Training a network's weights on one objective: the teacher's, the student's."""
+"""Training one network on one objective: the teacher, the student, a pretraining."""
 
-import sys
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
+from dfa_tf.methods.losses import is_correct
+from dfa_tf.methods.replicas import global_mean
+from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import global_mean, is_chief
+from dfa_tf.training.devices import is_chief, lost_workers_reported
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.loop import Loop, Phase
-from dfa_tf.training.optimizers import steps_of
+from dfa_tf.training.optimizers import Optimizer
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is trained, and on which objective.
+
+    Attributes:
+        network: The network that is evaluated and returned, in the scope of the run's strategy.
+        objective: A function of a replica's (images, labels) that returns (loss `[B]`, logits
+            `[B, classes]` or None, further measurements `{name: [B]}`).
+        models: All models whose state is saved, with `network` among them; by default it alone.
+        variables: The variables that are trained; by default all trainable ones of the models.
+    """
+
+    network: Network
+    objective: Callable
+    models: Sequence | None = None
+    variables: Sequence | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingResult:
+    """What a training reached, as recorded in metrics.json.
+
+    Attributes:
+        steps: Steps taken.
+        epochs: Passes over the training examples.
+        train_examples: Number of training examples.
+        test_examples: Number of test examples.
+        last: Accuracy and loss at the end.
+        best: Highest accuracy, and its step.
+        curve: `[step, accuracy, loss]` of each evaluation.
+        seconds: Duration.
+        images_per_second: Speed of the steps, without tracing and evaluation.
+    """
+
+    steps: int
+    epochs: float
+    train_examples: int
+    test_examples: int
+    last: dict | None
+    best: dict | None
+    curve: list
+    seconds: float
+    images_per_second: float | None
+
+
 def fit(
-    *,
-    label,
-    folder,
-    network,
-    objective,
-    models=None,
-    variables=None,
-    within="",
+    problem: Problem,
     train,
     test,
-    augmentation,
-    epochs,
-    batch_size,
-    optimizer,
-    seed,
-    runtime,
-):
-    """Trains on `objective`, from the last checkpoint in the stage's `folder` on.
+    training: Training,
+    *,
+    label: str,
+    folder: pathlib.Path,
+    runtime: Runtime,
+    config_text: str = "",
+) -> tuple[Network, TrainingResult]:
+    """Trains a network, from the last checkpoint if there is one.
 
-    network: what is evaluated and returned. models: all whose state is kept, `network` among
-    them, made in the strategy's scope; by default it alone. variables: those trained, by default
-    all that the models can train.
-    objective(images, labels) returns (loss [B], logits [B, classes] or None, {name: [B]}) for one
-    replica's part of a batch. within: name of a folder of this run's own in `folder`.
-    optimizer: a recipe, such as `SGD`. Returns (network, facts): the trained network in float32,
-    and what metrics.json says of the run.
+    Args:
+        problem: The network and its objective.
+        train: The training examples.
+        test: The test examples; None for no evaluation.
+        training: The recipe.
+        label: What is running, for messages and for the seed of the batches.
+        folder: Folder of the checkpoints and of TensorBoard's events.
+        runtime: Devices, logging and saving.
+        config_text: Shown in TensorBoard.
+
+    Returns:
+        The trained network in float32, and the result.
     """
-    models = models or [network]
-    path = folder.path / within
-    strategy = runtime.devices
-    steps_per_epoch = len(train) / batch_size
-    steps = steps_of(epochs, len(train), batch_size)
+    network, strategy, chief = problem.network, runtime.devices, is_chief(runtime.devices)
+    models = problem.models or [network]
+    steps = training.steps(len(train))
+    steps_per_epoch = training.steps_per_epoch(len(train))
     with strategy.scope():
+        variables = problem.variables
         if variables is None:
             variables = [v for model in models for v in model.trainable_variables]
-        optimizer = optimizer.build(variables, steps_per_epoch, steps)
+        optimizer = training.optimizer.build(variables, steps_per_epoch, steps)
 
-    chief = is_chief(strategy)
-    journal = Journal(curve=[])
+    journal = Journal()
     weights = [v.value for model in models for v in model.variables]
-    checkpoints = Checkpoints(
-        path / "checkpoints",
-        journal,
-        {"weights": weights, "optimizer": optimizer.state},
-        chief,
-    )
+    state = {"weights": weights, "optimizer": optimizer.state}
+    checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief)
     checkpoints.restore()
-    summaries = Summaries(path if chief else None)
-    if journal["step"] == 0:
-        summaries.text("config", folder.config_text)
-    elif journal["step"] < steps and chief and not runtime.quiet:
-        print(f"{label}: goes on from step {journal['step']} of {steps}", file=sys.stderr)
+    summaries = Summaries(folder if chief else None)
+    progress_metrics = {"loss": "train/loss", "accuracy": "train/accuracy"}
+    loop = Loop(label, runtime, checkpoints, training.batch_size, "train/loss", progress_metrics)
+    if journal.step == 0:
+        summaries.text("config", config_text)
+    elif journal.step < steps:
+        loop.say(f"resuming from step {journal.step} of {steps}")
     evaluator = Evaluator(network, test)
-    loop = Loop(label, runtime, checkpoints, summaries, batch_size, watched="train/loss")
 
-    def on_log(step, means):
-        summaries.scalars({"learning_rate": optimizer.learning_rate}, step)
-
-    def on_pause(step):
-        result = evaluator(network)
-        if result is None:
-            return None
-        journal["curve"].append([step, result["accuracy"], result["loss"]])
-        summaries.scalars({f"test/{name}": value for name, value in result.items()}, step)
-        return f"epoch {step / steps_per_epoch:.1f} of {epochs:g}, test accuracy {result['accuracy']:.4f}, test loss {result['loss']:.4f}"
-
-    if journal["step"] < steps:
-        data_seed = derived_seed(seed, f"{label}/data")
-        batches = training_batches(train, batch_size, augmentation, data_seed, journal["step"])
-        pauses = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
-        loop.run(
-            [Phase(objective_step(objective, variables, optimizer, batch_size), batches)],
-            steps,
-            shown={"loss": "train/loss", "accuracy": "train/accuracy"},
-            on_log=on_log,
-            pauses=pauses,
-            on_pause=on_pause,
+    if journal.step < steps:
+        step = objective_step(problem.objective, variables, optimizer, training.batch_size)
+        batches = training_batches(
+            train,
+            training.batch_size,
+            training.augmentation,
+            derived_seed(training.seed, f"{label}/data"),
+            journal.step,
         )
-    return evaluator.network(network), _facts(journal, epochs, train, test, batch_size)
+        evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
+        with lost_workers_reported(label, strategy):
+            for block in loop.run([Phase(step, batches)], steps, block_ends=evaluations):
+                if block.means:
+                    rate = {"learning_rate": optimizer.learning_rate}
+                    summaries.scalars(block.scalar_means | rate, block.step)
+                if block.step in evaluations and (result := evaluator(network)):
+                    journal.curve.append([block.step, result["accuracy"], result["loss"]])
+                    scalars = {f"test/{name}": value for name, value in result.items()}
+                    summaries.scalars(scalars, block.step)
+                    loop.say(
+                        f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}, "
+                        f"test accuracy {result['accuracy']:.4f}, test loss {result['loss']:.4f}"
+                    )
+    return evaluator.network(network), _result(journal, training, train, test)
 
 
-def objective_step(objective, variables, optimizer, batch_size):
-    """The step that lowers `objective` (see `fit`) over `variables`, those of `optimizer`.
+def objective_step(
+    objective: Callable, variables: Sequence, optimizer: Optimizer, batch_size: int
+) -> Callable:
+    """Returns the step that minimises an objective.
 
-    Returns the replica's step of (images, labels), which gives {name: this replica's share of what
-    it measured}.
+    Args:
+        objective: See `Problem`.
+        variables: The variables that are trained.
+        optimizer: The optimizer of these variables.
+        batch_size: Size of the global batch.
+
+    Returns:
+        A replica's step of (images, labels), which returns this replica's share of each
+        measurement.
     """
     weights = [variable.value for variable in variables]
 
     def step(images, labels):
         with tf.GradientTape() as tape:
-            loss, logits, parts = objective(images, labels)
-            share = global_mean(loss, batch_size)
-        optimizer.apply(tape.gradient(share, weights))
-        measured = {"loss": loss} | parts
+            loss, logits, measurements = objective(images, labels)
+            mean_loss = global_mean(loss, batch_size)
+        optimizer.apply(tape.gradient(mean_loss, weights))
+        measured = {"loss": loss} | measurements
         if logits is not None:
-            measured["accuracy"] = tf.argmax(logits, -1, output_type=labels.dtype) == labels
-        return {f"train/{k}": global_mean(v, batch_size) for k, v in measured.items()}
+            measured["accuracy"] = is_correct(logits, labels)
+        return {f"train/{name}": global_mean(value, batch_size) for name, value in measured.items()}
 
     return step
 
 
-def evaluation_steps(period, steps):
-    """Steps to evaluate at: every `period` steps (a fraction, maybe), rounded, and the last."""
+def evaluation_steps(period: float, steps: int) -> set[int]:
+    """Returns the steps to evaluate at: every `period` steps, rounded, and the last step.
+
+    Args:
+        period: Steps between evaluations, possibly a fraction; 0 for the last step alone.
+        steps: Steps of the run.
+    """
     every = {round(k * period) for k in range(1, int(steps / period) + 1)} if period > 0 else set()
     return {step for step in every if 0 < step <= steps} | {steps}
 
 
-def _facts(journal, epochs, train, test, batch_size):
-    facts = {
-        "steps": journal["step"],
-        "epochs": epochs,
-        "train_examples": len(train),
-        "test_examples": len(test) if test is not None else 0,
-        "last": None,
-        "best": None,
-        "curve": journal["curve"],
-        "seconds": round(journal["seconds"], 1),
-        "images_per_second": images_per_second(journal, batch_size),
-    }
-    if journal["curve"]:
-        step, accuracy, loss = journal["curve"][-1]
-        facts["last"] = {"accuracy": accuracy, "loss": loss}
-        step, accuracy, loss = journal["curve"][
-            int(np.argmax([accuracy for _, accuracy, _ in journal["curve"]]))
-        ]
-        facts["best"] = {"accuracy": accuracy, "step": step}
-    return facts
-
-
-def images_per_second(journal, images_per_step):
-    """Speed of the steps alone, tracing and evaluation left out; None where too few were timed."""
-    records = journal.records
-    if not records.get("timed_seconds"):
-        return None
-    return round(records["timed_steps"] * images_per_step / records["timed_seconds"], 1)
+def _result(journal, training, train, test):
+    last = best = None
+    if journal.curve:
+        _, accuracy, loss = journal.curve[-1]
+        last = {"accuracy": accuracy, "loss": loss}
+        place = int(np.argmax([accuracy for _, accuracy, _ in journal.curve]))
+        step, accuracy, _ = journal.curve[place]
+        best = {"accuracy": accuracy, "step": step}
+    return TrainingResult(
+        steps=journal.step,
+        epochs=training.epochs,
+        train_examples=len(train),
+        test_examples=len(test) if test is not None else 0,
+        last=last,
+        best=best,
+        curve=journal.curve,
+        seconds=round(journal.seconds, 1),
+        images_per_second=journal.images_per_second(training.batch_size),
+    )

@@ -1,251 +1,256 @@
-"""The loop: many steps in one TensorFlow function, everything else between such blocks.
+"""The training loop: many steps in one TensorFlow function, everything else between such blocks.
 
-A block runs N steps of each phase in turn, on the devices, from iterators; between blocks Python
-logs, saves, evaluates and listens. Where the blocks end depends on the machine's speed, what the
-steps compute does not.
+A block runs N steps of each phase in turn on the devices. Between blocks, Python logs, saves,
+evaluates and reacts to signals:
+
+    for block in loop.run([beta_phase, w_phase], last_step):
+        if block.means:
+            summaries.scalars(block.means, block.step)
+
+The length of a block depends on the speed of the machine. What the steps compute does not.
 """
 
 import contextlib
 import dataclasses
 import signal
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
-from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.training.devices import Agreement, is_chief, replica_sum, workers
-from dfa_tf.training.progress import Progress
+from dfa_tf.errors import Interrupted, ReportedError
+from dfa_tf.training.checkpoints import Checkpoints, Journal
+from dfa_tf.training.devices import Consensus, is_chief, replica_sum
+from dfa_tf.training.progress import Progress, print_line
+from dfa_tf.training.runtime import Runtime
+from dfa_tf.training.signals import StopRequest, stop_request
 
 SECONDS_PER_BLOCK = 1.0
-OUT_OF_TOUCH = (  # what TensorFlow raises where another process does not answer any more
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.UnavailableError,
-)
 
 
-class Diverged(Exception):
-    """A loss is NaN or infinite. The last good checkpoint is kept."""
-
-    told = True  # the message says it all: no traceback
-
-
-class WorkerLost(Exception):
-    """Another process of the cluster has died. The last checkpoint is kept."""
-
-    told = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Runtime:
-    """How a run behaves; nothing here changes what it computes.
-
-    strategy: tf.distribute strategy; None for the one in scope, see `devices`.
-    log_every: steps between entries in TensorBoard and in alpha.json's history.
-    evaluate_every: epochs between evaluations. checkpoint_seconds: seconds between checkpoints.
-    fresh: begin anew, whatever the folder holds. quiet: tell nothing.
-    Raises UserError for intervals that are none.
-    """
-
-    strategy: tf.distribute.Strategy | None = None
-    log_every: int = 50
-    evaluate_every: float = 1.0
-    checkpoint_seconds: float = 120.0
-    fresh: bool = False
-    quiet: bool = False
-
-    def __post_init__(self):
-        if self.log_every < 1 or self.log_every != int(self.log_every):
-            raise UserError(f"runtime.log_every is 1 or more whole steps, not {self.log_every}")
-        for name in ("evaluate_every", "checkpoint_seconds"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"runtime.{name} is 0 or more, not {getattr(self, name)}")
-
-    @property
-    def devices(self):
-        """The strategy to run under."""
-        return self.strategy or tf.distribute.get_strategy()
+class Diverged(ReportedError):
+    """A loss or a weight is NaN or infinite. The last checkpoint is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """One half of an iteration: a step and the batches it takes.
+    """A part of an iteration: a step and the batches it takes.
 
-    step: (images, labels) of one replica to {name: tensor}, what it measured: the replica's
-        share of a sum over all replicas. batches: a dataset of global batches.
+    Attributes:
+        step: A replica's step. It takes (images, labels) and returns this replica's share of each
+            measurement, `{name: tensor}`.
+        batches: A dataset of global batches.
     """
 
     step: Callable
     batches: tf.data.Dataset
 
 
-class Loop:
-    """Runs phases from step to step, and keeps the checkpoints, the summaries and the progress.
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Steps that have just run.
 
-    watched: name of the measurement that must stay finite, as "train/loss".
+    Attributes:
+        step: The last of them.
+        measurements: For each measurement, the values `[steps, ...]`.
+        means: At a step to log, the mean of each measurement since the last log; otherwise None.
     """
 
-    def __init__(self, label, runtime, checkpoints, summaries, images_per_step, watched):
+    step: int
+    measurements: Mapping[str, np.ndarray]
+    means: Mapping[str, np.ndarray] | None
+
+    @property
+    def scalar_means(self) -> dict[str, np.ndarray]:
+        """The means that are numbers."""
+        return {name: mean for name, mean in (self.means or {}).items() if np.ndim(mean) == 0}
+
+
+class Loop:
+    """Runs phases step by step, and saves checkpoints.
+
+    Args:
+        label: What is running, for messages.
+        runtime: Devices, logging and saving.
+        checkpoints: The state of the run.
+        images_per_step: Images in an iteration of all phases.
+        finite_metric: The measurement that must stay finite.
+        progress_metrics: Measurements that the progress shows, `{title: name}`.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        runtime: Runtime,
+        checkpoints: Checkpoints,
+        images_per_step: int,
+        finite_metric: str,
+        progress_metrics: Mapping[str, str],
+    ):
         self._label = label
         self._runtime = runtime
         self._strategy = runtime.devices
-        self._agreement = Agreement(self._strategy)
+        self._is_chief = is_chief(self._strategy)
+        self._quiet = runtime.quiet or not self._is_chief
+        self._consensus = Consensus(self._strategy)
         self._checkpoints = checkpoints
-        self._summaries = summaries
         self._images_per_step = images_per_step
-        self._watched = watched
-        self._began = time.monotonic() - checkpoints.journal["seconds"]
+        self._finite_metric = finite_metric
+        self._progress_metrics = progress_metrics
+        self._started = time.monotonic() - self.journal.seconds
         self._saved_at = time.monotonic()
 
     @property
-    def journal(self):
+    def journal(self) -> Journal:
+        """What the run has recorded so far."""
         return self._checkpoints.journal
 
-    def save(self):
-        """Saves a checkpoint now. Raises Diverged, saving nothing, where a weight is no finite number."""
+    def say(self, line: str) -> None:
+        """Prints a line, unless the run is quiet."""
+        if not self._quiet:
+            print_line(f"{self._label}: {line}")
+
+    def save(self) -> None:
+        """Saves a checkpoint.
+
+        Raises:
+            Diverged: If a weight is not finite. Nothing is saved.
+        """
         if not self._checkpoints.is_finite():
             raise Diverged(
-                f"{self._label}: a weight is NaN or infinite at step {self.journal['step']}; {self._checkpoints.kept}, a lower learning rate may help"
+                f"{self._label}: a weight is NaN or infinite at step {self.journal.step}; "
+                f"{self._checkpoints.latest}, try a lower learning rate"
             )
-        self.journal["seconds"] = time.monotonic() - self._began
+        self.journal.seconds = time.monotonic() - self._started
         self._checkpoints.save()
         self._saved_at = time.monotonic()
 
     def run(
-        self, phases, last, shown, origin=0, on_step=None, on_log=None, pauses=(), on_pause=None
-    ):
-        """Runs the phases, in turn within each step, from the journal's step to `last`, and saves.
+        self,
+        phases: Sequence[Phase],
+        last: int,
+        *,
+        log_from: int = 0,
+        block_ends: Iterable[int] = (),
+    ) -> Iterator[Block]:
+        """Runs the phases in turn from the journal's step to `last`, and saves at the end.
 
-        shown: {title: measurement} for the progress bar, as far as they are measured.
-        on_step(measured): after each step, in order. on_log(step, means): every `log_every`
-        steps counted from `origin`, with means since the last time. on_pause(step): at each step
-        in `pauses`; a line that it returns is shown.
-        Raises Interrupted after saving where SIGTERM or SIGINT asked to stop, Diverged where the
-        watched measurement is no finite number, and WorkerLost where another worker has died.
+        Checkpoints are saved when the iteration resumes, so that they include what the caller
+        has recorded about the yielded block.
+
+        Args:
+            phases: The parts of an iteration.
+            last: The last step.
+            log_from: The step from which the log interval counts.
+            block_ends: Steps at which a block must end, for evaluations.
+
+        Yields:
+            Each `Block` of steps.
+
+        Raises:
+            Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+            Diverged: If the loss or a weight is not finite.
         """
-        try:
-            self._run(phases, last, shown, origin, on_step, on_log, pauses, on_pause)
-        except OUT_OF_TOUCH as error:
-            if workers(self._strategy) == 1:
-                raise
-            raise WorkerLost(
-                f"{self._label}: a worker is gone ({type(error).__name__}); what the chief saved is kept: start all of them again"
-            ) from error
-
-    def _run(self, phases, last, shown, origin, on_step, on_log, pauses, on_pause):
-        block = Block(self._strategy, phases)
-        ends = _Ends(origin, self._runtime.log_every, pauses, last)
+        function = StepFunction(self._strategy, phases)
+        boundaries = BlockBoundaries(log_from, self._runtime.log_every, block_ends, last)
         progress = Progress(
-            self._label,
-            self.journal["step"],
-            last,
-            self._images_per_step,
-            quiet=self._runtime.quiet or not is_chief(self._strategy),
+            self._label, self.journal.step, last, self._images_per_step, self._quiet
         )
-        with _asked_to_stop() as asked, contextlib.closing(progress):
+        with stop_request() as request, contextlib.closing(progress):
             size = 1
             while True:
-                size, save, stop = self._decide(size, asked)
-                if stop:
+                size, save, signum = self._agree(size, request)
+                if signum:
                     self.save()
-                    self._stop(stop)
-                if self.journal["step"] >= last:
+                    raise self._interrupted(signum)
+                if self.journal.step >= last:
                     break
                 if save:
                     self.save()
-                step = self.journal["step"]
-                measured, seconds = block(min(size, ends.after(step) - step))
-                self._take_in(measured, on_step)
-                step, steps = self.journal["step"], self.journal["step"] - step
-                if not block.is_first:
-                    self.journal.add("timed_steps", steps)
-                    self.journal.add("timed_seconds", seconds)
-                    size = max(1, min(2 * size, int(SECONDS_PER_BLOCK * steps / seconds)))
-                means = {
-                    title: float(np.mean(measured[name]))
-                    for title, name in shown.items()
-                    if name in measured
-                }
-                progress.update(step, seconds, means)
-                if ends.is_log(step):
-                    self._log(on_log)
-                if step in ends.pauses and on_pause:
-                    line = on_pause(step)
-                    if line:
-                        progress.say(f"{self._label}: {line}")
+                size = min(size, boundaries.after(self.journal.step) - self.journal.step)
+                measurements, seconds = function(size)
+                self._record(measurements)
+                if not function.is_first_call:
+                    self.journal.timed_steps += size
+                    self.journal.timed_seconds += seconds
+                    size = max(1, min(2 * size, int(SECONDS_PER_BLOCK * size / seconds)))
+                progress.update(self.journal.step, seconds, self._shown(measurements))
+                is_log = boundaries.is_log(self.journal.step)
+                means = self._window_means() if is_log else None
+                yield Block(self.journal.step, measurements, means)
             self.save()
-            *_, stop = self._decide(size, asked)
-            if stop:
-                self._stop(stop)
+            *_, signum = self._agree(size, request)
+            if signum:
+                raise self._interrupted(signum)
 
-    def _decide(self, size, asked):
-        """(steps of the next block, whether to save, signal to stop for or 0), for all workers.
+    def _agree(self, size: int, request: StopRequest) -> tuple[int, bool, int]:
+        """Returns (steps of the next block, whether to save, signal to stop for or 0).
 
-        The chief's clock counts; a signal that any worker got stops all.
+        All workers receive the same answer. The chief's clock counts, and a signal to any worker
+        stops all of them.
         """
-        chief = is_chief(self._strategy)
         save = time.monotonic() - self._saved_at > self._runtime.checkpoint_seconds
-        stop = bool(asked.signum)
-        size, save, stop = self._agreement([size * chief, save * chief, stop])
-        return round(size), save > 0, (asked.signum or signal.SIGTERM) if stop else 0
+        proposal = [size * self._is_chief, save * self._is_chief, bool(request.signum)]
+        agreed_size, agreed_save, stop = self._consensus(proposal)
+        signum = (request.signum or signal.SIGTERM) if stop else 0
+        return round(agreed_size), agreed_save > 0, signum
 
-    def _stop(self, signum):
-        how = "the same command, without --fresh," if self._runtime.fresh else "the same command"
-        raise Interrupted(
-            f"{self._label}: stopped and saved at step {self.journal['step']}; {how} goes on from there",
+    def _interrupted(self, signum):
+        without_fresh = " without --fresh" if self._runtime.fresh else ""
+        return Interrupted(
+            f"{self._label}: stopped and saved at step {self.journal.step}; "
+            f"run the same command{without_fresh} to continue",
             signum,
         )
 
-    def _take_in(self, measured, on_step):
-        """Adds a block's measurements to the journal, step by step."""
-        self._check_finite(measured)
-        for k in range(len(measured[self._watched])):
-            at_step = {name: values[k] for name, values in measured.items()}
-            self._add_to_means(at_step)
-            if on_step:
-                on_step(at_step)
-            self.journal["step"] += 1
-
-    def _log(self, on_log):
-        window = self.journal.records.pop("window")
-        means = {name: np.divide(sum_, window["steps"]) for name, sum_ in window["sums"].items()}
-        scalars = {name: mean for name, mean in means.items() if mean.ndim == 0}
-        self._summaries.scalars(scalars, self.journal["step"])
-        if on_log:
-            on_log(self.journal["step"], means)
-
-    def _check_finite(self, measured):
-        bad = ~np.isfinite(measured[self._watched])
-        if bad.any():
-            step = self.journal["step"] + int(np.argmax(bad)) + 1
+    def _record(self, measurements):
+        """Adds a block's measurements to the journal."""
+        values = measurements[self._finite_metric]
+        is_bad = ~np.isfinite(values)
+        if is_bad.any():
+            step = self.journal.step + int(np.argmax(is_bad)) + 1
             raise Diverged(
-                f"{self._label}: {self._watched} is {measured[self._watched][bad][0]} at step {step}; {self._checkpoints.kept}, a lower learning rate may help"
+                f"{self._label}: {self._finite_metric} is {values[is_bad][0]} at step {step}; "
+                f"{self._checkpoints.latest}, try a lower learning rate"
             )
+        for k in range(len(values)):
+            # Step by step, so that a resumed run has the same sums as a straight one.
+            sums = self.journal.window_sums
+            for name, value in measurements.items():
+                sums[name] = (np.float64(sums.get(name, 0.0)) + value[k]).tolist()
+            self.journal.window_steps += 1
+            self.journal.step += 1
 
-    def _add_to_means(self, measured):
-        # In the journal, value by value: a resumed run then adds up as a straight one does.
-        window = self.journal.records.setdefault("window", {"steps": 0, "sums": {}})
-        window["steps"] += 1
-        for name, value in measured.items():
-            before = window["sums"].get(name, 0.0)
-            window["sums"][name] = (np.float64(before) + value).tolist()
+    def _window_means(self):
+        journal = self.journal
+        means = {
+            n: np.divide(sums, journal.window_steps) for n, sums in journal.window_sums.items()
+        }
+        journal.window_steps, journal.window_sums = 0, {}
+        return means
+
+    def _shown(self, measurements):
+        return {
+            title: float(np.mean(measurements[name]))
+            for title, name in self._progress_metrics.items()
+            if name in measurements
+        }
 
 
-class Block:
-    """Calls N steps of each phase, in turn, as one TensorFlow function.
+class StepFunction:
+    """N steps of each phase, in turn, as one TensorFlow function.
 
-    strategy: what the steps run under. phases: `Phase`s.
+    Args:
+        strategy: The strategy to run under.
+        phases: The phases of an iteration.
     """
 
-    def __init__(self, strategy, phases):
+    def __init__(self, strategy: tf.distribute.Strategy, phases: Sequence[Phase]):
         self._calls = 0
         self._iterators = [iter(phase.batches) for phase in phases]
-        self._layout = {}
+        self._shapes: dict[str, tf.TensorShape] = {}
 
         def on_replica(phase):
             return lambda *batch: phase.step(*replica_part(batch))
@@ -254,75 +259,57 @@ class Block:
             measured = {}
             for phase, iterator in zip(phases, iterators, strict=True):
                 measured |= replica_sum(strategy, strategy.run(on_replica(phase), next(iterator)))
-            self._layout = {name: value.shape for name, value in measured.items()}
+            self._shapes = {name: value.shape for name, value in measured.items()}
             flat = [tf.reshape(tf.cast(value, tf.float32), [-1]) for value in measured.values()]
             return tf.concat(flat, 0)
 
         @tf.function
-        def block(iterators, steps):
+        def run(iterators, steps):
             log = tf.TensorArray(tf.float32, steps)
             for k in tf.range(steps):
                 log = log.write(k, step(iterators))
             return log.stack()
 
-        self._block = block
+        self._run = run
 
     @property
-    def is_first(self):
-        """Whether the last call was the first, which spends its time on tracing."""
+    def is_first_call(self) -> bool:
+        """Whether the last call was the first, whose duration includes tracing."""
         return self._calls == 1
 
-    def __call__(self, steps):
-        """Runs `steps` steps. Returns ({name: [steps, ...]}, what each measured, and seconds)."""
-        began = time.monotonic()
-        flat = self._block(self._iterators, tf.constant(steps)).numpy()
-        seconds = time.monotonic() - began
+    def __call__(self, steps: int) -> tuple[dict[str, np.ndarray], float]:
+        """Runs steps. Returns (measurements `{name: [steps, ...]}`, duration in seconds)."""
+        started = time.monotonic()
+        flat = self._run(self._iterators, tf.constant(steps)).numpy()
+        seconds = time.monotonic() - started
         self._calls += 1
-        measured, place = {}, 0
-        for name, shape in self._layout.items():
+        measurements, start = {}, 0
+        for name, shape in self._shapes.items():
             size = shape.num_elements()
-            measured[name] = flat[:, place : place + size].reshape(steps, *shape)
-            place += size
-        return measured, seconds
+            measurements[name] = flat[:, start : start + size].reshape(steps, *shape)
+            start += size
+        return measurements, seconds
 
 
-class _Ends:
-    """Where blocks must end: at each log, each pause and the last step."""
+class BlockBoundaries:
+    """The steps at which blocks must end: each log, each given step and the last step.
 
-    def __init__(self, origin, log_every, pauses, last):
-        self.pauses = frozenset(pauses)
-        self._sorted = sorted(self.pauses | {last})
-        self._origin, self._log_every = origin, log_every
+    Args:
+        log_from: The step from which the log interval counts.
+        log_every: Steps between logs.
+        ends: Further steps.
+        last: The last step.
+    """
 
-    def after(self, step):
-        """The first of them after `step`."""
-        log = step + self._log_every - (step - self._origin) % self._log_every
-        return min(log, next(end for end in self._sorted if end > step))
+    def __init__(self, log_from: int, log_every: int, ends: Iterable[int], last: int):
+        self._ends = sorted({*ends, last})
+        self._log_from, self._log_every = log_from, log_every
 
-    def is_log(self, step):
-        """Whether `step` is one to log at."""
-        return (step - self._origin) % self._log_every == 0 or step == self._sorted[-1]
+    def after(self, step: int) -> int:
+        """Returns the first boundary after `step`."""
+        log = step + self._log_every - (step - self._log_from) % self._log_every
+        return min(log, next(end for end in self._ends if end > step))
 
-
-class _Asked:
-    signum = 0
-
-
-@contextlib.contextmanager
-def _asked_to_stop():
-    """Notes SIGTERM and SIGINT instead of dying of them; a second one has its usual effect."""
-    asked, before = _Asked(), {}
-
-    def note(signum, frame):
-        asked.signum = signum
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-    if threading.current_thread() is threading.main_thread():
-        for each in (signal.SIGTERM, signal.SIGINT):
-            before[each] = signal.signal(each, note)
-    try:
-        yield asked
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def is_log(self, step: int) -> bool:
+        """Returns whether `step` is logged."""
+        return (step - self._log_from) % self._log_every == 0 or step == self._ends[-1]

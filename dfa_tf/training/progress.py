@@ -1,26 +1,40 @@
-"""What a run tells the person in front of it."""
+"""The progress of a run on standard error."""
 
 import sys
 import time
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 15
-SMOOTHING = 0.2  # how much the latest block counts
+SMOOTHING = 0.2  # weight of the latest block
+
+
+def print_line(line: str) -> None:
+    """Prints a line to standard error, above a progress bar if there is one."""
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a line every so often.
+    """A progress bar on a terminal, or a line every 15 seconds elsewhere.
 
-    label: what is running. first, last: steps. images_per_step: to tell images per second.
+    Args:
+        label: What is running.
+        first: Steps done at the start.
+        last: Steps at the end.
+        images_per_step: For the speed in images per second.
+        quiet: Whether to print nothing.
     """
 
-    def __init__(self, label, first, last, images_per_step, quiet=False):
+    def __init__(
+        self, label: str, first: int, last: int, images_per_step: int, quiet: bool = False
+    ):
         self._label = label
         self._step, self._last = first, last
         self._images_per_step = images_per_step
         self._quiet = quiet
-        self._smooth = {}
+        self._smoothed: dict[str, float] = {}
         self._line_at = time.monotonic()
         self._bar = None
         if sys.stderr.isatty() and not quiet:
@@ -28,36 +42,33 @@ class Progress:
                 total=last, initial=first, desc=label, unit="step", dynamic_ncols=True, leave=True
             )
 
-    def update(self, step, seconds, measured):
-        """Tells of the steps up to `step`, the last ones of which took `seconds`.
+    def update(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+        """Shows the steps up to `step`.
 
-        measured: {name: number} to show, smoothed as the speed is.
+        Args:
+            step: The last finished step.
+            seconds: Duration of the steps since the last call.
+            metrics: Numbers to show, smoothed like the speed.
         """
         steps = step - self._step
         self._step = step
-        latest = measured | {"images/s": self._images_per_step * steps / max(seconds, 1e-9)}
+        latest = {**metrics, "images/s": self._images_per_step * steps / max(seconds, 1e-9)}
         for name, value in latest.items():
-            before = self._smooth.get(name, value)
-            self._smooth[name] = before + SMOOTHING * (value - before)
-        shown = {name: f"{value:.4g}" for name, value in self._smooth.items()}
-        shown["images/s"] = f"{self._smooth['images/s']:.0f}"
+            previous = self._smoothed.get(name, value)
+            self._smoothed[name] = previous + SMOOTHING * (value - previous)
+        texts = {name: f"{value:.4g}" for name, value in self._smoothed.items()}
+        texts["images/s"] = f"{self._smoothed['images/s']:.0f}"
         if self._bar is not None:
-            self._bar.set_postfix(shown, refresh=False)
+            self._bar.set_postfix(texts, refresh=False)
             self._bar.update(steps)
-        elif time.monotonic() - self._line_at > SECONDS_BETWEEN_LINES:
+        elif not self._quiet and time.monotonic() - self._line_at > SECONDS_BETWEEN_LINES:
             self._line_at = time.monotonic()
             images_left = (self._last - step) * self._images_per_step
-            left = tqdm.format_interval(images_left / self._smooth["images/s"])
-            facts = ", ".join(f"{name} {value}" for name, value in shown.items())
-            self.say(f"{self._label}: step {step} of {self._last}, {facts}, {left} left")
+            left = tqdm.format_interval(images_left / self._smoothed["images/s"])
+            facts = ", ".join(f"{name} {value}" for name, value in texts.items())
+            print_line(f"{self._label}: step {step} of {self._last}, {facts}, {left} left")
 
-    def say(self, line):
-        """Prints one line, above the bar if there is one."""
-        if not self._quiet:
-            tqdm.write(line, file=sys.stderr)
-            sys.stderr.flush()
-
-    def close(self):
-        """Ends the bar."""
+    def close(self) -> None:
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.close()

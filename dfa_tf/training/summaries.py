@@ -1,35 +1,43 @@
-"""What TensorBoard shows."""
+"""TensorBoard events."""
 
 import io
+import pathlib
+from collections.abc import Mapping
+from typing import Any
 
+import matplotlib.figure
 import tensorflow as tf
 
 
 class Summaries:
-    """Writes TensorBoard events into `folder`; None for nowhere."""
+    """Writes TensorBoard events.
 
-    def __init__(self, folder):
+    Args:
+        folder: Folder of the event file; None to write nothing.
+    """
+
+    def __init__(self, folder: pathlib.Path | None):
         self._writer = (
             tf.summary.create_file_writer(str(folder))
             if folder
             else tf.summary.create_noop_writer()
         )
 
-    def scalars(self, values, step):
-        """{name: number}."""
+    def scalars(self, values: Mapping[str, Any], step: int) -> None:
+        """Writes numbers by name."""
         with self._writer.as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
         self._writer.flush()
 
-    def text(self, name, text, step=0):
-        """A text, shown as it is, line by line."""
+    def text(self, name: str, text: str, step: int = 0) -> None:
+        """Writes a text as preformatted lines."""
         with self._writer.as_default(step):
             tf.summary.text(name, "\n".join("    " + line for line in text.splitlines()))
         self._writer.flush()
 
-    def figure(self, name, figure, step):
-        """A matplotlib figure, as a picture."""
+    def figure(self, name: str, figure: matplotlib.figure.Figure, step: int) -> None:
+        """Writes a matplotlib figure as an image."""
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=100)
         with self._writer.as_default(step):

@@ -10,7 +10,7 @@ import org.tensorflow.lite.DataType
 import org.tensorflow.lite.Interpreter
 import org.tensorflow.lite.Tensor
 
-/** Classifies bitmaps with a file that bin/export made: raw pixels in, probabilities out. */
+/** Classifies bitmaps with a TF Lite file written by bin/export. */
 class ImageClassifier(context: Context, model: String, labels: String, threads: Int = 2) : Closeable {
 
     private val labels = context.assets.open(labels).bufferedReader().readLines()
@@ -26,10 +26,10 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
     private val output = interpreter.getOutputTensorFromSignature("probabilities", SIGNATURE)
     private val logits = interpreter.getOutputTensorFromSignature("logits", SIGNATURE)
 
-    /** The classes with their probabilities, the likeliest first. */
+    /** Returns all classes with their probabilities, the most probable first. */
     fun classify(bitmap: Bitmap): List<Pair<String, Float>> {
         val (_, height, width, channels) = input.shape().toList()
-        val readable = bitmap.copy(Bitmap.Config.ARGB_8888, false)  // the pixels of others cannot be read
+        val readable = bitmap.copy(Bitmap.Config.ARGB_8888, false)  // Hardware bitmaps do not expose their pixels.
         val scaled = Bitmap.createScaledBitmap(readable, width, height, true)
         val pixels = IntArray(width * height)
         scaled.getPixels(pixels, 0, width, 0, 0, width, height)
@@ -44,20 +44,21 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
             }
         }
         image.rewind()
-        val answer = buffer(output)
+        val result = buffer(output)
         interpreter.runSignature(
             mapOf("image" to image),
-            mapOf("probabilities" to answer, "logits" to buffer(logits)),
+            mapOf("probabilities" to result, "logits" to buffer(logits)),
             SIGNATURE
         )
-        answer.rewind()
-        return labels.map { it to probability(answer) }.sortedByDescending { it.second }
+        result.rewind()
+        return labels.map { it to probability(result) }.sortedByDescending { it.second }
     }
 
+    /** Allocates memory for a tensor's values. */
     private fun buffer(tensor: Tensor) =
         ByteBuffer.allocateDirect(tensor.numBytes()).order(ByteOrder.nativeOrder())
 
-    /** A pixel as the input holds it: itself, or pixel / scale + zero point. */
+    /** Writes a pixel in the input's number format: pixel / scale + zero point in an integer file. */
     private fun put(image: ByteBuffer, pixel: Float) {
         val scale = input.quantizationParams().scale
         val number = if (scale == 0f) pixel else pixel / scale + input.quantizationParams().zeroPoint
@@ -68,12 +69,13 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
         }
     }
 
-    private fun probability(answer: ByteBuffer): Float {
+    /** Reads the next probability: (value - zero point) * scale in an integer file. */
+    private fun probability(result: ByteBuffer): Float {
         val (scale, zeroPoint) = output.quantizationParams().let { it.scale to it.zeroPoint }
         return when (output.dataType()) {
-            DataType.FLOAT32 -> answer.getFloat()
-            DataType.INT8 -> (answer.get() - zeroPoint) * scale
-            else -> ((answer.get().toInt() and 0xFF) - zeroPoint) * scale
+            DataType.FLOAT32 -> result.getFloat()
+            DataType.INT8 -> (result.get() - zeroPoint) * scale
+            else -> ((result.get().toInt() and 0xFF) - zeroPoint) * scale
         }
     }
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Classifies image files with an exported TF Lite file, and nothing else.
+"""Classifies pictures with an exported TF Lite file.
 
     pip install ai-edge-litert pillow
     python classify.py student_int8.tflite picture.png [picture.png ...]
 
-The model's file holds the names of its classes and takes raw pixels; any of the exported files will do.
+Any of the exported TF Lite files works. The file contains the class names and normalizes the
+pixels itself, so neither TensorFlow nor dfa_tf is needed.
 """
 
 import sys
@@ -14,48 +15,48 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
-SHOWN = 3
+TOP_CLASSES = 3
 
 
 def main(model, *pictures):
-    """Prints the likeliest classes of each picture."""
-    with zipfile.ZipFile(model) as packed:
-        labels = packed.read("labels.txt").decode().splitlines()
+    """Prints the most probable classes of each picture."""
+    with zipfile.ZipFile(model) as archive:
+        labels = archive.read("labels.txt").decode().splitlines()
     interpreter = Interpreter(model)
     classify = interpreter.get_signature_runner()
-    image = classify.get_input_details()["image"]
-    answer = classify.get_output_details()["probabilities"]
+    image_details = classify.get_input_details()["image"]
+    output_details = classify.get_output_details()["probabilities"]
     for picture in pictures:
-        pixels = read(picture, image["shape"])
-        probabilities = classify(image=quantized(pixels, image))["probabilities"][0]
-        probabilities = dequantized(probabilities, answer)
-        best = np.argsort(-probabilities)[:SHOWN]
-        told = ", ".join(f"{labels[k]} {probabilities[k]:.1%}" for k in best)
-        print(f"{picture}: {told}")
+        pixels = read_picture(picture, image_details["shape"])
+        output = classify(image=quantize(pixels, image_details))["probabilities"][0]
+        probabilities = dequantize(output, output_details)
+        best = np.argsort(-probabilities)[:TOP_CLASSES]
+        classes = ", ".join(f"{labels[k]} {probabilities[k]:.1%}" for k in best)
+        print(f"{picture}: {classes}")
 
 
-def read(picture, shape):
-    """The picture's pixels as the model wants them: [1, height, width, channels], 0..255."""
+def read_picture(path, shape):
+    """Returns a picture as the model's input, uint8 [1, height, width, channels]."""
     _, height, width, channels = shape
-    image = Image.open(picture).convert("L" if channels == 1 else "RGB")
+    image = Image.open(path).convert("L" if channels == 1 else "RGB")
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
     return pixels.reshape(1, height, width, channels)
 
 
-def quantized(pixels, details):
-    """Pixels in the numbers that the input holds: pixel / scale + zero point where it is int8."""
+def quantize(pixels, details):
+    """Converts pixels to the input's dtype: pixel / scale + zero point in an integer file."""
     scale, zero_point = details["quantization"]
     if not scale:
         return pixels.astype(details["dtype"])
     limits = np.iinfo(details["dtype"])
-    numbers = np.round(pixels / scale) + zero_point
-    return np.clip(numbers, limits.min, limits.max).astype(details["dtype"])
+    values = np.round(pixels / scale) + zero_point
+    return np.clip(values, limits.min, limits.max).astype(details["dtype"])
 
 
-def dequantized(numbers, details):
-    """What `quantized` does, undone."""
+def dequantize(values, details):
+    """Converts an output to float32: (value - zero point) * scale in an integer file."""
     scale, zero_point = details["quantization"]
-    return (numbers.astype(np.float32) - zero_point) * scale if scale else numbers
+    return (values.astype(np.float32) - zero_point) * scale if scale else values
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""The benchmark: a row for each step, and what each row says."""
+"""bin/benchmark: a row for each step in each precision, and the content of a row."""
 
+import contextlib
+import io
 import json
 
 import pytest
@@ -8,47 +10,91 @@ from dfa_tf.benchmark import machine, report, timing
 from dfa_tf.commands import main
 from dfa_tf.data import noise_like
 
-
-@pytest.fixture
-def quick(monkeypatch):
-    """One short sample of everything, and small kernels for the peak."""
-    monkeypatch.setattr(timing, "SECONDS_PER_SAMPLE", 0.0)
-    monkeypatch.setattr(report, "ROUNDS", 2)
-    monkeypatch.setattr(machine, "MATMUL", 64)
-    monkeypatch.setattr(machine, "CONVOLUTION", (1, 8, 8, 16))
+GROUPS = ("group1", "group2", "group3")
 
 
-def test_command_writes_a_row_for_each_step_in_each_precision(quick, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    arguments = [
-        "benchmark",
-        "--strategy=default",
-        "--json=rows.json",
-        "--gin_bindings=teacher/wide_resnet.depth=16",
-        "--gin_bindings=search.batch_size=16",
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """JSON and printed table of a short benchmark: one step in a sample, small kernels."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "SECONDS_PER_SAMPLE", 0.0)
+        patch.setattr(report, "ROUNDS", 2)
+        patch.setattr(machine, "MATMUL", 64)
+        patch.setattr(machine, "CONVOLUTION", (1, 8, 8, 16))
+        patch.chdir(folder)
+        arguments = [
+            "benchmark",
+            "--strategy=default",
+            "--json=rows.json",
+            "--gin_bindings=teacher/wide_resnet.depth=16",
+            "--gin_bindings=search.batch_size=16",
+        ]
+        with contextlib.redirect_stdout(io.StringIO()) as stdout:
+            assert main.run("benchmark", arguments) == 0
+    return json.loads((folder / "rows.json").read_text()), stdout.getvalue()
+
+
+@pytest.fixture(scope="module")
+def benchmark(outputs):
+    """The JSON of the short benchmark."""
+    return outputs[0]
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_each_step_has_a_row_in_each_precision(benchmark):
+    expected = [(step, group) for step in ("beta", "w", "search") for group in GROUPS]
+    expected += [
+        (step, None) for step in ("teacher_forward", "student_forward", "student_train", "distill")
     ]
-    assert main.run("benchmark", arguments) == 0, capsys.readouterr().err
-    found = json.loads((tmp_path / "rows.json").read_text())
-    assert set(found["peak"]) >= {"float32_gflops", "bfloat16_gflops"}
-    steps = [(row["step"], row["group"]) for row in found["rows"] if row["precision"] == "float32"]
-    groups = ("group1", "group2", "group3")
-    assert sorted(steps, key=str) == sorted(
-        [(step, group) for step in ("beta", "w", "search") for group in groups]
-        + [(s, None) for s in ("teacher_forward", "student_forward", "student_train", "distill")],
-        key=str,
-    )
-    for row in found["rows"]:
+    for precision in ("float32", "mixed_bfloat16"):
+        rows = [row for row in benchmark["rows"] if row["precision"] == precision]
+        assert sorted([(row["step"], row["group"]) for row in rows], key=str) == sorted(
+            expected, key=str
+        )
+    assert benchmark["rows"][-1]["step"] == "input"
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_row_is_consistent(benchmark):
+    for row in benchmark["rows"]:
         assert 0 < row["ms"]["min"] <= row["ms"]["median"] <= row["ms"]["max"]
         assert row["batch"] == (32 if row["step"] == "search" else 16)
         per_second = 1000 * row["batch"] / row["ms"]["median"]
         assert row["images_per_second"] == pytest.approx(per_second, rel=0.01)
         assert (row["gflops"] is None) == (row["step"] == "input")
-    assert found["rows"][-1]["step"] == "input"
-    assert found["input_share_of_distill"] < 1
-    assert "teacher_forward" in capsys.readouterr().out
 
 
-def test_noise_has_the_shape_of_the_set_and_needs_none_of_it(tmp_path):
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_report_has_the_peak_of_both_dtypes_and_the_share_of_the_input(benchmark):
+    assert set(benchmark["peak"]) >= {"float32_gflops", "bfloat16_gflops"}
+    assert benchmark["input_share_of_distill"] < 1
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_command_prints_the_table(outputs):
+    content, stdout = outputs
+    assert all(row["step"] in stdout for row in content["rows"])
+
+
+def test_cells_of_a_row_are_in_the_order_of_the_heading():
+    ms = timing.Milliseconds(1.0, 2.0, 3.0)
+    row = report.BenchmarkRow("beta", "float32", 16, "group1", ms, 8000.0, 12.3, 0.25, None)
+    result = report.BenchmarkReport({}, {}, "T", "S", 7, 0.0, [row])
+    heading, cells = result.cells()
+    assert dict(zip(heading, cells, strict=True)) == {
+        "step": "beta",
+        "group": "group1",
+        "precision": "float32",
+        "ms (min to max)": "2.0 (1.0 to 3.0)",
+        "images/s": "8,000",
+        "GFLOP/s": "12",
+        "of peak": "25%",
+        "peak memory": "",
+    }
+
+
+def test_noise_has_the_shape_of_the_data_set_and_needs_no_files(tmp_path):
     noise = noise_like("cifar100", data_dir=tmp_path)
     assert (noise.image_shape, noise.num_classes) == ((32, 32, 3), 100)
     assert noise_like("digits").image_shape == (8, 8, 1)

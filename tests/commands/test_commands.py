@@ -1,4 +1,4 @@
-"""The commands as a user calls them: results, exit status, one line for what can be mended."""
+"""The commands as a user calls them: results, exit status, one-line errors."""
 
 import json
 import os
@@ -19,11 +19,12 @@ SHORT = [
     "--gin_bindings=teacher/wide_resnet.depth=16",
     "--gin_bindings=teacher/wide_resnet.width=1",
 ]  # fmt: skip
+PLAIN = ["--gin_bindings=distill.aggregation='none'"]
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Runs a command within this process, in an empty folder: (exit status, stdout, stderr)."""
+    """Runs a command in this process, in an empty folder: (exit status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
 
@@ -41,7 +42,8 @@ def _last_line(text):
     return text.strip().splitlines()[-1]
 
 
-def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
+@pytest.mark.slow
+def test_distill_runs_all_stages_and_prints_a_table(command, tmp_path):
     status, out, err = command("distill", *SHORT)
     assert status == 0, err
     workdir = tmp_path / "runs" / "digits"
@@ -67,28 +69,28 @@ def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
 
     status, out, err = command("distill", *SHORT)  # again: nothing is left to do
     assert status == 0
-    assert "distill: done already, runs/digits/distill/student.keras; --fresh" in err
+    assert "runs/digits/distill/student.keras; restart it with --fresh" in err
     assert out.strip().splitlines() == table
 
     status, out, err = command("evaluate", "--strategy=default")
     assert status == 0
-    told = [line for line in out.splitlines() if "student" in line or "saved_model" in line]
-    assert len(told) == 3
-    assert all(f"accuracy {accuracy:.4f}" in line for line in told)
+    lines = [line for line in out.splitlines() if "student" in line or "saved_model" in line]
+    assert len(lines) == 3
+    assert all(f"accuracy {accuracy:.4f}" in line for line in lines)
 
     status, _, err = command("search", *SHORT, "--gin_bindings=search.gamma_st=0.5")
     assert status == 2
     assert "search.gamma_st was 0.001, is 0.5" in _last_line(err)
-    assert "start it anew with search --fresh" in _last_line(err)
+    assert "search --fresh" in _last_line(err)
 
     tflite = workdir / "export/student_float32.tflite"
-    tflite.write_bytes(b"cut short")
+    tflite.write_bytes(b"truncated")
     status, out, err = command("export", *SHORT)
     assert status == 0
     assert "student_float32" in out
-    made = json.loads((workdir / "export/export.json").read_text())["files"]
-    assert tflite.stat().st_size == made[0]["bytes"] > 100_000  # made again, with all others
-    assert [file["kind"] for file in made] == ["float32", "float16", "dynamic", "int8", "uint8"]
+    files = json.loads((workdir / "export/export.json").read_text())["files"]
+    assert tflite.stat().st_size == files[0]["bytes"] > 100_000  # written again, with all others
+    assert [file["kind"] for file in files] == ["float32", "float16", "dynamic", "int8", "uint8"]
     status, out, err = command("distill", *SHORT)
     assert status == 0
     assert len(json.loads((workdir / "export/export.json").read_text())["files"]) == 5
@@ -99,10 +101,11 @@ def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
     metrics.write_text(text[:50])
     status, _, err = command("distill", *SHORT)
     assert status == 2
-    assert "metrics.json is missing or damaged: distill --fresh" in _last_line(err)
+    assert "distill/metrics.json" in _last_line(err)
+    assert "distill --fresh" in _last_line(err)
     metrics.write_text(text)
 
-    # DFA-T: the same alpha elsewhere, without a search there.
+    # DFA-T: the same alpha in another workdir, without a search there.
     binding = f"distill.aggregation='{workdir}/search/alpha.json'"
     status, out, err = command(
         "distill", *SHORT, f"--gin_bindings={binding}", "--workdir=elsewhere", "--noexport"
@@ -112,7 +115,7 @@ def test_distill_makes_all_before_it_and_ends_in_a_table(command, tmp_path):
     assert not (tmp_path / "elsewhere" / "export").exists()
 
 
-def test_plain_student_needs_no_teacher_and_stands_in_its_neighbours_table(command, tmp_path):
+def test_plain_student_needs_no_teacher_and_is_shown_beside_other_runs(command, tmp_path):
     plain = [*SHORT, "--gin_bindings=distill.aggregation='none'", "--workdir=runs/plain"]
     status, out, err = command("distill", *plain, "--noexport")
     assert status == 0, err
@@ -138,72 +141,78 @@ def test_teacher_from_a_file(command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "told"),
+    ("name", "arguments", "named"),
     [
-        ("search", ["--gin_fil=gin/wrn.gin"], "Unknown command line flag 'gin_fil'"),
+        ("search", ["--gin_fil=gin/wrn.gin"], "gin_fil"),
         ("search", ["--seed=first"], "--seed"),
         ("search", ["--strategy=fast"], "--strategy"),
-        ("search", ["gin/wrn.gin"], "no argument 'gin/wrn.gin'"),
-        ("search", ["--gin_file=gin/nothing.gin"], "no gin file gin/nothing.gin"),
-        ("search", ["--gin_bindings=search.speed=9"], "parameter named 'speed'"),
-        ("search", ["--gin_bindings=dataset.name='cifar1000'"], "no data set 'cifar1000'"),
-        ("search", ["--gin_bindings=teacher/wide_resnet.depth=27"], "depth 6n+4"),
-        ("train_teacher", ["--gin_bindings=train_teacher.batch_size=5000"], "larger than the split"),
-        ("search", [*SHORT, "--gin_bindings=search.batch_size=500"], "larger than the split"),
-        ("distill", ["--gin_bindings=distill.aggregation='best'"], "not 'best'"),
-        ("distill", ["--gin_bindings=distill.aggregation='x.json'"], "x.json cannot be read"),
-        ("search", ["--gin_bindings=search.epochs='three'"], "search.epochs is set to 'three'"),
-        ("distill", ["--gin_bindings=distill.aggregation=3"], "distill.aggregation is set to 3"),
-        ("distill", ["--gin_bindings=dfa.gamma_fd='x'"], "dfa.gamma_fd is set to 'x'"),
-        ("distill", ["--gin_bindings=distill.optimizer=@sgd"], "write @sgd()"),
-        ("distill", ["--gin_bindings=distill.optimizer=0.1"], "is a reference, like @sgd()"),
-        ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "a whole width"),
-        ("search", ["--gin_bindings=search.precision='mixed_float16'"], "not 'mixed_float16'"),
-        ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every is 1 or more"),
-        ("search", ["--gin_bindings=dataset.pad=-1"], "dataset.pad is a whole number"),
-        ("search", ["--gin_bindings=dataset.pad=1.5"], "dataset.pad is a whole number"),
-        ("search", ["--gin_bindings=dataset.flip='no'"], "dataset.flip is True or False"),
-        ("search", ["--gin_bindings=dataset.image_size=5"], "dataset.image_size is (height, width)"),
-        ("search", ["--gin_bindings=dataset.in_memory='x'"], "dataset.in_memory is True, False or"),
-        ("search", ["--gin_bindings=search.optimizer=@search/cosine()"], "an optimizer is an SGD or"),
-        ("search", ["--gin_bindings=search/cosine.initial=-1"], "cosine.initial lies above 0"),
-        ("search", ["--strategy=multi_worker"], "needs TF_CONFIG"),
-        ("search", ["--gin_bindings=search.batch_size=64.5"], "batch_size is a whole multiple"),
-        ("train_teacher", ["--workdir=/proc/nowhere"], "cannot be written"),
-        ("evaluate", ["gone.keras"], "no model at gone.keras"),
-        ("evaluate", [], "holds no saved model"),
+        ("search", ["gin/wrn.gin"], "gin/wrn.gin"),
+        ("search", ["--gin_file=gin/nothing.gin"], "gin/nothing.gin"),
+        ("search", ["--gin_bindings=search.speed=9"], "'speed'"),
+        ("search", ["--gin_bindings=dataset.name='cifar1000'"], "'cifar1000'"),
+        ("search", ["--gin_bindings=teacher/wide_resnet.depth=27"], "depth"),
+        ("train_teacher", ["--gin_bindings=train_teacher.batch_size=5000"], "batch_size"),
+        ("search", [*SHORT, "--gin_bindings=search.batch_size=500"], "batch_size"),
+        ("distill", ["--gin_bindings=distill.aggregation='best'"], "distill.aggregation"),
+        ("distill", ["--gin_bindings=distill.aggregation='x.json'"], "x.json"),
+        ("search", ["--gin_bindings=search.epochs='three'"], "search.epochs"),
+        ("distill", ["--gin_bindings=distill.aggregation=3"], "distill.aggregation"),
+        ("distill", ["--gin_bindings=dfa.gamma_fd='x'"], "dfa.gamma_fd"),
+        ("distill", ["--gin_bindings=distill.optimizer=@sgd"], "@sgd()"),
+        ("distill", ["--gin_bindings=distill.optimizer=0.1"], "distill.optimizer"),
+        ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "student/wide_resnet.width"),
+        ("search", ["--gin_bindings=search.precision='mixed_float16'"], "search.precision"),
+        ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every"),
+        ("search", ["--gin_bindings=dataset.pad=-1"], "dataset.pad"),
+        ("search", ["--gin_bindings=dataset.pad=1.5"], "dataset.pad"),
+        ("search", ["--gin_bindings=dataset.flip='no'"], "dataset.flip"),
+        ("search", ["--gin_bindings=dataset.image_size=5"], "dataset.image_size"),
+        ("search", ["--gin_bindings=dataset.in_memory='x'"], "dataset.in_memory"),
+        ("search", ["--gin_bindings=search.optimizer=@search/cosine()"], "search.optimizer"),
+        ("search", ["--gin_bindings=search/cosine.initial=-1"], "search/cosine.initial"),
+        ("search", ["--strategy=multi_worker"], "TF_CONFIG"),
+        ("search", ["--gin_bindings=search.batch_size=64.5"], "search.batch_size"),
+        ("train_teacher", ["--workdir=/proc/nowhere"], "/proc/nowhere"),
+        ("evaluate", ["gone.keras"], "gone.keras"),
+        ("evaluate", [], "runs/digits"),
+        ("search", ["--gin_bindings=search.entry='stream'"], "search.tail_input"),
+        ("distill", ["--gin_bindings=distill.methods=[@kd(), @kd()]"], "distill.methods"),
+        ("distill", ["--gin_bindings=distill.methods=[]"], "distill.methods"),
+        ("distill", [*PLAIN, "--gin_bindings=distill.methods=[@kd()]"], "distill.aggregation"),
+        ("distill", ["--gin_bindings=distill.ce_weight='x'"], "distill.ce_weight"),
+        ("distill", ["--gin_bindings=export.input_dtype='int4'"], "export.input_dtype"),
+        ("search", ["--gin_bindings=sgd.momentum=1.5", "--gin_bindings=search.optimizer=@sgd()"], "sgd.momentum"),
+        ("search", ["--gin_bindings=teacher=@sgd()"], "teacher"),
     ],
 )  # fmt: skip
-def test_what_can_be_mended_is_told_in_one_line(command, tmp_path, name, arguments, told):
+def test_wrong_setting_is_named_in_one_line(command, tmp_path, name, arguments, named):
     status, _, err = command(name, "--strategy=default", *SHORT[1:3], *arguments)
     assert status == 2
-    assert told in _last_line(err)
+    assert named in _last_line(err)
     assert _last_line(err).startswith(f"{name}: ")
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("alpha.json"))
 
 
-def test_wrong_teacher_files_are_told_and_left_alone(command, tmp_path):
+def test_wrong_teacher_file_is_named_and_kept(command, tmp_path):
     path = tmp_path / "runs/digits/teacher/model.keras"
     path.parent.mkdir(parents=True)
     cases = {
-        "tells 4 classes, the data set has 10": lambda: small_network().save(path),
-        "takes images (32, 32, 3), the data set's are (8, 8, 1)": lambda: models.wide_resnet(
-            10, 1, 10
-        ).save(path),
-        "cannot be read as a network": lambda: path.write_bytes(b"PK\x03\x04 cut short"),
+        "4 classes": lambda: small_network().save(path),
+        "32, 32, 3": lambda: models.wide_resnet(10, 1, 10).save(path),
+        "truncated": lambda: path.write_bytes(b"PK\x03\x04 truncated"),
     }
-    for told, write in cases.items():
+    for write in cases.values():
         write()
         before = path.read_bytes()
         status, _, err = command("search", *SHORT)
         assert status == 2
-        assert told in _last_line(err)
+        assert "teacher/model.keras" in _last_line(err)
         assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", options.DESCRIPTIONS)
-def test_help_comes_without_tensorflow(name):
+def test_help_does_not_import_tensorflow(name):
     code = (
         "import sys, runpy\n"
         f"sys.argv = ['{name}', '--help']\n"
@@ -241,12 +250,16 @@ def test_error_is_one_line_on_stderr_and_status_2(tmp_path):
     assert process.returncode == 2
     assert out == ""
     lines = [line for line in err.splitlines() if line]
-    assert lines[-1].startswith("search: a wide ResNet has depth 6n+4")
+    assert lines[-1].startswith("search: ")
+    assert "wide_resnet.depth" in lines[-1]
     assert len(lines) == 1
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_saves_and_tells_how_to_go_on(tmp_path, signum, status):
+@pytest.mark.parametrize(
+    ("signum", "status"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
+def test_signal_saves_and_says_how_to_continue(tmp_path, signum, status):
     arguments = ["--gin_bindings=train_teacher.epochs=500"]
     process = _bin("train_teacher", *arguments, cwd=tmp_path)
     for line in process.stderr:
@@ -255,41 +268,36 @@ def test_signal_saves_and_tells_how_to_go_on(tmp_path, signum, status):
     process.send_signal(signum)
     _, err = process.communicate(timeout=120)
     assert process.returncode == status
-    assert "stopped and saved at step" in err
-    assert "the same command goes on from there" in err
+    assert "saved at step" in err
+    assert "run the same command" in err
     assert "Traceback" not in err
     assert list((tmp_path / "runs/digits/teacher/checkpoints").glob("*.index"))
 
 
-def test_set_that_is_not_prepared_is_told_without_a_network(command, tmp_path, monkeypatch):
+def test_unprepared_data_set_is_named_without_a_network(command, tmp_path, monkeypatch):
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     status, _, err = command(
         "search", "--strategy=default", "--gin_file=gin/wrn.gin", f"--data_dir={tmp_path}/empty"
     )
     assert status == 2
-    assert "cifar100 is not prepared in" in _last_line(err)
+    assert "cifar100" in _last_line(err)
+    assert f"{tmp_path}/empty" in _last_line(err)
 
 
-def test_debug_shows_where_an_error_comes_from_and_changes_no_status(command):
+def test_debug_shows_the_traceback_and_keeps_the_status(command):
     status, _, err = command("search", "--debug", "--gin_file=gin/nothing.gin")
     assert status == 2
     assert "Traceback" in err
-    assert "no gin file gin/nothing.gin" in _last_line(err)
+    assert "gin/nothing.gin" in _last_line(err)
 
 
 @pytest.mark.parametrize(
-    ("binding", "told"),
-    [
-        ('search.loss="kd"', "'bridge' or 'student', not 'kd'"),
-        ('search.final="best"', "'last' or 'mean', not 'best'"),
-        ('search.initial="first"', "'last', 'uniform' or 'random', not 'first'"),
-    ],
+    ("name", "value"),
+    [("search.loss", "'kd'"), ("search.final", "'best'"), ("search.initial", "'first'")],
 )
-def test_settings_of_the_search_are_checked_before_the_teacher_is_trained(
-    command, tmp_path, binding, told
-):
-    status, _, err = command("search", *SHORT, f"--gin_bindings={binding}")
+def test_search_settings_are_checked_before_the_teacher_is_trained(command, tmp_path, name, value):
+    status, _, err = command("search", *SHORT, f"--gin_bindings={name}={value}")
     assert status == 2
-    assert told in err
+    assert name in err
     assert not (tmp_path / "runs").exists()

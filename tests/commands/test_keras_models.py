@@ -1,4 +1,4 @@
-"""Search, distillation and export between Keras models that this package did not make."""
+"""Search, distillation and export with Keras models from elsewhere."""
 
 import json
 
@@ -22,7 +22,7 @@ search.epochs = 0.5
 distill.batch_size = 4
 distill.epochs = 0.5
 export.calibration_images = 4
-export.max_loss = 1.0  # of networks that have learnt nothing
+export.max_loss = 1.0  # the networks are untrained
 """
 
 

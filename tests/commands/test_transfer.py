@@ -21,7 +21,7 @@ def _distill(*arguments):
 
 
 def _shortened(source, data_dir):
-    """gin/cinic10_pair3.gin for two steps a stage, on a few images in the place of CINIC-10."""
+    """gin/cinic10_pair3.gin with two steps for each stage, on a few images in place of CINIC-10."""
     bindings = [f'dataset.name="folder:{source}"', "runtime.log_every=1"]
     for stage in ("train_teacher", "search", "distill"):
         bindings += [f"{stage}.batch_size=8", f"{stage}.epochs=0.4"]
@@ -31,7 +31,7 @@ def _shortened(source, data_dir):
 
 @pytest.mark.slow
 def test_cinic10_config_runs_from_teacher_to_export(tmp_path, monkeypatch):
-    """On an archive; that a folder gives the same examples is told in test_cinic10.py."""
+    """On an archive; test_cinic10.py shows that a folder has the same examples."""
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "drawn", CLASSES, {"train": 4, "valid": 4, "test": 2}, size=(32, 32))
     source = shutil.make_archive(str(tmp_path / "packed"), "gztar", tmp_path / "drawn")
@@ -39,14 +39,14 @@ def test_cinic10_config_runs_from_teacher_to_export(tmp_path, monkeypatch):
     workdir = tmp_path / "runs" / "cinic10_pair3"
     alpha = Alpha.load(workdir / "search/alpha.json")
     assert [len(group.alpha) for group in alpha.groups] == [1, 4, 8, 4, 1]
-    assert alpha.steps == 3 * 2  # the groups of one feature are passed over
+    assert alpha.steps == 3 * 2  # groups with one feature are skipped
     metrics = json.loads((workdir / "distill/metrics.json").read_text())
     assert (metrics["student"], metrics["test_examples"]) == ("ShuffleNetV2_x0_5", 20)
-    assert metrics["train_examples"] == 40  # its training part alone
+    assert metrics["train_examples"] == 40  # only its training part
     assert (workdir / "export/student_float32.tflite").exists()
 
 
-def test_alpha_is_searched_by_another_config_and_taken_over(tmp_path, monkeypatch, capsys):
+def test_alpha_of_another_configs_search_is_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere.gin").write_text(SMALL + "dataset.train_fraction = 0.5\n")
     (tmp_path / "own.gin").write_text(SAME + 'distill.aggregation = "elsewhere.gin"\n')
@@ -63,16 +63,18 @@ def test_alpha_is_searched_by_another_config_and_taken_over(tmp_path, monkeypatc
     capsys.readouterr()
     assert _distill(*given, f"--workdir={runs / 'own'}") == 0
     err = capsys.readouterr().err
-    assert "search: done already" in err
-    assert "distill: done already" in err
+    assert "search: already done" in err
+    assert "distill: already done" in err
 
 
-def test_alpha_for_groups_of_other_length_is_refused_before_anything_is_trained(
+def test_alpha_for_groups_of_another_size_is_an_error_before_training(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere.gin").write_text(SMALL + "teacher/wide_resnet.depth = 22\n")
     (tmp_path / "own.gin").write_text(SAME + 'distill.aggregation = "elsewhere.gin"\n')
     assert _distill("--gin_file=own.gin", *SHORT[1:]) == 2
-    assert "have groups of 3, 3, 3 and 2, 2, 2" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "distill.aggregation" in err
+    assert "3, 3, 3 and 2, 2, 2" in err
     assert not (tmp_path / "runs").exists()

@@ -1,4 +1,4 @@
-"""bin/reproduce: which cells there are, and going on after a kill."""
+"""bin/reproduce: the cells of each experiment, and resumption after a signal."""
 
 import os
 import re
@@ -9,13 +9,15 @@ import time
 
 import pytest
 
-from dfa_tf import config
-from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, SCALES, cells, shard_of
-from dfa_tf.comparison.reproduce import Reproduction
+from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, SCALES, cells, parse_shard
+from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
+from dfa_tf.comparison.subprocesses import CommandRunner
+from dfa_tf.config import Config
 from dfa_tf.errors import UserError
+from dfa_tf.methods import METHODS
 from tests.conftest import ROOT
 
-# Digits for a step or two, by small networks.
+# A few steps of small networks on digits.
 SHORT = [
     'dataset.name="digits"',
     "dataset.train_fraction=0.5",
@@ -25,6 +27,11 @@ SHORT = [
     "teacher/wide_resnet.width=1",
     "student/wide_resnet.depth=10",
 ]
+
+
+def _finish_teacher(workdir):
+    (workdir / "teacher/teacher").mkdir(parents=True)
+    (workdir / "teacher/teacher/model.keras").write_text("a finished teacher")
 
 
 def _titles(name):
@@ -39,108 +46,151 @@ def test_tables_have_the_papers_columns():
     assert _titles("table5") == ("Student", "Random", "Last", "Average", "DFA")
 
 
-def _parse(cell, command):
-    """Reads the cell's config."""
-    given = cell.arguments(command)
-    files = [a.split("=", 1)[1] for a in given if a.startswith("--gin_file=")]
-    bindings = [a.split("=", 1)[1] for a in given if a.startswith("--gin_bindings=")]
-    config.parse(files, bindings)
+def _config(cell, command="distill"):
+    """Returns the cell's config."""
+    arguments = cell.arguments(command)
+    files = [a.split("=", 1)[1] for a in arguments if a.startswith("--gin_file=")]
+    bindings = [a.split("=", 1)[1] for a in arguments if a.startswith("--gin_bindings=")]
+    return Config(files, bindings)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_cell_is_a_config_that_holds(name, scale):
-    """Its method and its aggregation; alpha is searched but in the rows that say another."""
+def test_config_of_every_cell_is_valid(name, scale):
+    """With the row's method and aggregation; alpha is searched unless the row sets it."""
     without_search = {"student": "none", "random": "random", "last": "last", "average": "average"}
     for cell in cells(name, scale, [0]):
-        _parse(cell, EXPERIMENTS[name].command)
+        config = _config(cell, EXPERIMENTS[name].command)
         (method,) = config.value("distill", "methods")
         aggregation = config.value("distill", "aggregation")
         if cell.row.name == "dfa_t":
             assert aggregation.startswith("gin/dfa_t_search")
         else:
             assert aggregation == without_search.get(cell.row.name, "search")
-        known = cell.row.name in config.METHODS
-        assert method.name == (cell.row.name if known else "dfa")
+        is_method = cell.row.name in METHODS
+        assert method.name == (cell.row.name if is_method else "dfa")
 
 
 @pytest.mark.parametrize("name", ["fig4-right", "student-loss", "gamma", "init", "fig4-left"])
-def test_rows_of_an_ablation_differ_in_what_it_is_about(name):
-    """From "dfa", in one binding, or in the two weights of the bridge loss."""
-    about = {
+def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
+    """The setting is one binding, or the two weights of the bridge loss."""
+    varied = {
         "fig4-left": {"search/adam.weight_decay", "search.gamma_st", "search.gamma_ts"},
         "fig4-right": {"search/adam.weight_decay"},
         "student-loss": {"search.loss"},
         "gamma": {"search.gamma_st"},
         "init": {"search.initial"},
     }[name]
-    found = {}
+    rows = {}
     for cell in cells(name, "cpu", [0]):
         if cell.row.name not in ("student", "last", "average"):
-            _parse(cell, EXPERIMENTS[name].command)
-            found[cell.row.name] = config.settings("search", "distill")
-    before = found.pop("dfa")
-    for settings in found.values():
-        differing = {n for n in settings if settings[n] != before[n]}
+            config = _config(cell, EXPERIMENTS[name].command)
+            rows[cell.row.name] = config.settings("search", "distill")
+    dfa = rows.pop("dfa")
+    for settings in rows.values():
+        differing = {n for n in settings if settings[n] != dfa[n]}
         assert differing
-        assert differing <= about
+        assert differing <= varied
 
 
 def test_lambdas_are_those_of_figure_4():
-    found = []
-    for cell in cells("fig4-right", "cpu", [0]):
-        _parse(cell, "distill")
-        found.append(config.value("search", "beta_optimizer").weight_decay)
-    assert found == [0, 1e-5, 1e-4, 1e-3]
+    configs = [_config(cell) for cell in cells("fig4-right", "cpu", [0])]
+    lambdas = [config.value("search", "beta_optimizer").weight_decay for config in configs]
+    assert lambdas == [0, 1e-5, 1e-4, 1e-3]
 
 
-def test_paper_scale_is_tables_1_and_4():
+def test_paper_scale_has_the_students_of_table_1():
     students = {}
     for cell in cells("table2", "paper", [0], ["kd"]):
-        _parse(cell, "distill")
-        found = [config.gin.query_parameter(f"student/wide_resnet.{n}") for n in ("depth", "width")]
-        students[cell.pair] = tuple(found)
+        config = _config(cell)
+        settings = config.settings("student")
+        students[cell.pair] = tuple(
+            settings[f"student/wide_resnet.{name}"] for name in ("depth", "width")
+        )
         assert config.value("distill", "epochs") == 200
-    assert students == {"pair1": (16, 4), "pair2": (28, 2), "pair3": (16, 2)}
-    widths = {}
+    assert students == {"pair1": ("16", "4"), "pair2": ("28", "2"), "pair3": ("16", "2")}
+
+
+def test_paper_scale_has_the_pairs_and_schedule_of_table_4():
+    widths = []
     for cell in cells("table4", "paper", [0], ["at"]):
-        _parse(cell, "distill")
-        widths[cell.pair] = tuple(
-            config.gin.query_parameter(f"{role}/shufflenet_v2.width")
-            for role in ("teacher", "student")
+        config = _config(cell)
+        settings = config.settings("teacher", "student")
+        widths.append(
+            tuple(settings[f"{role}/shufflenet_v2.width"] for role in ("teacher", "student"))
         )
         assert config.value("distill", "epochs") == 140
         assert config.value("distill", "batch_size") == 96
         assert config.value("search", "epochs") == 5
-    assert list(widths.values()) == [(2.0, 1.0), (2.0, 0.5), (1.0, 0.5)]
+    assert widths == [("2.0", "1.0"), ("2.0", "0.5"), ("1.0", "0.5")]
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_pairs_that_share_a_teacher_name_the_same(pair):
-    config.parse([PAIRS[pair].config], [])
-    own = config.settings("teacher", "train_teacher")
-    config.parse([PAIRS[pair].teacher_config], [])
-    assert config.settings("teacher", "train_teacher") == own
+def test_teacher_config_has_the_teacher_of_the_pair(pair):
+    pair_config, teacher_config = Config([PAIRS[pair].config]), Config([PAIRS[pair].teacher_config])
+    roots = "teacher", "train_teacher"
+    assert teacher_config.settings(*roots) == pair_config.settings(*roots)
 
 
-def test_shards_share_the_cells_without_overlap():
-    whole = cells("table2", "cpu", range(3))
-    shared = [cell for k in range(4) for cell in whole[k::4]]
-    assert sorted(map(str, shared)) == sorted(map(str, whole))
-    assert shard_of("2/3") == (2, 3)
-    for wrong in ("0/3", "4/3", "2", "a/b"):
-        with pytest.raises(UserError, match="--shard is k/n"):
-            shard_of(wrong)
+def test_shards_share_the_cells_without_overlap(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        CommandRunner, "run", lambda self, command, arguments: started.append(arguments[-1]) or 0
+    )
+    _finish_teacher(tmp_path)
+    for k in range(1, 5):
+        Reproduction("table2", "cpu", range(3), tmp_path, shard=(k, 4)).run()
+    expected = [f"--workdir={tmp_path / c.folder}" for c in cells("table2", "cpu", range(3))]
+    assert sorted(started) == sorted(expected)
 
 
-def test_row_that_is_none_is_told():
-    with pytest.raises(UserError, match="table5 has no row 'kd'"):
+def test_shard_is_k_of_n():
+    assert parse_shard("2/3") == (2, 3)
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "2", "a/b"])
+def test_invalid_shard_is_a_user_error(text):
+    with pytest.raises(UserError, match="--shard") as error:
+        parse_shard(text)
+    assert repr(text) in str(error.value)
+
+
+def test_unknown_row_is_a_user_error():
+    with pytest.raises(UserError, match="--only") as error:
         cells("table5", "cpu", [0], ["kd"])
+    assert "'kd'" in str(error.value)
+    assert "table5" in str(error.value)
 
 
-def test_folder_of_another_reproduction_is_refused(tmp_path):
+def test_folder_of_another_config_is_refused(tmp_path):
     (tmp_path / "reproduce.json").write_text('{"scale": "paper", "bindings": []}')
-    with pytest.raises(UserError, match="choose another --workdir"):
+    with pytest.raises(UserError, match="--workdir") as error:
+        Reproduction("table2", "cpu", [0], tmp_path).run()
+    assert "'paper'" in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_folder_that_is_not_writable_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir"):
+        Reproduction("table2", "cpu", [0], tmp_path / "file" / "folder").run()
+
+
+def test_failed_cell_does_not_stop_the_others(tmp_path, monkeypatch):
+    statuses = iter([0, 1, 0])
+    monkeypatch.setattr(CommandRunner, "run", lambda *_: next(statuses))
+    _finish_teacher(tmp_path)
+    with pytest.raises(CellsFailed) as error:
+        Reproduction("table2", "cpu", [0], tmp_path, only=["student", "kd", "at"]).run()
+    assert "cpu/kd_seed0" in str(error.value)
+    assert "cpu/at_seed0" not in str(error.value)
+    assert next(statuses, None) is None
+
+
+def test_first_cell_that_the_user_can_fix_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(CommandRunner, "run", lambda *_: 2)
+    _finish_teacher(tmp_path)
+    with pytest.raises(UserError, match="cpu/student_seed0"):
         Reproduction("table2", "cpu", [0], tmp_path).run()
 
 
@@ -150,33 +200,30 @@ def _command(workdir, *more):
     return [*start, "--seeds=1", f"--workdir={workdir}", *bindings, *more]
 
 
-def _started(workdir, with_teacher=True):
-    """A reproduction that runs its first cell. with_teacher: what it takes for one lies there."""
-    if with_teacher:
-        (workdir / "teacher/teacher").mkdir(parents=True)
-        (workdir / "teacher/teacher/model.keras").write_text("there")
-    running = subprocess.Popen(_command(workdir), stderr=subprocess.PIPE, text=True)
-    for line in running.stderr:
+def _start_first_cell(workdir):
+    """Returns the process of a reproduction that has started its first cell."""
+    process = subprocess.Popen(_command(workdir), stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
         if "cell 1 of 2" in line:
-            return running
-    raise AssertionError("it ended before its first cell")
+            return process
+    raise AssertionError("the reproduction ended before its first cell")
 
 
 def _processes(workdir):
-    """Those whose command names the folder."""
+    """Returns the processes whose command contains the folder."""
     return subprocess.run(["pgrep", "-f", str(workdir)], capture_output=True, text=True).stdout
 
 
 @pytest.mark.slow
-def test_killed_reproduction_goes_on_and_ends_in_the_table(tmp_path):
-    """SIGTERM while the first cell runs; the second call finds the teacher and goes on."""
-    first = _started(tmp_path, with_teacher=False)
+def test_stopped_reproduction_resumes_and_ends_with_the_table(tmp_path):
+    """SIGTERM while the first cell runs; the second call keeps the teacher."""
+    first = _start_first_cell(tmp_path)
     time.sleep(3)
     first.send_signal(signal.SIGTERM)
-    said = first.stderr.read()
-    assert first.wait() == 128 + signal.SIGTERM, said
-    assert "the same command goes on" in said
-    assert "Traceback" not in said
+    stderr = first.stderr.read()
+    assert first.wait() == 128 + signal.SIGTERM, stderr
+    assert "same command" in stderr
+    assert "Traceback" not in stderr
 
     teacher = os.stat(tmp_path / "teacher/teacher/model.keras").st_mtime
     second = subprocess.run(_command(tmp_path), capture_output=True, text=True)
@@ -186,18 +233,19 @@ def test_killed_reproduction_goes_on_and_ends_in_the_table(tmp_path):
     assert re.search(r"^KD +1 ", second.stdout, re.MULTILINE)
     assert (tmp_path / "table2_cpu" / "report.md").exists()
 
-    began = time.monotonic()
+    started = time.monotonic()
     third = subprocess.run(_command(tmp_path), capture_output=True, text=True)
     assert third.returncode == 0
-    assert "2 of 2 cells are done already" in third.stderr
-    assert time.monotonic() - began < 60  # nothing is trained
+    assert "2 of 2 cells" in third.stderr
+    assert time.monotonic() - started < 60  # nothing is trained
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("when", [0.0, 0.05, 1.5])
 def test_signal_at_the_start_of_a_cell_leaves_no_process_behind(tmp_path, when):
-    """Before the cell's process listens to signals, and while it starts."""
-    running = _started(tmp_path)
+    """Before the cell's process handles signals, and while it starts."""
+    _finish_teacher(tmp_path)
+    running = _start_first_cell(tmp_path)
     time.sleep(when)
     running.send_signal(signal.SIGHUP)
     assert "cell 2" not in running.stderr.read()
@@ -207,7 +255,8 @@ def test_signal_at_the_start_of_a_cell_leaves_no_process_behind(tmp_path, when):
 
 @pytest.mark.slow
 def test_cell_ends_when_its_reproduction_is_killed(tmp_path):
-    running = _started(tmp_path)
+    _finish_teacher(tmp_path)
+    running = _start_first_cell(tmp_path)
     time.sleep(1)
     running.kill()
     deadline = time.monotonic() + 20
@@ -217,9 +266,11 @@ def test_cell_ends_when_its_reproduction_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_cell_that_cannot_be_run_is_told(tmp_path):
-    wrong = _command(tmp_path, "--gin_bindings=distill.batch_size=10000")
-    told = subprocess.run(wrong, capture_output=True, text=True)
-    assert told.returncode == 2
-    assert "a batch of 10000 is larger" in told.stderr
-    assert "student_seed0 cannot be run" in told.stderr
+def test_invalid_setting_of_a_cell_is_reported_with_its_name(tmp_path):
+    command = _command(tmp_path, "--gin_bindings=distill.batch_size=10000")
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    cell_error, error = done.stderr.splitlines()[-2:]
+    assert "batch" in cell_error
+    assert "10000" in cell_error
+    assert "student_seed0" in error

@@ -1,23 +1,25 @@
-"""Examples: epochs without remainder, positions that depend on the step, fair splits."""
+"""Examples: complete epochs, batches that depend on the step only, and stratified splits."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dfa_tf import data
-from dfa_tf.data.examples import StreamedExamples, read_into_memory, read_labels, shuffled_indices
+from dfa_tf.data.examples import read_into_memory, read_labels, shuffled_indices
 from dfa_tf.errors import UserError
 from tests.conftest import made_examples
 
 
 def _numbered(count, shape=(2, 2, 1)):
-    """Examples whose label is their number."""
+    """Examples whose label is their index."""
     images = np.zeros((count, *shape), np.uint8)
     return data.Examples(images, np.arange(count))
 
 
 def _streamed(examples, shuffle_buffer=64):
-    """The same examples, as a stream of encoded pictures."""
+    """The same examples, streamed from encoded images."""
     images, labels = examples.images, examples.labels
 
     def source():
@@ -28,7 +30,7 @@ def _streamed(examples, shuffle_buffer=64):
         return tf.io.decode_png(png, examples.image_shape[-1])
 
     streamed = read_labels(source, decode, examples.image_shape)
-    return StreamedExamples(**{**vars(streamed), "shuffle_buffer": shuffle_buffer})
+    return dataclasses.replace(streamed, shuffle_buffer=shuffle_buffer)
 
 
 def _labels(examples, batch_size, steps, seed=3, first_step=0):
@@ -36,9 +38,9 @@ def _labels(examples, batch_size, steps, seed=3, first_step=0):
     return np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["held", "streamed"])
-def test_each_epoch_holds_every_example_once_and_none_is_dropped(kind):
-    # Batches of 7 from 24 examples: epochs begin and end within batches.
+@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+def test_each_epoch_has_every_example_once(kind):
+    # Batches of 7 from 24 examples: epochs start and end inside batches.
     seen = _labels(kind(_numbered(24)), 7, 24)
     assert len(seen) == 7 * 24
     epochs = seen.reshape(7, 24)
@@ -46,16 +48,16 @@ def test_each_epoch_holds_every_example_once_and_none_is_dropped(kind):
     assert len({tuple(epoch) for epoch in epochs}) == 7
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["held", "streamed"])
-def test_a_later_start_sees_what_a_straight_run_sees_there(kind):
+@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+def test_start_at_a_later_step_continues_the_same_batches(kind):
     examples = kind(_numbered(24))
-    straight = _labels(examples, 7, 12).reshape(12, 7)
+    uninterrupted = _labels(examples, 7, 12).reshape(12, 7)
     for first in (1, 4, 9):
         later = _labels(examples, 7, 12 - first, first_step=first).reshape(-1, 7)
-        np.testing.assert_array_equal(later, straight[first:])
+        np.testing.assert_array_equal(later, uninterrupted[first:])
 
 
-def test_order_follows_the_seed():
+def test_order_depends_on_the_seed():
     examples = _numbered(50)
     np.testing.assert_array_equal(_labels(examples, 10, 5), _labels(examples, 10, 5))
     assert not np.array_equal(_labels(examples, 10, 5), _labels(examples, 10, 5, seed=4))
@@ -68,21 +70,24 @@ def test_neighbours_in_an_epoch_are_uncorrelated():
     assert abs(z) < 4
 
 
-def test_streamed_and_held_examples_are_the_same():
-    held = made_examples(20)
-    streamed = _streamed(held)
-    np.testing.assert_array_equal(streamed.labels, held.labels)
-    some = [1, 5, 6, 19]
-    for examples, other in ((held, streamed), (held.select(some), streamed.select(some))):
+def test_streamed_examples_equal_those_in_memory():
+    in_memory = made_examples(20)
+    streamed = _streamed(in_memory)
+    np.testing.assert_array_equal(streamed.labels, in_memory.labels)
+    indices = [1, 5, 6, 19]
+    for examples, other in (
+        (in_memory, streamed),
+        (in_memory.select(indices), streamed.select(indices)),
+    ):
         for mine, theirs in zip(examples.in_order(8), other.in_order(8), strict=True):
             np.testing.assert_array_equal(mine[0], theirs[0])
             np.testing.assert_array_equal(mine[1], theirs[1])
     again = read_into_memory(streamed.source, streamed.decode, streamed.image_shape, 20)
-    np.testing.assert_array_equal(again.images, held.images)
+    np.testing.assert_array_equal(again.images, in_memory.images)
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["held", "streamed"])
-def test_in_order_gives_every_example_once_the_last_batch_smaller(kind):
+@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+def test_in_order_yields_every_example_once_with_a_smaller_last_batch(kind):
     sizes, labels = [], []
     for _, batch in kind(_numbered(23)).in_order(10):
         sizes.append(len(batch))
@@ -91,7 +96,7 @@ def test_in_order_gives_every_example_once_the_last_batch_smaller(kind):
     assert labels == list(range(23))
 
 
-def test_split_is_7_to_3_in_every_class_and_without_overlap():
+def test_split_is_7_to_3_in_every_class_without_overlap():
     examples = made_examples(400)
     numbered = data.Examples(examples.images, examples.labels)
     train, validation = data.stratified_split(numbered, 0.3, seed=0)
@@ -101,9 +106,7 @@ def test_split_is_7_to_3_in_every_class_and_without_overlap():
     assert len(pictures) == 400
 
 
-def test_split_follows_the_seed():
-    examples = _numbered(40)
-    examples.labels[:] = 0
+def test_split_depends_on_the_seed():
     first, again, other = (
         data.stratified_split(made_examples(40), 0.3, seed)[1].images for seed in (1, 1, 2)
     )
@@ -112,18 +115,18 @@ def test_split_follows_the_seed():
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 3])
-def test_split_outside_of_0_to_1_is_refused(fraction):
-    with pytest.raises(UserError, match="between 0 and 1"):
-        data.stratified_split(made_examples(40), fraction, 0)
+def test_split_fraction_outside_of_0_to_1_is_refused(fraction):
+    with pytest.raises(UserError, match="validation_fraction: "):
+        data.stratified_split(made_examples(40), fraction, 0, "validation_fraction")
 
 
 def test_class_of_one_example_cannot_be_split():
-    with pytest.raises(UserError, match="cannot be split"):
-        data.stratified_split(_numbered(10), 0.3, 0)
+    with pytest.raises(UserError, match="validation_fraction: "):
+        data.stratified_split(_numbered(10), 0.3, 0, "validation_fraction")
 
 
-def test_images_of_another_kind_are_refused():
-    with pytest.raises(UserError, match="uint8"):
+def test_images_and_labels_of_wrong_dtype_or_shape_are_refused():
+    with pytest.raises(UserError, match=r"images: .*float32"):
         data.Examples(np.zeros((2, 4, 4, 1), np.float32), [0, 1])
-    with pytest.raises(UserError, match="2 images need 2 labels"):
+    with pytest.raises(UserError, match=r"labels: .*\b2\b.*\b3\b"):
         data.Examples(np.zeros((2, 4, 4, 1), np.uint8), [0, 1, 2])

@@ -1,4 +1,4 @@
-"""Augmentation against NumPy's padding; batches over replicas."""
+"""Augmentation, compared with NumPy's padding, and batches over replicas."""
 
 import collections
 
@@ -14,7 +14,7 @@ NONE = data.Augmentation(pad=0, flip=False)
 
 
 def _crops(image, pad, flip):
-    """How many ways of padding by reflection, cropping and flipping make each image, by NumPy."""
+    """Counts, for each possible result, the shifts and flips that lead to it, by NumPy."""
     height, width, _ = image.shape
     padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0)), mode="reflect")
     ways = collections.Counter()
@@ -39,12 +39,12 @@ def test_every_shift_and_flip_occurs_and_nothing_else(pad, flip):
         assert abs(seen[picture] - expected) < 6 * np.sqrt(expected)
 
 
-def test_no_augmentation_leaves_images_as_they_are():
+def test_no_augmentation_leaves_images_unchanged():
     images = made_examples(4).images
     np.testing.assert_array_equal(NONE(tf.constant(images), [0, 0]), images)
 
 
-def test_a_batch_depends_on_seed_and_step_alone():
+def test_batch_depends_on_seed_and_step_only():
     examples = made_examples(40)
     straight = list(data.training_batches(examples, 16, data.Augmentation(), 7).take(6))
     later = list(data.training_batches(examples, 16, data.Augmentation(), 7, first_step=3).take(3))
@@ -54,7 +54,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
     assert not np.array_equal(straight[0][0], straight[1][0])
 
 
-def test_replicas_share_out_the_same_global_batch(one_replica, two_replicas):
+def test_replicas_divide_the_same_global_batch(one_replica, two_replicas):
     images, labels = next(iter(data.training_batches(made_examples(40), 8, NONE, 7)))
     found = {}
     for strategy in (one_replica, two_replicas):
@@ -68,15 +68,32 @@ def test_replicas_share_out_the_same_global_batch(one_replica, two_replicas):
 
 
 def test_batch_larger_than_the_split_is_refused():
-    with pytest.raises(UserError, match="a batch of 64 is larger than the split of 40 examples"):
+    with pytest.raises(UserError, match=r"batch_size: .*\b40\b.*\b64\b"):
         data.check_batches(made_examples(40), 64, NONE)
 
 
-def test_batch_that_replicas_cannot_share_is_refused():
-    with pytest.raises(UserError, match="multiple of the 2 replicas"):
-        data.check_batches(made_examples(40), 7, NONE, replicas=2)
+@pytest.mark.parametrize("batch_size", [7, 0, -2, 8.0, "8", True])
+def test_batch_that_replicas_cannot_divide_is_refused(batch_size):
+    with pytest.raises(UserError, match="batch_size: "):
+        data.check_batches(made_examples(40), batch_size, NONE, replicas=2)
+
+
+def test_valid_batches_are_accepted():
+    data.check_batches(made_examples(40), 40, data.Augmentation(pad=7), replicas=2)
 
 
 def test_padding_wider_than_the_image_is_refused():
-    with pytest.raises(UserError, match="padding do not fit"):
+    with pytest.raises(UserError, match=r"dataset\.pad: .*8x8"):
         data.check_batches(made_examples(40), 8, data.Augmentation(pad=8))
+
+
+@pytest.mark.parametrize("pad", [-1, 1.5, "4", True, None])
+def test_augmentation_refuses_invalid_padding(pad):
+    with pytest.raises(UserError, match=r"dataset\.pad"):
+        data.Augmentation(pad=pad)
+
+
+@pytest.mark.parametrize("flip", [1, "yes", None])
+def test_augmentation_refuses_invalid_flip(flip):
+    with pytest.raises(UserError, match=r"dataset\.flip"):
+        data.Augmentation(flip=flip)

@@ -1,4 +1,4 @@
-"""Data sets by name: the embedded digits, sets of TFDS, the real CIFAR-100 where it is at hand."""
+"""Data sets by name: digits, TFDS data sets, and the real CIFAR-100 if it is available."""
 
 import json
 
@@ -12,7 +12,7 @@ from dfa_tf.errors import UserError
 from tests.conftest import CIFAR100
 
 
-def test_digits_are_real_and_come_with_the_package():
+def test_digits_are_real_images_that_need_no_download():
     digits = data.load("digits")
     assert (len(digits.train), len(digits.test)) == (1297, 500)
     assert digits.image_shape == (8, 8, 1)
@@ -26,7 +26,7 @@ def test_digits_are_real_and_come_with_the_package():
 
 
 def _prepare(folder, sizes, supervised=True):
-    """Prepares a TFDS set "tiny_pictures" with `sizes` of images: 12 train, 5 test examples."""
+    """Prepares a TFDS data set "tiny_pictures" of 12 training and 5 test images of these sizes."""
     draws = np.random.default_rng(0)
 
     def split(count):
@@ -66,7 +66,7 @@ def _prepare(folder, sizes, supervised=True):
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_set_of_tfds_is_read_whole(tmp_path, in_memory):
+def test_tfds_data_set_is_read_completely(tmp_path, in_memory):
     _prepare(tmp_path, [(6, 6)])
     dataset = data.load("tiny_pictures", data_dir=str(tmp_path), in_memory=in_memory)
     assert (len(dataset.train), len(dataset.test)) == (12, 5)
@@ -79,42 +79,77 @@ def test_set_of_tfds_is_read_whole(tmp_path, in_memory):
     assert dataset.augmentation == data.Augmentation(pad=4, flip=True)
 
 
-def test_images_of_several_sizes_need_one_to_resize_to(tmp_path):
+def test_images_of_several_sizes_need_image_size(tmp_path):
     _prepare(tmp_path, [(6, 6), (9, 7)])
-    with pytest.raises(UserError, match=r"bind dataset\.image_size"):
+    with pytest.raises(UserError, match=r"dataset\.image_size"):
         data.load("tiny_pictures", data_dir=str(tmp_path))
     dataset = data.load("tiny_pictures", data_dir=str(tmp_path), image_size=(8, 8))
     assert dataset.image_shape == (8, 8, 3)
     assert dataset.train.images.dtype == np.uint8
 
 
-def test_augmentation_can_be_bound():
+def test_pad_overrides_the_default_augmentation():
     assert data.load("digits", pad=2).augmentation == data.Augmentation(pad=2, flip=False)
 
 
-def test_unknown_name_is_told_with_what_is_close():
-    with pytest.raises(UserError, match="no data set 'cifar1000': did you mean cifar100"):
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("name", 5), ("data_dir", 5), ("source", 5), ("train_with_validation", 1)),
+        *(
+            ("image_size", 8),
+            ("image_size", (8,)),
+            ("image_size", (8, 0)),
+            ("image_size", (8, 8.0)),
+        ),
+        *(("in_memory", "yes"), ("pad", -1), ("pad", 1.5), ("flip", 1), ("flip", "no")),
+        *(("validation_fraction", "0.3"), ("train_fraction", 0), ("train_fraction", 1.5)),
+    ],
+)
+def test_invalid_setting_is_refused_by_name(setting, value):
+    with pytest.raises(UserError, match=rf"dataset\.{setting}: "):
+        data.load(**{"name": "digits", setting: value})
+
+
+def test_digits_cannot_be_resized():
+    with pytest.raises(UserError, match=r"dataset\.image_size: "):
+        data.load("digits", image_size=(16, 16))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5, -0.1])
+def test_validation_fraction_outside_of_0_to_1_is_refused(fraction):
+    with pytest.raises(UserError, match=r"dataset\.validation_fraction: "):
+        data.load("digits", validation_fraction=fraction).search_split(seed=0)
+
+
+def test_train_fraction_too_small_for_the_classes_is_refused():
+    with pytest.raises(UserError, match=r"dataset\.train_fraction: "):
+        data.load("digits", train_fraction=0.001)
+
+
+def test_unknown_name_is_reported_with_close_matches():
+    with pytest.raises(UserError, match=r"dataset\.name: .*cifar1000.*cifar100\b"):
         data.load("cifar1000")
 
 
-def test_set_that_is_not_prepared_is_told_at_once_without_a_network(tmp_path, monkeypatch):
+def test_unprepared_data_set_is_reported_at_once_without_a_network(tmp_path, monkeypatch):
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    with pytest.raises(UserError, match=r"cifar10 is not prepared in .* --data_dir"):
+    with pytest.raises(UserError, match=r"cifar10 .*--data_dir"):
         data.load("cifar10", data_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
-def test_set_that_is_no_image_classification_is_refused(tmp_path):
+def test_data_set_without_image_and_label_is_refused(tmp_path):
     _prepare(tmp_path, [(6, 6)], supervised=False)
-    with pytest.raises(UserError, match="not an image classification set"):
+    with pytest.raises(UserError, match=r"dataset\.name: tiny_pictures"):
         data.load("tiny_pictures", data_dir=str(tmp_path))
 
 
-@pytest.mark.skipif(not CIFAR100.is_dir(), reason="the real CIFAR-100 is not at hand")
-def test_real_cifar100():
+@pytest.mark.skipif(not CIFAR100.is_dir(), reason="the real CIFAR-100 is not available")
+def test_real_cifar100_has_its_official_counts_and_a_7_to_3_split():
     dataset = data.load("cifar100", data_dir=str(CIFAR100))
     assert (len(dataset.train), len(dataset.test), dataset.num_classes) == (50_000, 10_000, 100)
     assert np.bincount(dataset.train.labels).tolist() == [500] * 100
@@ -122,4 +157,4 @@ def test_real_cifar100():
     train, validation = dataset.search_split(seed=0)
     assert np.bincount(train.labels).tolist() == [350] * 100
     assert np.bincount(validation.labels).tolist() == [150] * 100
-    assert dataset.mean == (125.3 / 255, 123.0 / 255, 113.9 / 255)  # as the literature has it
+    assert dataset.mean == (125.3 / 255, 123.0 / 255, 113.9 / 255)  # as in the literature

@@ -21,4 +21,4 @@ def plain_network(seed=0, precision="float32", folded=False):
         groups.append(Group(f"group{k}", (feature,), stream=feature))
     logits = layers.classifier(x, CLASSES)
     spec = {"builder": "tests>plain_network", "arguments": {"seed": seed}}
-    return Network(image, groups, logits, spec, precision, layers.folds, name="plain")
+    return Network(image, groups, x, logits, spec, precision, layers.folds, name="plain")

@@ -5,13 +5,14 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods import feature_distillation as fd
+from tests.methods.numerics import assert_kernel_equals_formula
 
 # s, t and the term by hand, margin -1.
 CASES = [
-    (0.5, -3.0, 1.5**2),  # t <= m, s above m: towards m
-    (-1.5, -3.0, 0.0),  # t <= m, s below m: nothing
-    (-0.2, -0.6, 0.4**2),  # m < t <= 0, s above t: towards t
-    (-0.9, -0.6, 0.0),  # m < t <= 0, s below t: nothing
+    (0.5, -3.0, 1.5**2),  # t <= m and s > m: to m
+    (-1.5, -3.0, 0.0),  # t <= m and s < m: nothing
+    (-0.2, -0.6, 0.4**2),  # m < t <= 0 and s > t: to t
+    (-0.9, -0.6, 0.0),  # m < t <= 0 and s < t: nothing
     (0.0, -1.0, 1.0),  # t at the margin
     (0.3, 0.0, 0.3**2),  # t at zero: only from above
     (-0.3, 0.0, 0.0),
@@ -43,7 +44,7 @@ def test_partial_l2_sums_over_each_examples_elements(margin):
     )
 
 
-def test_partial_l2_gradient_is_twice_the_difference_where_it_counts():
+def test_partial_l2_gradient_is_twice_the_difference():
     s = tf.constant([[c[0] for c in CASES]])[:, tf.newaxis, tf.newaxis]
     t = tf.constant([[c[1] for c in CASES]])[:, tf.newaxis, tf.newaxis]
     with tf.GradientTape() as tape:
@@ -59,16 +60,23 @@ def test_student_equal_to_the_target_has_no_loss():
     np.testing.assert_array_equal(fd.clipped_l2(maps, maps), [0, 0])
 
 
-def test_clipped_l2_clips_both():
+def test_clipped_l2_clips_both_maps():
     """(-2, -3) -> (-1, -1); (0.5, -4) -> 1.5; (-4, 2) -> 3: 0 + 2.25 + 9."""
     s = tf.constant([-2.0, 0.5, -4.0])[tf.newaxis, tf.newaxis, tf.newaxis]
     t = tf.constant([-3.0, -4.0, 2.0])[tf.newaxis, tf.newaxis, tf.newaxis]
     np.testing.assert_allclose(fd.clipped_l2(s, t), [11.25])
 
 
-def test_groups_count_a_quarter_a_half_and_one():
+def test_group_weights_are_a_quarter_a_half_and_one():
     """Terms 4, 4 and 4 of three groups: 1 + 2 + 4 = 7."""
     maps = [tf.fill([1, 1, 1, 1], 3.0)] * 3
     targets = [tf.fill([1, 1, 1, 1], 1.0)] * 3
     np.testing.assert_allclose(fd.feature_distillation_loss(maps, targets), [7.0])
     assert [fd.group_weight(g, 5) for g in range(1, 6)] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_partial_l2_kernel_equals_its_formula(dtype):
+    draws = np.random.default_rng(2)
+    maps = [tf.cast(draws.normal(-0.3, 1.5, (3, 4, 4, 5)), dtype) for _ in range(2)]
+    assert_kernel_equals_formula(lambda function, s, t: function(s, t), fd.partial_l2, maps)

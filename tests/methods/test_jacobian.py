@@ -1,11 +1,11 @@
-"""Jacobian matching's gradient of a gradient, against differences of the loss itself."""
+"""The second-order gradient of Jacobian matching, against differences of the loss."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.jacobian import Jacobian, jacobian_loss
-from dfa_tf.methods.objective import outputs, student_objective
+from dfa_tf.methods.objective import network_outputs, student_objective
 from tests.conftest import small_network
 
 STEP = 2e-3
@@ -14,13 +14,15 @@ STEP = 2e-3
 @pytest.fixture(scope="module")
 def parts():
     teacher, student = small_network(16, 2, seed=1), small_network(10, 1, seed=2)
-    made = Jacobian(weight=1.0).build(teacher, student, 0, "float32")
-    objective = student_objective(teacher, student, [made], [1.0], Jacobian.needs, ce_weight=0.0)
+    distillation = Jacobian(weight=1.0).build(teacher, student, 0, "float32")
+    objective = student_objective(
+        teacher, student, [distillation], [1.0], Jacobian.needs, ce_weight=0.0
+    )
     return teacher, student, objective
 
 
 class Smooth:
-    """A network without kinks, over which differences may step: tanh between two matrices."""
+    """A network without kinks, so that differences are accurate: tanh between two matrices."""
 
     def __init__(self, seed):
         draws = np.random.default_rng(seed)
@@ -29,21 +31,25 @@ class Smooth:
             for n, m in ((192, 6), (6, 4))
         ]
 
-    def __call__(self, images, training):
+    def full_outputs(self, images, training):
         x = tf.reshape(images, [-1, 192]) / 64 - 2
-        return {"logits": tf.tanh(x @ self.weights[0]) @ self.weights[1], "features": {}}
+        logits = tf.tanh(x @ self.weights[0]) @ self.weights[1]
+        return {"logits": logits, "features": {}, "pooled_map": None}
 
 
 @pytest.mark.parametrize("layer", [0, 1])
-def test_second_order_gradient_equals_a_numerical_one(batch, layer):
-    """Number by number, on a network without kinks."""
+def test_second_order_gradient_equals_a_numerical_gradient(batch, layer):
+    """Element by element, on a network without kinks."""
     teacher, student = Smooth(seed=1), Smooth(seed=2)
     images, labels = batch
 
     @tf.function
     def loss():
-        of = [outputs(n, images, labels, Jacobian.needs).input_gradient for n in (teacher, student)]
-        return tf.reduce_sum(jacobian_loss(*of))
+        gradients = [
+            network_outputs(network, images, labels, Jacobian.needs).input_gradient
+            for network in (teacher, student)
+        ]
+        return tf.reduce_sum(jacobian_loss(*gradients))
 
     variable = student.weights[layer]
     with tf.GradientTape() as tape:
@@ -62,11 +68,11 @@ def test_second_order_gradient_equals_a_numerical_one(batch, layer):
     variable.assign(start)
 
 
-def test_input_gradient_is_that_of_the_true_class_for_the_image(batch):
+def test_input_gradient_is_that_of_the_true_class(batch):
     """By hand: d/dx of w2[:, y] . tanh(w1 x) is (w2[:, y] (1 - tanh^2)) w1."""
     network = Smooth(seed=3)
     images, labels = batch
-    gradient = outputs(network, images, labels, Jacobian.needs).input_gradient
+    gradient = network_outputs(network, images, labels, Jacobian.needs).input_gradient
     w1, w2 = (w.numpy() for w in network.weights)
     inner = np.tanh((images.numpy().reshape(-1, 192) / 64 - 2) @ w1)
     by_hand = ((1 - inner**2) * w2[:, labels.numpy()].T) @ w1.T / 64
@@ -74,9 +80,9 @@ def test_input_gradient_is_that_of_the_true_class_for_the_image(batch):
 
 
 @pytest.mark.parametrize("layer", ["group3_block1_conv2", "logits"])
-def test_second_order_gradient_of_a_wide_resnet_equals_a_numerical_one(parts, batch, layer):
-    """Along the gradient itself. Of layers that no ReLU follows within a group: where one flips, the
-    loss, which has a gradient in it, jumps."""
+def test_second_order_gradient_of_a_wide_resnet_equals_a_numerical_gradient(parts, batch, layer):
+    """Along the gradient, and for layers without a ReLU after them: the loss contains a gradient, so
+    it jumps where a ReLU switches."""
     _, student, objective = parts
     variable = student.get_layer(layer).trainable_variables[0]
     loss = tf.function(lambda: tf.reduce_mean(objective(*batch)[0]))

@@ -14,13 +14,13 @@ TAU = 4.0
 
 
 def test_kd_of_two_classes_by_hand():
-    """Teacher 4 ln 3 : 0 at tau = 4 says 3/4 : 1/4, the student says 1/2 : 1/2."""
+    """At tau = 4 the teacher's logits (4 ln 3, 0) are 3/4 : 1/4; the student has 1/2 : 1/2."""
     expected = 16 * (0.75 * math.log(1.5) + 0.25 * math.log(0.5))  # 2.0930
     loss = kd_loss(tf.constant([[4 * math.log(3), 0.0]]), tf.constant([[1.0, 1.0]]), TAU)
     np.testing.assert_allclose(loss, [expected], rtol=1e-5)
 
 
-def test_kd_keeps_hintons_weights():
+def test_kd_has_the_common_weights():
     """.1 CE + .9 tau^2 KL, tau = 4."""
     kd = KD().build(None, None, 0, "float32")
     assert (kd.cross_entropy, kd.weights) == (0.1, {"kd": 0.9})
@@ -63,16 +63,16 @@ def test_dkd_equals_its_formulas(term, formula):
     )
 
 
-def test_kd_is_tckd_and_the_teachers_doubt_times_nckd():
+def test_kd_is_tckd_plus_weighted_nckd():
     """Eqn 7 of DKD's paper with alpha = 1 and beta = 1 - p_t is KD."""
     teacher, student, labels = maps(4, 5, 7), maps(5, 5, 7), np.array([1, 0, 6, 3, 3])
     terms = dkd_terms(tf.constant(teacher), tf.constant(student), tf.constant(labels), TAU)
-    doubt = 1 - softmax(teacher / TAU)[np.arange(5), labels]
-    together = terms["tckd"] + doubt.astype(np.float32) * terms["nckd"]
-    np.testing.assert_allclose(together, _kd(teacher, student), rtol=1e-4)
+    weight = 1 - softmax(teacher / TAU)[np.arange(5), labels]
+    combined = terms["tckd"] + weight.astype(np.float32) * terms["nckd"]
+    np.testing.assert_allclose(combined, _kd(teacher, student), rtol=1e-4)
 
 
-def test_equal_answers_cost_nothing():
+def test_equal_logits_have_no_loss():
     logits, labels = tf.constant(maps(6, 3, 5)), tf.constant([0, 1, 2])
     np.testing.assert_allclose(kd_loss(logits, logits, TAU), 0, atol=1e-5)
     for term in dkd_terms(logits, logits, labels, TAU).values():

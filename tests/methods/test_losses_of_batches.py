@@ -1,4 +1,4 @@
-"""SP, RKD and CRD, which compare the images of a batch: NumPy forms of their formulas."""
+"""SP, RKD and CRD, which compare the images of a batch, against NumPy formulas."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ TAU = 0.3
 
 
 def _crd(constant_z):
-    """The two directions of Eqn 18, image by image; Z of fixed embeddings, as no gradient has it."""
+    """The two directions of Eqn 18, image by image. Z is a constant, because it has no gradient."""
 
     def formula(t, s):
         losses = np.zeros(len(LABELS))
@@ -75,14 +75,14 @@ def test_sp_sums_to_the_papers_frobenius_norm():
 
 
 @pytest.mark.parametrize(
-    ("ours", "formula"), [(rkd_distance, _rkd_distance), (rkd_angle, _rkd_angle)]
+    ("loss", "formula"), [(rkd_distance, _rkd_distance), (rkd_angle, _rkd_angle)]
 )
-def test_rkd_equals_its_formulas(ours, formula):
-    assert_equals_formula(ours, formula, maps(5, 5, 6), maps(6, 5, 3))
+def test_rkd_equals_its_formulas(loss, formula):
+    assert_equals_formula(loss, formula, maps(5, 5, 6), maps(6, 5, 3))
 
 
-def test_rkd_looks_at_shape_not_at_place_and_size():
-    """Moved, turned and enlarged embeddings lie to each other as before."""
+def test_rkd_ignores_translation_rotation_and_scale():
+    """The relative distances and the angles stay the same."""
     embeddings = maps(7, 6, 3)
     turned = np.linalg.qr(maps(8, 3, 3))[0]
     moved = 4.0 * embeddings @ turned + 2.0
@@ -90,7 +90,7 @@ def test_rkd_looks_at_shape_not_at_place_and_size():
         np.testing.assert_allclose(loss(embeddings, moved.astype(np.float32)), 0, atol=1e-5)
 
 
-def test_rkd_of_one_point_twice_is_finite():
+def test_rkd_of_equal_points_is_finite():
     twice = np.repeat(maps(9, 2, 3), 2, 0)
     student = tf.constant(twice)
     with tf.GradientTape() as tape:
@@ -102,26 +102,26 @@ def test_rkd_of_one_point_twice_is_finite():
 
 def test_crd_equals_its_formula():
     t, s = unit(maps(11, 5, 4)), unit(maps(12, 5, 4))
-    apart = LABELS[:, None] != LABELS
-    z = np.exp(s @ t.T / TAU)[apart].mean()
+    different_class = LABELS[:, None] != LABELS
+    z = np.exp(s @ t.T / TAU)[different_class].mean()
     assert_equals_formula(lambda t, s: crd_loss(t, s, tf.constant(LABELS), TAU), _crd(z), t, s)
 
 
-def test_crd_is_lower_where_the_pairs_belong_together():
+def test_crd_is_lower_for_matching_pairs():
     t, labels = tf.constant(unit(maps(13, 6, 4))), tf.range(6)
-    right = crd_loss(t, t, labels, 0.07)
-    wrong = crd_loss(t, tf.roll(t, 1, 0), labels, 0.07)
-    assert float(tf.reduce_mean(right)) < float(tf.reduce_mean(wrong))
+    matching = crd_loss(t, t, labels, 0.07)
+    shifted = crd_loss(t, tf.roll(t, 1, 0), labels, 0.07)
+    assert float(tf.reduce_mean(matching)) < float(tf.reduce_mean(shifted))
 
 
-def test_crd_of_a_student_that_agrees_tells_the_pair_from_the_rest():
-    """Pairs at cosine 1, all others at 0: h(i, i) -> 1, so the loss falls to its floor of
-    log((1 + N) / N) for each of the N negatives, 1 in sum, in each direction."""
+def test_crd_of_equal_orthogonal_embeddings_is_at_its_minimum():
+    """Pairs have cosine 1 and others 0, so h(i, i) -> 1 and each of the N negatives adds
+    log((1 + N) / N) in each direction."""
     axes, labels = tf.eye(64), tf.range(64)
     loss = crd_loss(axes, axes, labels, 0.05)
     np.testing.assert_allclose(loss, 2 * 63 * np.log(64 / 63), rtol=1e-4)
 
 
-def test_crd_of_one_class_alone_is_finite():
+def test_crd_of_a_single_class_is_finite():
     rows = tf.constant(unit(maps(14, 4, 3)))
     assert np.isfinite(crd_loss(rows, rows, tf.zeros(4, tf.int32), 0.07)).all()

@@ -1,4 +1,4 @@
-"""FitNets, AT, Jacobian, FT, AB, Margin, NST, VID, ReviewKD: NumPy forms of their formulas."""
+"""FitNets, AT, Jacobian, FT, AB, Margin, NST, VID and ReviewKD against NumPy formulas."""
 
 import math
 
@@ -12,8 +12,8 @@ from dfa_tf.methods.at import at_distance
 from dfa_tf.methods.fitnets import hint_loss
 from dfa_tf.methods.ft import ft_loss
 from dfa_tf.methods.jacobian import jacobian_loss
-from dfa_tf.methods.margin import above_margin, expected_negative
-from dfa_tf.methods.method import area_averages
+from dfa_tf.methods.maps import area_average
+from dfa_tf.methods.margin import expected_negative, l2_above_margin
 from dfa_tf.methods.nst import nst_loss
 from dfa_tf.methods.reviewkd import hcl
 from dfa_tf.methods.vid import vid_loss
@@ -75,7 +75,7 @@ def _hcl(t, s):
     return total / (15 / 8)
 
 
-OF_EQUAL_SHAPE = {
+LOSSES = {
     "fitnets": (hint_loss, _hint),
     "at, paper": (lambda t, s: at_distance(t, s, "paper"), _at_paper),
     "at, code": (lambda t, s: at_distance(t, s, "code"), _at_code),
@@ -83,29 +83,29 @@ OF_EQUAL_SHAPE = {
     "ft, L1": (lambda t, s: ft_loss(t, s, 1), _ft(1)),
     "ft, L2": (lambda t, s: ft_loss(t, s, 2), _ft(2)),
     "ab": (ab_loss, _ab),
-    "margin": (lambda t, s: above_margin(s, t), _above_margin),
+    "margin": (lambda t, s: l2_above_margin(s, t), _above_margin),
     "nst": (nst_loss, _nst),
 }
 
 
-@pytest.mark.parametrize("method", OF_EQUAL_SHAPE)
+@pytest.mark.parametrize("method", LOSSES)
 def test_loss_and_gradient_equal_the_formula(method):
-    ours, formula = OF_EQUAL_SHAPE[method]
-    assert_equals_formula(ours, formula, maps(1, 2, 4, 4, 3), maps(2, 2, 4, 4, 3))
+    loss_function, formula = LOSSES[method]
+    assert_equals_formula(loss_function, formula, maps(1, 2, 4, 4, 3), maps(2, 2, 4, 4, 3))
 
 
-@pytest.mark.parametrize("method", [m for m in OF_EQUAL_SHAPE if m != "ab"])
-def test_equal_maps_cost_nothing_and_pull_nowhere(method):
-    ours, _ = OF_EQUAL_SHAPE[method]
+@pytest.mark.parametrize("method", [m for m in LOSSES if m != "ab"])
+def test_equal_maps_have_no_loss_and_no_gradient(method):
+    loss_function, _ = LOSSES[method]
     same = tf.constant(maps(3, 2, 4, 4, 3))
     with tf.GradientTape() as tape:
         tape.watch(same)
-        loss = ours(tf.stop_gradient(same), same)
+        loss = loss_function(tf.stop_gradient(same), same)
     np.testing.assert_allclose(loss, 0, atol=1e-6)
     np.testing.assert_allclose(tape.gradient(loss, same), 0, atol=1e-5)
 
 
-def test_ab_costs_nothing_once_every_neuron_is_on_its_side_by_the_margin():
+def test_ab_is_zero_if_every_neuron_is_beyond_the_margin():
     teacher = tf.constant([[[[-2.0, 0.0, 0.5, 3.0]]]])
     np.testing.assert_allclose(ab_loss(teacher, tf.constant([[[[-1.0, -7, 1, 1.5]]]])), [0])
     # Off by 1.5, 2, 1.5 and on the wrong side by 3.
@@ -115,15 +115,15 @@ def test_ab_costs_nothing_once_every_neuron_is_on_its_side_by_the_margin():
 
 
 @pytest.mark.parametrize("method", ["at, paper", "at, code", "nst"])
-def test_maps_of_other_channels_are_compared(method):
-    ours, formula = OF_EQUAL_SHAPE[method]
-    assert_equals_formula(ours, formula, maps(4, 2, 4, 4, 5), maps(5, 2, 4, 4, 3))
+def test_maps_may_differ_in_channels(method):
+    loss_function, formula = LOSSES[method]
+    assert_equals_formula(loss_function, formula, maps(4, 2, 4, 4, 5), maps(5, 2, 4, 4, 3))
 
 
-# The images of jacobian are of one size, and margin's builder brings its maps to one.
-@pytest.mark.parametrize("method", [m for m in OF_EQUAL_SHAPE if m not in ("jacobian", "margin")])
+# Jacobian compares images of one size, and Margin matches the sizes of its maps when it is built.
+@pytest.mark.parametrize("method", [m for m in LOSSES if m not in ("jacobian", "margin")])
 def test_larger_map_is_averaged_down(method):
-    ours, formula = OF_EQUAL_SHAPE[method]
+    loss_function, formula = LOSSES[method]
     large, small = maps(6, 2, 4, 4, 3), maps(7, 2, 2, 2, 3)
 
     def halved(m):
@@ -132,19 +132,19 @@ def test_larger_map_is_averaged_down(method):
     def on_halves(t, s):
         return formula(halved(t), halved(s))
 
-    assert_equals_formula(ours, on_halves, large, small)
-    assert_equals_formula(ours, on_halves, small, large)
+    assert_equals_formula(loss_function, on_halves, large, small)
+    assert_equals_formula(loss_function, on_halves, small, large)
 
 
-def test_area_averages_of_sizes_that_do_not_divide():
+def test_area_average_of_sizes_that_do_not_divide():
     """Three pixels to two: each new one has one and a half of the old."""
     row = tf.reshape(tf.constant([1.0, 2.0, 6.0]), [1, 1, 3, 1])
-    averaged = area_averages(row, 1, 2)
+    averaged = area_average(row, 1, 2)
     np.testing.assert_allclose(averaged[0, 0, :, 0], [(1 + 1) / 1.5, (1 + 6) / 1.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize(("mean", "gamma"), [(0.0, 1.0), (0.7, -0.4), (-1.5, 2.0), (2.0, 0.8)])
-def test_margin_is_the_expected_value_below_zero(mean, gamma):
+def test_margin_is_the_expected_negative_value(mean, gamma):
     """E[x | x < 0] of a normal x, by integration."""
     density = stats.norm(mean, abs(gamma)).pdf
     low = mean - 12 * abs(gamma)
@@ -153,7 +153,7 @@ def test_margin_is_the_expected_value_below_zero(mean, gamma):
     np.testing.assert_allclose(margin, [moment / mass], rtol=1e-4)
 
 
-def test_margin_of_a_channel_that_is_hardly_ever_negative_is_three_deviations():
+def test_margin_of_a_rarely_negative_channel_is_three_deviations():
     """Phi(-4) < 1e-3."""
     np.testing.assert_allclose(expected_negative(np.array([2.0]), np.array([-0.5])), [-1.5])
 
@@ -165,11 +165,11 @@ def test_vid_equals_its_formula():
         return flat((t - s) ** 2 / v + np.log(v)).mean(1) / 2
 
     arrays = maps(8, 2, 4, 4, 3), maps(9, 2, 4, 4, 3), variance
-    assert_equals_formula(vid_loss, formula, *arrays, learnt=1)
-    assert_equals_formula(vid_loss, formula, *arrays, learnt=2)
+    assert_equals_formula(vid_loss, formula, *arrays, trained=1)
+    assert_equals_formula(vid_loss, formula, *arrays, trained=2)
 
 
-def test_vid_of_a_right_guess_is_half_the_logarithm_of_the_variance():
+def test_vid_of_an_exact_mean_is_half_the_logarithm_of_the_variance():
     same = tf.constant(maps(10, 2, 4, 4, 3))
     np.testing.assert_allclose(vid_loss(same, same, tf.constant([9.0] * 3)), math.log(3), rtol=1e-5)
 

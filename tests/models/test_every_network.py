@@ -1,6 +1,7 @@
-"""What holds of every network: one check for all, and the published number of parameters."""
+"""Facts that hold for every network, and the published numbers of parameters."""
 
 import functools
+import inspect
 import math
 
 import keras
@@ -10,12 +11,9 @@ import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
-from dfa_tf.methods.connectors import group_connectors
-from dfa_tf.stages.checks import check_same_groups
-from dfa_tf.stages.export import export
 from tests.conftest import made_examples, with_statistics
 
-SMALL = {  # the settings that the checks below run with: each kind of block, stem and shortcut
+SMALL = {  # one network for each kind of block, stem and shortcut
     "WRN_10_1": (models.wide_resnet, {"depth": 10, "width": 1}),
     "ResNet_8": (models.cifar_resnet, {"depth": 8}),
     "ResNet_8x4": (models.cifar_resnet, {"depth": 8, "width": 4}),
@@ -25,7 +23,7 @@ SMALL = {  # the settings that the checks below run with: each kind of block, st
     "MobileNetV2_x0_5": (models.mobilenet_v2, {}),
     "ShuffleNetV2_x0_5": (models.shufflenet_v2, {"width": 0.5}),
 }
-SIZES = {  # of the groups' maps, for 32x32 images
+SIZES = {  # of the maps of each group, for 32x32 images
     "WRN_10_1": [32, 16, 8],
     "ResNet_8": [32, 16, 8],
     "ResNet_8x4": [32, 16, 8],
@@ -38,7 +36,7 @@ SIZES = {  # of the groups' maps, for 32x32 images
 EXAMPLES = made_examples(8, seed=5, shape=(32, 32, 3), classes=10)
 every_network = pytest.mark.parametrize("name", SMALL)
 LARGE = ("ResNet_18_cifar", "ResNet_50_imagenet")
-every_network_the_large_ones_slowly = pytest.mark.parametrize(
+every_network_large_ones_slow = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SMALL]
 )
 
@@ -50,7 +48,7 @@ def _network(name):
 
 
 @functools.cache
-def _answers(name):
+def _outputs(name):
     return _network(name)(EXAMPLES.images, training=False)
 
 
@@ -62,22 +60,22 @@ def _maps(outputs):
     }
 
 
-def _assert_alike(outputs, expected, tolerance):
-    for name, own in _maps(expected).items():
-        scale = np.abs(own).max()
+def _assert_close(outputs, expected, tolerance):
+    for name, value in _maps(expected).items():
+        scale = np.abs(value).max()
         np.testing.assert_allclose(
-            tf.cast(_maps(outputs)[name], tf.float32), own, atol=tolerance * scale, err_msg=name
+            tf.cast(_maps(outputs)[name], tf.float32), value, atol=tolerance * scale, err_msg=name
         )
 
 
-def test_every_network_is_checked():
+def test_every_builder_is_tested():
     assert {build.__name__ for build, _ in SMALL.values()} == set(models.NETWORKS)
     assert {build.__name__ for build, *_ in PUBLISHED} == set(models.NETWORKS)
     assert all(build(num_classes=10, **a).name == name for name, (build, a) in SMALL.items())
 
 
-# Trainable parameters: DFA's Tables 1 and 4; the networks of [Tian et al., ICLR 2020] in millions
-# .28 .47 .86 1.7 1.2 7.4, .81, 3.9 9.5; torchvision's ResNets, to the last one.
+# Trainable parameters. Sources: DFA, Tables 1 and 4; Tian et al. (ICLR 2020), in millions .28 .47 .86
+# 1.7 1.2 7.4, .81, 3.9 9.5; torchvision's ResNets, exactly.
 PUBLISHED = [
     (models.wide_resnet, {"depth": 16, "width": 2}, 100, 703_284),
     (models.shufflenet_v2, {"width": 2.0}, 10, 5_366_566),
@@ -107,8 +105,8 @@ def test_parameter_counts_are_the_published_ones(build, arguments, classes, coun
 
 
 @every_network
-def test_groups_have_features_of_one_shape_and_the_sizes_that_their_family_has(name):
-    outputs = _answers(name)
+def test_features_of_a_group_have_one_shape_and_the_expected_size(name):
+    outputs = _outputs(name)
     assert outputs["logits"].shape == (8, 10)
     for group, features in outputs["features"].items():
         expected = (8, *_network(name).group(group).feature_shape)
@@ -128,104 +126,107 @@ def test_groups_have_features_of_one_shape_and_the_sizes_that_their_family_has(n
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_groups_have_a_feature_for_each_block(network, counts):
+def test_each_block_has_one_feature(network, counts):
     assert [len(network.group(name).features) for name in network.group_names] == counts
 
 
 @every_network
-@pytest.mark.parametrize("entry", ["feature", "stream"])
-def test_tail_from_a_networks_own_map_equals_its_forward_pass(name, entry):
-    network, outputs = _network(name), _answers(name)
+@pytest.mark.parametrize("tail_input", ["feature", "stream"])
+def test_tail_from_the_networks_own_map_equals_the_forward_pass(name, tail_input):
+    network, outputs = _network(name), _outputs(name)
     for group in network.group_names:
         own = outputs["features"][group][-1]
-        if entry == "stream":
+        if tail_input == "stream":
             own = keras.Model(network.input, network.group(group).stream)(EXAMPLES.images)
-        logits = network.tail(group, own, entry=entry)
+        logits = network.tail(group, own, tail_input=tail_input)
         scale = np.abs(outputs["logits"]).max()
         np.testing.assert_allclose(logits, outputs["logits"], atol=1e-5 * scale, err_msg=group)
 
 
 @every_network
-def test_a_saved_file_rebuilds_the_network(name, tmp_path):
+def test_saved_file_rebuilds_the_network(name, tmp_path):
     _network(name).save(tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras")
     assert again.spec == _network(name).spec
-    _assert_alike(again(EXAMPLES.images, training=False), _answers(name), 1e-6)
+    _assert_close(again(EXAMPLES.images, training=False), _outputs(name), 1e-6)
 
 
 @every_network
-def test_folded_network_answers_as_the_network_does_in_inference(name):
+def test_folded_network_equals_the_network_at_inference(name):
     folded = _network(name).folded()
     assert not any(isinstance(layer, models.BatchNormalization) for layer in folded.layers)
-    _assert_alike(folded(EXAMPLES.images, training=False), _answers(name), 1e-4)
+    _assert_close(folded(EXAMPLES.images, training=False), _outputs(name), 1e-4)
 
 
 @every_network
-def test_mixed_precision_answers_nearly_the_same(name):
+def test_mixed_precision_outputs_are_close_to_float32(name):
     outputs = _network(name).copy("mixed_bfloat16")(EXAMPLES.images, training=False)
     assert outputs["logits"].dtype == tf.float32
     assert {f.dtype for features in outputs["features"].values() for f in features} == {tf.bfloat16}
-    _assert_alike(outputs, _answers(name), 0.15)  # of the largest, over up to 50 layers
+    _assert_close(outputs, _outputs(name), 0.15)  # up to 50 layers
 
 
-@every_network_the_large_ones_slowly
-def test_two_replicas_answer_as_one_device_does(name, two_replicas):
-    """In training, where each replica normalizes its own half, and by the folded network."""
+@every_network_large_ones_slow
+def test_two_replicas_equal_one_device(name, two_replicas):
+    """In training, where each replica normalizes its half of the batch, and when folded."""
     with two_replicas.scope():
         copy, folded = _network(name).copy(), _network(name).folded()
     halves = tf.split(tf.cast(EXAMPLES.images, tf.float32), 2)
 
     @tf.function
-    def answers(images):
+    def run(images):
         def replica(images):
             part = images[tf.distribute.get_replica_context().replica_id_in_sync_group]
             return copy(part, training=True)["logits"], folded(part, training=False)["logits"]
 
         return two_replicas.run(replica, args=(images,))
 
-    trained, frozen = map(two_replicas.experimental_local_results, answers(tf.stack(halves)))
+    trained, at_inference = map(two_replicas.experimental_local_results, run(tf.stack(halves)))
     reference = _network(name).copy()
     for half, part in enumerate(halves):
         expected = reference(part, training=True)["logits"]
         scale = np.abs(expected).max()
         np.testing.assert_allclose(trained[half], expected, atol=1e-3 * scale)
-        own = _answers(name)["logits"][4 * half : 4 * half + 4]
-        np.testing.assert_allclose(frozen[half], own, atol=1e-4 * np.abs(own).max())
+        own = _outputs(name)["logits"][4 * half : 4 * half + 4]
+        np.testing.assert_allclose(at_inference[half], own, atol=1e-4 * np.abs(own).max())
 
 
-@every_network_the_large_ones_slowly
-def test_tf_lite_file_answers_as_the_network_does(name, tmp_path):
-    """`export` itself raises where the largest error is above 1e-4 of the largest logit."""
+@every_network_large_ones_slow
+def test_tf_lite_file_equals_the_network(name, tmp_path):
+    """`export` raises an error if the largest error exceeds 1e-4 of the largest logit."""
+    from dfa_tf.stages.export import ExportOptions, export
+
     network = _network(name)
-    report = export(network=network, test=EXAMPLES, workdir=tmp_path, ladder=("float32",))
+    options = ExportOptions(kinds=("float32",))
+    report = export(network=network, test=EXAMPLES, workdir=tmp_path, options=options)
     (file,) = report["files"]
     assert file["agreement"] == 1.0
     assert not any(op.startswith(("Flex", "CUSTOM")) for op in file["ops"])
 
 
-def test_channels_are_shuffled_as_two_interleaved_halves():
-    """The channel shuffle of two groups: 0 1 2 | 3 4 5 become 0 3 1 4 2 5 at every pixel."""
+def test_channel_shuffle_interleaves_two_halves():
+    """0 1 2 | 3 4 5 become 0 3 1 4 2 5 at every pixel."""
     maps = np.arange(6, dtype=np.float32) + 10 * np.arange(4).reshape(1, 2, 2, 1)
     shuffled = models.layers.ChannelShuffle()(maps)
     np.testing.assert_array_equal(shuffled[0, 0, 0], [0, 3, 1, 4, 2, 5])
     np.testing.assert_array_equal(shuffled[0, 1, 1], [30, 33, 31, 34, 32, 35])
 
 
-def test_depthwise_kernels_start_by_he_initialization_of_each_channel():
+def test_depthwise_kernels_have_he_initialization_per_channel():
     kernel = models.mobilenet_v2(10, width=2).get_layer("group4_unit2_depthwise").kernel.numpy()
     assert kernel.shape == (3, 3, 1920, 1)
     assert kernel.std() == pytest.approx(math.sqrt(2 / 9), rel=0.02)
 
 
-def test_mobilenet_groups_are_the_blocks_that_can_be_added():
-    """At each size those of its last width: 24 after 16, 32, 96 after 64, 320 after 160."""
+def test_mobilenet_features_are_the_blocks_of_a_groups_last_width():
+    """24 after 16, 32, 96 after 64, 320 after 160."""
     network = models.mobilenet_v2(10, width=1)
     shapes = [network.group(name).feature_shape for name in network.group_names]
     assert shapes == [(16, 16, 24), (8, 8, 32), (4, 4, 96), (2, 2, 320)]
     assert [len(network.group(name).features) for name in network.group_names] == [2, 3, 3, 1]
 
 
-def test_bottlenecks_stride_is_that_of_its_3x3_convolution():
+def test_bottleneck_has_its_stride_in_the_3x3_convolution():
     network = models.resnet(50, 10)
     assert network.get_layer("group2_block1_conv1").strides == (1, 1)
     assert network.get_layer("group2_block1_conv2").strides == (2, 2)
@@ -233,41 +234,81 @@ def test_bottlenecks_stride_is_that_of_its_3x3_convolution():
 
 
 @pytest.mark.parametrize(
-    ("build", "arguments", "told"),
+    ("build", "arguments", "setting"),
     [
-        (models.cifar_resnet, {"depth": 18}, r"depth 6n\+2"),
-        (models.cifar_resnet, {"depth": 20, "width": 2}, "width 1 or 4"),
-        (models.resnet, {"depth": 20}, "depth 18, 34 or 50"),
-        (models.resnet, {"depth": 18, "stem": "big"}, "'cifar' or 'imagenet'"),
-        (models.vgg, {"depth": 16}, "8 or 13"),
-        (models.vgg, {"depth": [8]}, "8 or 13"),
-        (models.cifar_resnet, {"depth": 20, "width": 4.0}, "width 1 or 4"),
-        (models.resnet, {"depth": [18]}, "depth 18, 34 or 50"),
-        (models.shufflenet_v2, {"width": [1]}, "0.5, 1.0 or 2.0"),
-        (models.mobilenet_v2, {"width": 0}, "between 0.1 and 4"),
-        (models.mobilenet_v2, {"stem_stride": 4}, "stem_stride is 1 or 2"),
-        (models.shufflenet_v2, {"width": 1.5}, "0.5, 1.0 or 2.0"),
+        (models.cifar_resnet, {"depth": 18}, r"cifar_resnet\.depth"),
+        (models.cifar_resnet, {"depth": 20, "width": 2}, r"cifar_resnet\.width"),
+        (models.cifar_resnet, {"depth": 20, "width": 4.0}, r"cifar_resnet\.width"),
+        (models.resnet, {"depth": 20}, r"resnet\.depth"),
+        (models.resnet, {"depth": [18]}, r"resnet\.depth"),
+        (models.resnet, {"depth": 18, "stem": "big"}, r"resnet\.stem"),
+        (models.vgg, {"depth": 16}, r"vgg\.depth"),
+        (models.vgg, {"depth": [8]}, r"vgg\.depth"),
+        (models.shufflenet_v2, {"width": [1]}, r"shufflenet_v2\.width"),
+        (models.shufflenet_v2, {"width": 1.5}, r"shufflenet_v2\.width"),
+        (models.mobilenet_v2, {"width": 0}, r"mobilenet_v2\.width"),
+        (models.mobilenet_v2, {"stem_stride": 4}, r"mobilenet_v2\.stem_stride"),
+        (models.mobilenet_v2, {"precision": "float16"}, r"mobilenet_v2\.precision"),
+        (models.wide_resnet, {"depth": "16", "width": 1}, r"wide_resnet\.depth"),
+        (models.wide_resnet, {"depth": 16, "width": 0}, r"wide_resnet\.width"),
+        (models.wide_resnet, {"depth": 16, "width": 1.0}, r"wide_resnet\.width"),
+        (models.wide_resnet, {"depth": 16, "width": 1, "features": "x"}, r"wide_resnet\.features"),
     ],
 )
-def test_settings_that_no_such_network_has_are_told(build, arguments, told):
-    with pytest.raises(UserError, match=told):
+def test_invalid_setting_is_named(build, arguments, setting):
+    with pytest.raises(UserError, match=setting):
         build(num_classes=10, **arguments)
 
 
-def test_families_with_maps_of_the_same_sizes_go_together():
+def test_integers_of_numpy_are_valid_settings():
+    network = models.wide_resnet(np.int64(10), np.int32(1), 10)
+    assert network.spec == models.wide_resnet(10, 1, 10).spec
+
+
+@every_network
+def test_spec_holds_all_arguments_but_precision_and_folded(name):
+    build, arguments = SMALL[name]
+    spec = build(num_classes=10, seed=3, precision="mixed_bfloat16", **arguments).spec
+    names = {*inspect.signature(build).parameters} - {"precision", "folded"}
+    assert spec["builder"] == f"dfa_tf>{build.__name__}"
+    assert set(spec["arguments"]) == names
+    given = {"num_classes": 10, "seed": 3, "image_shape": [32, 32, 3], **arguments}
+    assert {key: spec["arguments"][key] for key in given} == given
+
+
+@every_network
+def test_normalization_of_a_group_outputs_its_last_feature(name):
+    network = _network(name)
+    for group in map(network.group, network.group_names):
+        outputs = [
+            layer
+            for layer in network.layers
+            if isinstance(layer, models.BatchNormalization) and layer.output is group.features[-1]
+        ]
+        assert group.normalization is (outputs[0] if outputs else None)
+    has_normalization = [network.group(g).normalization is not None for g in network.group_names]
+    assert all(has_normalization) == (name in ("WRN_10_1", "VGG_8"))
+
+
+def test_families_with_maps_of_equal_sizes_can_be_paired():
+    from dfa_tf.methods.connectors import check_same_groups, group_connectors
+
     for pair in (("WRN_10_1", "ResNet_8x4"), ("ResNet_18_cifar", "VGG_8")):
         teacher, student = map(_network, pair)
         assert SIZES[pair[0]] == SIZES[pair[1]]
-        assert check_same_groups(teacher, student) is None  # it would raise
+        assert check_same_groups(teacher, student) is None
         connectors = group_connectors(teacher, student, seed=0, precision="float32")
-        for name, transform in zip(teacher.group_names, connectors, strict=True):
-            feature = _answers(pair[1])["features"][name][-1]
-            target = _answers(pair[0])["features"][name][-1]
-            assert transform(feature).shape == target.shape
+        for name, connector in zip(teacher.group_names, connectors, strict=True):
+            feature = _outputs(pair[1])["features"][name][-1]
+            target = _outputs(pair[0])["features"][name][-1]
+            assert connector(feature).shape == target.shape
 
 
-def test_families_with_maps_of_other_sizes_are_told_which():
-    with pytest.raises(UserError, match="32, 16, 8 and of 32, 16, 8, 4"):
-        check_same_groups(_network("ResNet_8"), _network("VGG_8"))
-    with pytest.raises(UserError, match="32, 16, 8, 4 and of 16, 8, 4, 2"):
-        check_same_groups(_network("VGG_8"), _network("MobileNetV2_x0_5"))
+@pytest.mark.parametrize("pair", [("ResNet_8", "VGG_8"), ("VGG_8", "MobileNetV2_x0_5")])
+def test_error_lists_the_sizes_of_maps_that_differ(pair):
+    from dfa_tf.methods.connectors import check_same_groups
+
+    with pytest.raises(UserError) as error:
+        check_same_groups(*map(_network, pair))
+    for name in pair:
+        assert ", ".join(map(str, SIZES[name])) in str(error.value)

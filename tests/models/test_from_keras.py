@@ -1,4 +1,4 @@
-"""Keras models of any make as networks: their groups, their weights, and what cannot be split."""
+"""Keras models as networks: groups, weights, and the models that cannot be split."""
 
 import functools
 
@@ -10,6 +10,7 @@ from keras import layers
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
+from dfa_tf.models.keras_graph import consumers
 from tests.conftest import same
 
 APPLICATIONS = {
@@ -24,13 +25,13 @@ every_application = pytest.mark.parametrize("name", APPLICATIONS)
 
 @functools.cache
 def _pair(name, size=32):
-    """(a model of keras.applications whose answers differ from class to class, its network)."""
+    """Returns a model of keras.applications with distinct class probabilities, and its network."""
     keras.utils.set_random_seed(0)
     model = APPLICATIONS[name](weights=None, input_shape=(size, size, 3), classes=7)
     last = [layer for layer in model.layers if hasattr(layer, "kernel")][-1]
-    taken = keras.Model(model.input, last.input)(_images(size)).numpy()
+    head_input = keras.Model(model.input, last.input)(_images(size)).numpy()
     kernel = last.kernel.numpy()
-    scores = taken.reshape(-1, kernel.shape[-2]) @ kernel.reshape(-1, 7)
+    scores = head_input.reshape(-1, kernel.shape[-2]) @ kernel.reshape(-1, 7)
     last.kernel.assign(kernel * 3 / np.abs(scores).max())
     return model, models.from_keras(model)
 
@@ -41,7 +42,7 @@ def _images(size=32, count=3):
 
 @every_application
 @pytest.mark.parametrize("size", SIZES)
-def test_logits_are_what_the_models_softmax_takes(name, size):
+def test_logits_are_the_input_of_the_models_softmax(name, size):
     model, network = _pair(name, size)
     outputs = network(_images(size), training=False)
     expected = model(_images(size), training=False)
@@ -52,7 +53,7 @@ def test_logits_are_what_the_models_softmax_takes(name, size):
 
 @every_application
 @pytest.mark.parametrize("size", SIZES)
-def test_groups_are_the_five_sizes_and_each_can_be_entered(name, size):
+def test_groups_have_five_sizes_and_a_tail_each(name, size):
     _, network = _pair(name, size)
     shapes = [network.group(group).feature_shape for group in network.group_names]
     assert [shape[0] for shape in shapes] == [size // k for k in (2, 4, 8, 16, 32)]
@@ -64,8 +65,8 @@ def test_groups_are_the_five_sizes_and_each_can_be_entered(name, size):
         np.testing.assert_allclose(logits, outputs["logits"], atol=1e-5 * scale, err_msg=group)
 
 
-def test_features_of_a_resnet_are_its_sums_before_their_relu():
-    """Blocks 3, 4, 6, 3, as ResNet50 has them."""
+def test_features_of_a_resnet_are_its_sums_before_the_relu():
+    """ResNet50 has groups of 3, 4, 6 and 3 blocks."""
     model, network = _pair("ResNet50")
     counts = [len(network.group(name).features) for name in network.group_names]
     assert counts == [1, 3, 4, 6, 3]
@@ -76,8 +77,10 @@ def test_features_of_a_resnet_are_its_sums_before_their_relu():
     assert np.min(feature) < 0
 
 
-@pytest.mark.parametrize("name", ["MobileNetV2", "EfficientNetB0"])
-def test_saved_file_and_copy_are_the_network(name, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["MobileNetV2", pytest.param("EfficientNetB0", marks=pytest.mark.slow)]
+)
+def test_saved_file_copy_and_folded_form_equal_the_network(name, tmp_path):
     _, network = _pair(name)
     network.save(tmp_path / "network.keras")
     again = models.load(tmp_path / "network.keras")
@@ -89,7 +92,7 @@ def test_saved_file_and_copy_are_the_network(name, tmp_path):
         )
 
 
-def test_file_of_a_keras_model_is_a_network(tmp_path):
+def test_file_of_a_keras_model_loads_as_a_network(tmp_path):
     model, network = _pair("MobileNetV2")
     model.save(tmp_path / "mine.keras")
     loaded = models.load(tmp_path / "mine.keras")
@@ -101,7 +104,7 @@ def test_file_of_a_keras_model_is_a_network(tmp_path):
         atol=1e-4,
     )
     network.save(tmp_path / "own.keras")
-    with pytest.raises(UserError, match="has its groups and its scale inside"):
+    with pytest.raises(UserError, match=r"own\.keras.*keras_file\.scale"):
         models.load(tmp_path / "own.keras", scale=2.0)
 
 
@@ -115,7 +118,7 @@ def test_mixed_precision_computes_maps_in_bfloat16_and_logits_in_float32(name):
     assert np.corrcoef(np.ravel(outputs["logits"]), np.ravel(exact))[0, 1] > 0.95
 
 
-def test_model_itself_is_left_as_it_is():
+def test_model_itself_does_not_change():
     model, network = _pair("MobileNetV2")
     before = [np.copy(w) for w in model.get_weights()]
     assert model.layers[-1].activation is keras.activations.softmax
@@ -125,8 +128,9 @@ def test_model_itself_is_left_as_it_is():
     _pair.cache_clear()
 
 
-def test_replicas_keep_statistics_and_draws_of_their_own(two_replicas):
-    """EfficientNet draws which features to drop, and normalizes each half of the batch alone."""
+@pytest.mark.slow
+def test_replicas_have_their_own_statistics_and_random_numbers(two_replicas):
+    """EfficientNet drops features at random. Each replica normalizes its half of the batch."""
     network = _pair("EfficientNetB0")[1]
     with two_replicas.scope():
         copy = network.copy()
@@ -142,7 +146,7 @@ def test_replicas_keep_statistics_and_draws_of_their_own(two_replicas):
 
 
 def _small(*, end="softmax", activation=None):
-    """Two sizes of plain convolutions, the second with a nested model: 8 and 4."""
+    """Convolutions at two sizes, 8 and 4, the second in an inner model."""
     image = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, padding="same", name="first")(image)
     x = layers.BatchNormalization(name="first_norm")(x)
@@ -162,13 +166,13 @@ def _small(*, end="softmax", activation=None):
 
 
 @pytest.mark.parametrize("end", ["softmax", None])
-def test_models_within_are_opened_and_features_precede_the_activation(end):
+def test_inner_models_are_opened_and_features_precede_the_activation(end):
     model = _small(end=end)
     network = models.from_keras(model)
     outputs = network(_images(8), training=False)
     expected = model(_images(8), training=False)
-    told = tf.nn.softmax(outputs["logits"]) if end else outputs["logits"]
-    np.testing.assert_allclose(told, expected, atol=1e-5)
+    result = tf.nn.softmax(outputs["logits"]) if end else outputs["logits"]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
     shapes = {group: [tuple(f.shape[1:]) for f in fs] for group, fs in outputs["features"].items()}
     assert shapes == {"group1": [(8, 8, 4)] * 2, "group2": [(4, 4, 6)]}
     normalized = keras.Model(model.input, model.get_layer("first_norm").output)
@@ -177,9 +181,9 @@ def test_models_within_are_opened_and_features_precede_the_activation(end):
     )
 
 
-def test_normalization_that_has_seen_data_is_taken_as_it_is(tmp_path):
+def test_adapted_normalization_keeps_its_statistics(tmp_path):
     image = keras.Input((8, 8, 3))
-    normalization = layers.Normalization(name="seen")
+    normalization = layers.Normalization(name="adapted")
     normalization.adapt(_images(8, 20))
     x = layers.Conv2D(4, 3, name="first")(normalization(image))
     x = layers.Dense(3, name="scores")(layers.GlobalAveragePooling2D()(x))
@@ -206,7 +210,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_softmax_is_taken_off_however_it_is_written(end):
+def test_softmax_is_removed_in_every_form(end):
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(image))
     model = keras.Model(image, ENDS[end](x), name="ending")
@@ -230,20 +234,20 @@ def _with_a_model_twice():
     return keras.Model(image, layers.Dense(2)(x), name="twice")
 
 
-def _with_a_name_of_ours():
+def _with_a_reserved_name():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, name="raw_pixels")(image))
     return keras.Model(image, layers.Dense(2)(x), name="named")
 
 
-def test_groups_may_be_named():
+def test_groups_can_be_named():
     network = models.from_keras(_small(), groups=[["second"], ["third"]])
     assert [len(network.group(name).features) for name in network.group_names] == [1, 1]
     assert network.copy().group("group1").feature_shape == (8, 8, 4)
 
 
 def _with_a_bypass():
-    """A convolution that the image goes around."""
+    """A convolution that the image bypasses."""
     image = keras.Input((8, 8, 3))
     x = layers.Conv2D(3, 3, padding="same", name="inside")(image)
     means = [
@@ -252,43 +256,77 @@ def _with_a_bypass():
     return keras.Model(image, layers.Dense(2)(layers.Concatenate()(means)), name="bypassed")
 
 
-class _Own(keras.Model):
+class _Subclassed(keras.Model):
     def call(self, inputs):
         return inputs
 
 
 @pytest.mark.parametrize(
-    ("make", "groups", "told"),
+    ("build", "groups", "names"),
     [
-        (lambda: _Own(name="own"), None, "'own' is no built functional"),
-        (lambda: keras.Sequential([layers.Dense(2)], name="bare"), None, "'bare' is no built"),
-        (_with_a_sigmoid, None, "each ends in a sigmoid"),
-        (_with_a_name_of_ours, None, "named has a layer called raw_pixels"),
-        (_with_a_bypass, None, "bypassed cannot be split into groups: other maps pass by inside"),
-        (_with_a_bypass, [["inside"]], "inside of bypassed cannot end a group"),
-        (_small, [["fourth"]], "small has no layer fourth"),
-        (_small, [["first", "third"]], r"first of small gives \(8, 8, 4\), third \(4, 4, 6\)"),
+        (lambda: _Subclassed(name="own"), None, ["own"]),
+        (lambda: keras.Sequential([layers.Dense(2)], name="bare"), None, ["bare"]),
+        (_with_a_sigmoid, None, ["each", "sigmoid"]),
+        (_with_a_model_twice, None, ["twice"]),
+        (_with_a_reserved_name, None, ["named", "raw_pixels"]),
+        (_with_a_bypass, None, ["bypassed", "inside"]),
+        (_with_a_bypass, [["inside"]], ["groups", "inside", "bypassed"]),
+        (_small, [["fourth"]], ["groups", "small", "fourth"]),
+        (_small, "first", ["groups"]),
+        (
+            _small,
+            [["first", "third"]],
+            ["groups", "small", "first", "(8, 8, 4)", "third", "(4, 4, 6)"],
+        ),
         (
             lambda: keras.Sequential(
                 [keras.Input((None, None, 3)), layers.Conv2D(2, 3), layers.GlobalMaxPooling2D()]
             ),
             None,
-            r"takes \(None, None, 3\): build it with a fixed input_shape",
+            ["(None, None, 3)", "input_shape"],
         ),
         (
             lambda: keras.applications.MobileNetV2(
                 weights=None, input_shape=(32, 32, 3), include_top=False
             ),
             None,
-            r"ends in \(1, 1, 1280\), not in classes: its last layer is out_relu",
+            ["mobilenetv2", "(None, 1, 1, 1280)", "out_relu"],
         ),
         (
             lambda: keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)]),
             None,
-            "cannot be split into groups: it has no convolution",
+            ["sequential", "convolution"],
         ),
+        (lambda: "mobilenet", None, ["model", "mobilenet"]),
     ],
 )
-def test_what_cannot_be_split_is_told_by_layer(make, groups, told):
-    with pytest.raises(UserError, match=told):
-        models.from_keras(make(), groups)
+def test_error_names_the_layer_or_model(build, groups, names):
+    with pytest.raises(UserError) as error:
+        models.from_keras(build(), groups)
+    assert all(name in str(error.value) for name in names), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_normalization_without_scale_is_no_normalization_of_a_group():
+    """It has no gamma, from which margin could compute expected negative values."""
+    image = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(scale=False)(layers.Conv2D(4, 3)(image))
+    x = layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.ReLU()(x)))
+    assert models.from_keras(keras.Model(image, x)).group("group1").normalization is None
+
+
+def test_normalization_of_a_group_is_that_of_its_last_feature():
+    network = models.from_keras(_small(), groups=[["first_norm"], ["third"]])
+    normalizations = [network.group(name).normalization for name in network.group_names]
+    assert normalizations == [network.get_layer("first_norm"), None]
+
+
+def test_consumers_are_the_operations_that_read_an_output():
+    image = keras.Input((8, 8, 3))
+    convolution, relu, addition = layers.Conv2D(3, 1), layers.ReLU(), layers.Add()
+    x = convolution(image)
+    model = keras.Model(image, addition([x, relu(x)]))
+    found = consumers(model)
+    assert {id(reader) for reader in found[id(convolution)]} == {id(relu), id(addition)}
+    assert found[id(relu)] == [addition]
+    assert id(addition) not in found

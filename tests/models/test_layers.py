@@ -1,15 +1,15 @@
-"""The shared layers against NumPy and stock Keras."""
+"""The shared layers, compared with NumPy and with Keras."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from dfa_tf.models import BatchNormalization
-from dfa_tf.models.layers import Layers, ReLU, ResidualAdd
+from dfa_tf.models.layers import Layers, ResidualAdd
 
 
-def test_strided_convolution_pads_both_sides_alike():
-    """PyTorch's padding=1; Keras' "same" would see the map shifted by one pixel."""
+def test_strided_convolution_pads_both_sides():
+    """PyTorch's padding=1; Keras' "same" would shift the map by one pixel."""
     inputs = keras.Input((4, 4, 1))
     model = keras.Model(inputs, Layers().convolution(inputs, 1, 3, "conv", stride=2))
     kernel = np.arange(9, dtype=np.float32).reshape(3, 3)
@@ -29,7 +29,7 @@ def _with_parameters(layer, channels):
     return layer
 
 
-def test_fused_normalization_equals_stock_keras():
+def test_fused_normalization_equals_that_of_keras():
     maps = np.random.default_rng(0).normal(1, 2, (6, 4, 4, 5)).astype(np.float32)
     fused = _with_parameters(BatchNormalization(), 5)
     stock = _with_parameters(keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5), 5)
@@ -39,7 +39,7 @@ def test_fused_normalization_equals_stock_keras():
         )
 
 
-def test_moving_statistics_follow_mean_and_unbiased_variance():
+def test_moving_statistics_use_mean_and_unbiased_variance():
     maps = np.random.default_rng(1).normal(3, 2, (2, 2, 2, 1)).astype(np.float32)
     layer = BatchNormalization(momentum=0.9)
     layer(maps, training=True)
@@ -47,7 +47,7 @@ def test_moving_statistics_follow_mean_and_unbiased_variance():
     np.testing.assert_allclose(layer.moving_variance, [0.9 + 0.1 * maps.var(ddof=1)], rtol=1e-5)
 
 
-def test_nothing_moves_in_inference_or_frozen():
+def test_moving_statistics_are_constant_at_inference_or_frozen():
     maps = np.ones((2, 2, 2, 3), np.float32)
     layer = BatchNormalization()
     layer(maps, training=False)
@@ -63,7 +63,7 @@ def test_bfloat16_maps_stay_bfloat16_and_statistics_float32():
     assert {v.dtype for v in layer.variables} == {"float32"}
 
 
-def test_replicas_keep_their_own_statistics_and_readers_see_the_mean(two_replicas):
+def test_replicas_have_their_own_statistics_and_their_mean_is_read(two_replicas):
     with two_replicas.scope():
         layer = BatchNormalization(momentum=0.5)
         layer.build((None, 2, 2, 1))
@@ -75,17 +75,6 @@ def test_replicas_keep_their_own_statistics_and_readers_see_the_mean(two_replica
     tf.function(lambda: two_replicas.run(replica))()
     assert [float(v[0]) for v in layer.moving_mean.value.values] == [0.0, 2.0]
     assert layer.get_weights()[2][0] == 1.0
-
-
-def test_relu_and_its_gradient_of_bfloat16_maps():
-    maps = tf.constant([[-2.0, 0.0, 3.0]], tf.bfloat16)
-    upstream = tf.constant([[5.0, 6.0, 7.0]], tf.bfloat16)
-    with tf.GradientTape() as tape:
-        tape.watch(maps)
-        rectified = ReLU(dtype="mixed_bfloat16")(maps)
-    np.testing.assert_array_equal(tf.cast(rectified, tf.float32), [[0, 0, 3]])
-    gradient = tape.gradient(rectified, maps, upstream)
-    np.testing.assert_array_equal(tf.cast(gradient, tf.float32), [[0, 0, 7]])
 
 
 def test_residual_add_and_its_gradient():

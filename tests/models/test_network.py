@@ -1,4 +1,4 @@
-"""Networks as files, copies and precisions."""
+"""Networks: files, copies, precisions, the folded form."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from dfa_tf.errors import UserError
 from tests.conftest import ROOT, made_examples, same, small_network
 
 
-def test_a_file_alone_rebuilds_the_network(tmp_path, batch):
+def test_file_rebuilds_the_network(tmp_path, batch):
     images, _ = batch
     network = small_network(depth=16, width=2)
     network.save(tmp_path / "model.keras")
@@ -22,7 +22,7 @@ def test_a_file_alone_rebuilds_the_network(tmp_path, batch):
     np.testing.assert_array_equal(again(images)["logits"], network(images)["logits"])
 
 
-def test_keras_loads_the_file_after_importing_the_package(tmp_path):
+def test_keras_loads_the_file_after_import_of_the_package(tmp_path):
     small_network(depth=10).save(tmp_path / "model.keras")
     code = (
         "import dfa_tf, keras\n"
@@ -35,27 +35,27 @@ def test_keras_loads_the_file_after_importing_the_package(tmp_path):
     assert "('group1', 'group2', 'group3')" in done.stdout
 
 
-def test_file_that_is_missing_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"there is no file .*gone\.keras"):
+def test_error_names_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.keras"):
         models.load(tmp_path / "gone.keras")
 
 
-def test_file_that_is_cut_short_is_told(tmp_path):
+def test_error_names_a_truncated_file(tmp_path):
     path = tmp_path / "model.keras"
     small_network(depth=10).save(path)
     path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UserError, match="cannot be read as a network"):
+    with pytest.raises(UserError, match=r"model\.keras"):
         models.load(path)
 
 
-def test_file_of_another_model_is_told(tmp_path):
+def test_error_names_the_file_of_a_model_without_groups(tmp_path):
     path = tmp_path / "other.keras"
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(path)
-    with pytest.raises(UserError, match="holds no network with groups"):
+    with pytest.raises(UserError, match=r"other\.keras"):
         models.load(path)
 
 
-def test_a_copy_has_variables_of_its_own_with_equal_values():
+def test_copy_has_its_own_variables_with_equal_values():
     network = small_network()
     copy = network.copy()
     assert same(network.get_weights(), copy.get_weights())
@@ -74,31 +74,45 @@ def test_mixed_precision_keeps_logits_and_variables_in_float32(batch):
     np.testing.assert_allclose(outputs["logits"], exact, atol=0.05 * np.abs(exact).max())
 
 
-def test_unknown_group_is_told_with_those_there_are():
-    with pytest.raises(
-        ValueError, match="no group 'group4'; its groups are group1, group2, group3"
-    ):
+def test_error_for_an_unknown_group_lists_the_groups():
+    with pytest.raises(ValueError, match=r"group1, group2, group3.*group4"):
         small_network().features("group4", np.zeros((1, 8, 8, 3)))
 
 
+def test_unknown_tail_input_is_named():
+    with pytest.raises(UserError, match="tail_input"):
+        small_network().tail("group1", np.zeros((1, 8, 8, 16)), tail_input="middle")
+
+
+@pytest.mark.parametrize("change", ["copy", "folded"])
+def test_unknown_precision_is_named(change):
+    with pytest.raises(UserError, match="precision"):
+        getattr(small_network(), change)("float16")
+
+
+def test_raw_features_have_no_normalization():
+    network = small_network(features="raw")
+    assert [network.group(name).normalization for name in network.group_names] == [None] * 3
+
+
 @pytest.mark.parametrize("features", ["normalized", "raw"])
-def test_folded_network_answers_as_the_network_does_in_inference(features):
+def test_folded_network_equals_the_network_at_inference(features):
     network = small_network(depth=16, width=2, seed=3, features=features)
     folded = network.folded()
     images = made_examples(8).images
-    one, other = network(images, training=False), folded(images, training=False)
-    np.testing.assert_allclose(one["logits"], other["logits"], rtol=1e-4, atol=1e-4)
-    for group, maps in one["features"].items():
-        for a, b in zip(maps, other["features"][group], strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    expected, outputs = network(images, training=False), folded(images, training=False)
+    np.testing.assert_allclose(outputs["logits"], expected["logits"], rtol=1e-4, atol=1e-4)
+    for group, maps in expected["features"].items():
+        for a, b in zip(maps, outputs["features"][group], strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4)
     assert folded.trainable_variables == []
     assert not any(isinstance(layer, models.BatchNormalization) for layer in folded.layers)
 
 
 @pytest.mark.parametrize("replicas", ["one_replica", "two_replicas"])
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_folded_network_is_itself_under_a_strategy(replicas, precision, batch, request):
-    """Its many variables of one shape are not taken for each other."""
+def test_folded_network_is_the_same_under_a_strategy(replicas, precision, batch, request):
+    """Variables of one shape are not confused with each other."""
     strategy = request.getfixturevalue(replicas)
     network = small_network(depth=16, width=2, seed=3)
     images, _ = batch
@@ -106,24 +120,24 @@ def test_folded_network_is_itself_under_a_strategy(replicas, precision, batch, r
         folded = network.folded(precision)
 
     @tf.function
-    def answer(images):
+    def logits_of(images):
         return strategy.run(lambda x: folded(x, training=False)["logits"], args=(images,))
 
     exact = network(images, training=False)["logits"]
     tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.05}[precision] * np.abs(exact).max()
-    for logits in strategy.experimental_local_results(answer(images)):
+    for logits in strategy.experimental_local_results(logits_of(images)):
         np.testing.assert_allclose(logits, exact, atol=tolerance)
 
 
-def test_folded_kernels_are_held_as_they_are_used():
+def test_folded_kernels_are_stored_in_their_compute_dtype():
     folded = small_network(depth=10).folded("mixed_bfloat16")
     assert folded.get_layer("stem").kernel.dtype == "bfloat16"
     assert folded.get_layer("logits").kernel.dtype == "float32"
     assert folded.get_layer("norm").scale.dtype == "float32"
 
 
-def test_folded_network_normalizes_nothing_and_stops_at_the_group():
-    """The stem, four convolutions of each of two groups and one shortcut; no more."""
+def test_features_of_a_folded_network_need_no_normalization_and_no_later_group():
+    """The stem, four convolutions in each of two groups, and one shortcut."""
     folded = small_network(depth=16, width=1).folded()
     images = tf.TensorSpec([2, 8, 8, 3])
     graph = tf.function(lambda x: folded.features("group2", x)).get_concrete_function(images).graph

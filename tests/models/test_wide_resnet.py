@@ -1,4 +1,4 @@
-"""Wide ResNets: published sizes, where features are, entering anywhere."""
+"""Wide ResNets: published sizes, features, tails, initial weights."""
 
 import keras
 import numpy as np
@@ -14,13 +14,13 @@ from tests.conftest import small_network
     ("depth", "width", "count"),
     [(28, 4, 5_872_180), (16, 4, 2_772_020), (28, 2, 1_479_220), (16, 2, 703_284)],
 )
-def test_parameter_counts_are_the_published_ones(depth, width, count):
+def test_parameter_counts_are_as_published(depth, width, count):
     network = models.wide_resnet(depth, width, 100)
     assert sum(np.prod(v.shape) for v in network.trainable_variables) == count
     assert network.name == f"WRN_{depth}_{width}"
 
 
-def test_groups_have_n_features_each_and_halve_the_map():
+def test_each_group_has_n_features_and_halves_the_map():
     network = models.wide_resnet(28, 4, 100)
     outputs = network(np.zeros((2, 32, 32, 3), np.uint8), training=False)
     shapes = {name: [tuple(f.shape) for f in fs] for name, fs in outputs["features"].items()}
@@ -34,20 +34,20 @@ def test_groups_have_n_features_each_and_halve_the_map():
 
 
 @pytest.mark.parametrize("group", ["group1", "group2", "group3"])
-@pytest.mark.parametrize("entry", ["feature", "stream"])
-def test_tail_from_a_networks_own_map_equals_its_forward_pass(group, entry, batch):
+@pytest.mark.parametrize("tail_input", ["feature", "stream"])
+def test_tail_from_the_networks_own_map_equals_the_forward_pass(group, tail_input, batch):
     images, _ = batch
     network = small_network(depth=16, width=2)
     outputs = network(images, training=False)
-    if entry == "feature":
+    if tail_input == "feature":
         own = outputs["features"][group][-1]
     else:
         own = keras.Model(network.input, network.group(group).stream)(images, training=False)
-    logits = network.tail(group, own, training=False, entry=entry)
+    logits = network.tail(group, own, training=False, tail_input=tail_input)
     np.testing.assert_allclose(logits, outputs["logits"], rtol=1e-5, atol=1e-5)
 
 
-def test_a_feature_is_the_normalized_stream_before_its_relu(batch):
+def test_feature_is_the_normalized_stream_before_its_relu(batch):
     images, _ = batch
     network = small_network()
     stream = keras.Model(network.input, network.group("group1").stream)(images, training=False)
@@ -59,29 +59,29 @@ def test_a_feature_is_the_normalized_stream_before_its_relu(batch):
     assert feature.numpy().min() < 0
 
 
-def test_raw_features_are_the_blocks_outputs(batch):
+def test_raw_features_are_the_outputs_of_blocks(batch):
     images, _ = batch
     network = small_network(features="raw")
     stream = keras.Model(network.input, network.group("group3").stream)(images, training=False)
     np.testing.assert_array_equal(network(images, training=False)["features"]["group3"][-1], stream)
 
 
-def test_features_of_one_group_equal_the_full_call(batch):
+def test_features_of_one_group_equal_those_of_a_call(batch):
     images, _ = batch
     network = small_network()
     full = network(images, training=False)["features"]
     for group in network.group_names:
-        for alone, together in zip(network.features(group, images), full[group], strict=True):
-            np.testing.assert_allclose(alone, together, rtol=1e-5, atol=1e-6)
+        for feature, expected in zip(network.features(group, images), full[group], strict=True):
+            np.testing.assert_allclose(feature, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_same_seed_same_weights_other_seed_others():
+def test_weights_depend_on_the_seed_only():
     first, second, third = (models.wide_resnet(10, 1, 10, seed=s).get_weights() for s in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(first, third, strict=True))
 
 
-def test_convolutions_start_by_he_initialization():
+def test_convolutions_have_he_initialization():
     kernel = models.wide_resnet(16, 4, 10).get_layer("group3_block2_conv2").kernel.numpy()
     assert kernel.shape == (3, 3, 256, 256)
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
@@ -89,12 +89,12 @@ def test_convolutions_start_by_he_initialization():
 
 
 @pytest.mark.parametrize("depth", [4, 15, 17, 27, 30])
-def test_depth_that_is_not_6n_plus_4_is_refused(depth):
-    with pytest.raises(UserError, match=r"depth 6n\+4"):
+def test_depth_must_be_6n_plus_4(depth):
+    with pytest.raises(UserError, match=r"wide_resnet\.depth"):
         models.wide_resnet(depth, 1, 10)
 
 
-def test_pixels_are_normalized_inside():
+def test_network_normalizes_pixels():
     network = small_network()
     normalize = keras.Model(network.input, network.get_layer("normalize").output)
     pixels = np.array([0, 127.5, 255], np.float32).reshape(1, 1, 1, 3).repeat(8, 1).repeat(8, 2)

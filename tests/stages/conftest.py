@@ -1,21 +1,26 @@
-"""One small run of all stages, shared by the tests that only look at it."""
+"""One small run of all stages, shared by the tests that only look at its results."""
 
 import dataclasses
 
 import pytest
 
 from dfa_tf import data
+from dfa_tf.alpha import fixed
 from dfa_tf.stages.distill import distill
+from dfa_tf.stages.folder import Record
 from dfa_tf.stages.search import search
 from dfa_tf.stages.teacher import train_teacher
-from dfa_tf.training.loop import Runtime
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
 from tests.conftest import made_examples, small_network
+
+RECIPE = [field.name for field in dataclasses.fields(Training)]
 
 
 @dataclasses.dataclass
 class Run:
-    """The arguments of each stage on made data; a test changes what it is about."""
+    """The arguments of each stage on made data. A test changes what it is about."""
 
     workdir: object
     runtime: Runtime = Runtime(quiet=True, log_every=4, evaluate_every=1e9)
@@ -25,46 +30,57 @@ class Run:
         self.train, self.validation = data.stratified_split(everything, 0.3, seed=0)
         self.everything, self.test = everything, made_examples(37, seed=9)
         self.teacher = small_network(depth=22, seed=1)
-        self.common = {
+        self.training = Training(
+            epochs=1,
+            batch_size=12,
+            augmentation=data.Augmentation(pad=1, flip=True),
+            optimizer=SGD(Cosine(0.05)),
+        )
+
+    def _arguments(self, changes, **arguments):
+        """The arguments of a stage. Changes of the recipe are given by their field."""
+        recipe = {name: changes.pop(name) for name in RECIPE if name in changes}
+        common = {
             "workdir": self.workdir,
-            "batch_size": 12,
-            "augmentation": data.Augmentation(pad=1, flip=True),
-            "optimizer": SGD(Cosine(0.05)),
             "runtime": self.runtime,
+            "training": dataclasses.replace(self.training, **recipe),
         }
+        return common | arguments | changes
 
     def train_teacher(self, **changes):
-        arguments = self.common | {
-            "network": small_network(depth=22, seed=1),
-            "train": self.everything,
-            "test": self.test,
-            "epochs": 1,
-        }
-        return train_teacher(**arguments | changes)
+        arguments = self._arguments(
+            changes,
+            network=small_network(depth=22, seed=1),
+            train=self.everything,
+            test=self.test,
+        )
+        return train_teacher(**arguments)
 
     def search(self, **changes):
-        arguments = self.common | {
-            "teacher": self.teacher,
-            "student": small_network(depth=10, seed=2),
-            "train": self.train,
-            "validation": self.validation,
-            "epochs": 1,
-            "beta_optimizer": Adam(0.1),
-            "dataset": "made",
-        }
-        return search(**arguments | changes)
+        arguments = self._arguments(
+            changes,
+            teacher=self.teacher,
+            student=small_network(depth=10, seed=2),
+            train=self.train,
+            validation=self.validation,
+            beta_optimizer=Adam(0.1),
+            record=Record("made"),
+        )
+        return search(**arguments)
 
     def distill(self, **changes):
-        arguments = self.common | {
-            "teacher": self.teacher,
-            "student": small_network(depth=10, seed=3),
-            "aggregation": "average",
-            "train": self.everything,
-            "test": self.test,
-            "epochs": 1,
-            "dataset": "made",
-        }
-        return distill(**arguments | changes)
+        """A distillation; without `alpha`, from the average of the teacher's features."""
+        arguments = self._arguments(
+            changes,
+            teacher=self.teacher,
+            student=small_network(depth=10, seed=3),
+            train=self.everything,
+            test=self.test,
+            record=Record("made"),
+        )
+        if arguments["teacher"] is not None:
+            arguments = {"alpha": fixed("average", arguments["teacher"])} | arguments
+        return distill(**arguments)
 
 
 @pytest.fixture
@@ -74,9 +90,9 @@ def run(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A Run whose workdir holds all three stages, with what they returned."""
+    """A Run whose workdir holds all three stages, with their results."""
     run = Run(tmp_path_factory.mktemp("finished"))
     run.trained = run.train_teacher()
     run.alpha = run.search()
-    run.student = run.distill(alpha=run.alpha, aggregation="search")
+    run.student = run.distill(alpha=run.alpha)
     return run

@@ -1,4 +1,4 @@
-"""What stage 2 minimises, against the paper's formulas worked out in NumPy."""
+"""The objective of stage 2 against the paper's formulas in NumPy."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def parts():
 
 
 def _partial_l2(s, t, m=-1.0):
-    """The three cases of the partial L2, as they are printed; summed over all but the examples."""
+    """The three cases of the partial L2 as printed, summed for each example."""
     cases = np.where(
         t <= m,
         np.where(s > m, (s - m) ** 2, 0),
@@ -32,7 +32,7 @@ def _partial_l2(s, t, m=-1.0):
     return cases.reshape(len(s), -1).sum(1)
 
 
-def test_loss_is_cross_entropy_and_the_weighted_distances_to_the_aggregations(parts, batch):
+def test_loss_is_cross_entropy_plus_weighted_distances_to_the_aggregations(parts, batch):
     teacher, student, alpha, connectors, objective = parts
     images, labels = batch
     features = teacher(images, training=False)["features"]
@@ -40,7 +40,7 @@ def test_loss_is_cross_entropy_and_the_weighted_distances_to_the_aggregations(pa
     distillation = 0
     for connector, name, weight in zip(connectors, GROUPS, (1 / 4, 1 / 2, 1), strict=True):
         maps = [t.numpy().astype(np.float64) for t in features[name]]
-        assert min(t.min() for t in maps) < -1  # nothing is clipped before it is mixed
+        assert min(t.min() for t in maps) < -1  # features are not clipped before the aggregation
         target = sum(a * t for a, t in zip(alpha[name], maps, strict=True))
         mapped = connector(outputs["features"][name][-1], training=True).numpy()
         distillation = distillation + weight * _partial_l2(mapped.astype(np.float64), target)
@@ -48,20 +48,20 @@ def test_loss_is_cross_entropy_and_the_weighted_distances_to_the_aggregations(pa
     odds = np.exp(logits - logits.max(1, keepdims=True))
     entropy = -np.log((odds / odds.sum(1, keepdims=True))[np.arange(8), labels.numpy()])
 
-    loss, _, told = objective(images, labels)
-    np.testing.assert_allclose(told["cross_entropy"], entropy, rtol=1e-4)
-    np.testing.assert_allclose(told["feature_distillation"], distillation, rtol=1e-4)
+    loss, _, terms = objective(images, labels)
+    np.testing.assert_allclose(terms["cross_entropy"], entropy, rtol=1e-4)
+    np.testing.assert_allclose(terms["feature_distillation"], distillation, rtol=1e-4)
     np.testing.assert_allclose(loss, entropy + 0.01 * distillation, rtol=1e-4)
 
 
-def test_teacher_is_never_changed_and_gets_no_gradient(parts, batch):
+def test_teacher_is_unchanged_and_has_no_gradient(parts, batch):
     teacher, student, _, connectors, objective = parts
     before = values(teacher.variables)
     with tf.GradientTape() as tape:
         loss = tf.reduce_mean(objective(*batch)[0])
-    of_teacher = [v.value for v in teacher.trainable_variables]
-    of_student = [v.value for m in (student, *connectors) for v in m.trainable_variables]
-    gradients = tape.gradient(loss, of_teacher + of_student)
-    assert all(gradient is None for gradient in gradients[: len(of_teacher)])
-    assert all(gradient is not None for gradient in gradients[len(of_teacher) :])
+    teacher_variables = [v.value for v in teacher.trainable_variables]
+    student_variables = [v.value for m in (student, *connectors) for v in m.trainable_variables]
+    gradients = tape.gradient(loss, teacher_variables + student_variables)
+    assert all(gradient is None for gradient in gradients[: len(teacher_variables)])
+    assert all(gradient is not None for gradient in gradients[len(teacher_variables) :])
     assert same(before, values(teacher.variables))  # its moving statistics among them

@@ -1,4 +1,4 @@
-"""Checkpoints: all or nothing."""
+"""Checkpoints are complete or ignored."""
 
 import pathlib
 import shutil
@@ -12,66 +12,66 @@ from dfa_tf.training.optimizers import SGD, Cosine
 
 
 def _stage(folder, value=0.0):
-    journal, variable = Journal(notes=[]), tf.Variable(value)
+    journal, variable = Journal(), tf.Variable(value)
     return journal, variable, Checkpoints(folder, journal, {"weights": [variable]})
 
 
-def test_variables_and_records_come_back_together(tmp_path):
+def test_variables_and_journal_are_restored_together(tmp_path):
     journal, _, checkpoints = _stage(tmp_path, 1.5)
-    journal["step"], journal["notes"] = 7, [[1, 0.1 + 0.2]]
+    journal.step, journal.curve = 7, [[1, 0.1 + 0.2, 0.5]]
     checkpoints.save()
     other, found, again = _stage(tmp_path)
     assert again.restore()
     assert float(found) == 1.5
-    assert other.records == {"step": 7, "seconds": 0.0, "notes": [[1, 0.1 + 0.2]]}
+    assert other == Journal(step=7, curve=[[1, 0.1 + 0.2, 0.5]])
 
 
-def test_nothing_to_restore_is_no_error(tmp_path):
+def test_restore_without_checkpoints_returns_false(tmp_path):
     assert not _stage(tmp_path)[2].restore()
 
 
-def test_the_last_two_are_kept(tmp_path):
+def test_last_two_checkpoints_are_kept(tmp_path):
     journal, _, checkpoints = _stage(tmp_path)
     for step in (1, 2, 3):
-        journal["step"] = step
+        journal.step = step
         checkpoints.save()
     assert sorted(p.name for p in tmp_path.glob("*.index")) == ["step-2.index", "step-3.index"]
 
 
-def test_files_of_a_save_that_was_killed_are_ignored(tmp_path):
+def test_files_of_a_killed_save_are_ignored(tmp_path):
     journal, _, checkpoints = _stage(tmp_path, 1.0)
-    journal["step"] = 1
+    journal.step = 1
     checkpoints.save()
-    # What is left where a process dies before the new state is announced.
+    # What remains if a process dies before the new state is recorded.
     for path in tmp_path.glob("step-1.*"):
         shutil.copy(path, pathlib.Path(str(path).replace("step-1", "step-2")))
     (tmp_path / "step-2.index").write_bytes(b"half")
     other, found, again = _stage(tmp_path)
     assert again.restore()
-    assert (other["step"], float(found)) == (1, 1.0)
+    assert (other.step, float(found)) == (1, 1.0)
 
 
-def _cut(folder, step):
+def _truncate(folder, step):
     (path,) = folder.glob(f"step-{step}.data*")
     path.write_bytes(path.read_bytes()[:3])
 
 
-def test_damaged_state_gives_way_to_the_one_before(tmp_path):
+def test_damaged_checkpoint_is_replaced_by_the_previous_one(tmp_path):
     journal, variable, checkpoints = _stage(tmp_path)
     for step in (1, 2):
-        journal["step"] = step
+        journal.step = step
         variable.assign(step)
         checkpoints.save()
-    _cut(tmp_path, 2)
+    _truncate(tmp_path, 2)
     other, found, again = _stage(tmp_path)
     assert again.restore()
-    assert (other["step"], float(found)) == (1, 1.0)
-    _cut(tmp_path, 1)
-    with pytest.raises(UserError, match=r"no checkpoint in .* can be read .*: --fresh"):
+    assert (other.step, float(found)) == (1, 1.0)
+    _truncate(tmp_path, 1)
+    with pytest.raises(UserError, match=f"{tmp_path.name}.*--fresh"):
         _stage(tmp_path)[2].restore()
 
 
-def test_optimizer_state_comes_back(tmp_path):
+def test_optimizer_state_is_restored(tmp_path):
     def make():
         variable = tf.Variable([1.0])
         optimizer = SGD(Cosine(0.1)).build([variable], 1, 10)

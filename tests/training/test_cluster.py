@@ -1,4 +1,4 @@
-"""The workers that an environment names."""
+"""The workers that the environment names."""
 
 import types
 
@@ -34,26 +34,26 @@ def test_slurm_step_without_gpus(slurm):
     assert resolver.num_accelerators() == {}
 
 
-def test_slurm_step_shares_a_machines_gpus_out(slurm):
+def test_slurm_tasks_share_the_gpus_of_a_machine(slurm):
     slurm.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     resolver = cluster.cluster_resolver()
     assert resolver.cluster_spec().as_dict() == {"worker": TASKS}
     assert resolver.num_accelerators() == {"GPU": 2}
 
 
-def _kubernetes(monkeypatch, own):
-    """As in a pod of a job of two, whose API gives the pods in any order."""
-    asked = []
+def _kubernetes(monkeypatch, host):
+    """The resolver of a pod in a job of two. The API lists the pods in any order."""
+    calls = []
 
     def resolver(labels, port):
-        asked.append((labels, port))
+        calls.append((labels, port))
         hosts = tf.train.ClusterSpec({"worker": ["10.0.0.9:8888", "10.0.0.4:8888"]})
         return types.SimpleNamespace(cluster_spec=lambda: hosts)
 
     monkeypatch.setattr(cluster.resolvers, "KubernetesClusterResolver", resolver)
     environ = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "DFA_POD_LABEL": "job-name=dfa"}
-    found = cluster.cluster_resolver(environ | {"HOST_IP": own})
-    assert asked == [({"worker": ["job-name=dfa"]}, 8888)]
+    found = cluster.cluster_resolver(environ | {"HOST_IP": host})
+    assert calls == [({"worker": ["job-name=dfa"]}, 8888)]
     return found
 
 
@@ -63,11 +63,11 @@ def test_kubernetes_pods_agree_on_their_order(monkeypatch):
     assert (resolver.task_type, resolver.task_id) == ("worker", 1)
 
 
-def test_pod_on_a_machine_of_none_of_the_pods_is_told(monkeypatch):
-    with pytest.raises(UserError, match=r"HOST_IP is 10\.0\.0\.5, none of 10\.0\.0\.4:8888"):
+def test_unknown_host_is_named(monkeypatch):
+    with pytest.raises(UserError, match=r"HOST_IP.*10\.0\.0\.5"):
         _kubernetes(monkeypatch, "10.0.0.5")
 
 
-def test_environment_without_machines_is_told_what_it_lacks():
-    with pytest.raises(UserError, match="TF_CONFIG, which names the machines, or a Slurm step"):
+def test_environment_without_machines_is_an_error():
+    with pytest.raises(UserError, match="TF_CONFIG"):
         cluster.cluster_resolver({})

@@ -1,11 +1,11 @@
-"""Who of several processes writes, and how many there are."""
+"""The chief of several processes, and their number."""
 
 import types
 
 import pytest
 import tensorflow as tf
 
-from dfa_tf.training.devices import is_chief, workers
+from dfa_tf.training.devices import is_chief, worker_count
 
 TWO_WORKERS = {"worker": ["a:1", "b:1"]}
 WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
@@ -25,16 +25,16 @@ def _strategy(cluster, job, index):
         (WITH_CHIEF, ("chief", 0), [("worker", 0), ("worker", 1)]),
     ],
 )
-def test_one_process_of_a_cluster_is_the_chief(cluster, chief, others):
+def test_cluster_has_one_chief(cluster, chief, others):
     assert is_chief(_strategy(cluster, *chief))
     assert not any(is_chief(_strategy(cluster, *other)) for other in others)
 
 
-def test_workers_are_counted_with_their_chief():
-    assert workers(_strategy(TWO_WORKERS, "worker", 1)) == 2
-    assert workers(_strategy(WITH_CHIEF, "worker", 1)) == 3
+def test_worker_count_includes_the_chief():
+    assert worker_count(_strategy(TWO_WORKERS, "worker", 1)) == 2
+    assert worker_count(_strategy(WITH_CHIEF, "worker", 1)) == 3
 
 
-def test_one_process_alone_is_the_chief(one_replica):
+def test_single_process_is_the_chief(one_replica):
     assert is_chief(one_replica)
-    assert workers(one_replica) == 1
+    assert worker_count(one_replica) == 1

@@ -1,4 +1,4 @@
-"""Evaluation counts every example once and measures what is saved."""
+"""Evaluation counts every example once and measures the saved network."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,14 +8,14 @@ from tests.conftest import made_examples, same, small_network
 
 
 def test_counts_by_hand():
-    """Right: the first and the last. Losses: ln 2, ln 2, and -ln(9/10)."""
+    """The first and the last are correct. Losses: ln 2, ln 2, and -ln(9/10)."""
     logits = tf.constant([[0.0, 0.0], [0.0, 0.0], [0.0, np.log(9)]])
-    right, loss = evaluation_counts(logits, tf.constant([0, 1, 1]))
-    assert float(right) == 2
+    correct, loss = evaluation_counts(logits, tf.constant([0, 1, 1]))
+    assert float(correct) == 2
     np.testing.assert_allclose(float(loss), 2 * np.log(2) - np.log(0.9), rtol=1e-6)
 
 
-def test_the_last_smaller_batch_counts_by_its_size():
+def test_smaller_last_batch_is_weighted_by_its_size():
     examples = made_examples(10)
     batches = []
 
@@ -35,7 +35,7 @@ def test_result_does_not_depend_on_the_batch_size():
         np.testing.assert_allclose(result["loss"], results[0]["loss"], rtol=1e-5)
 
 
-def test_a_bfloat16_network_is_measured_as_the_float32_one_that_is_saved():
+def test_bfloat16_network_is_evaluated_in_float32():
     network, examples = small_network(), made_examples(50)
     trained = network.copy("mixed_bfloat16")
     evaluator = Evaluator(trained, examples)

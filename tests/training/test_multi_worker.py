@@ -1,4 +1,4 @@
-"""Two processes on one machine, each a worker: what they come to, who writes, what a death does."""
+"""Two processes on one machine as workers: their results, who writes, and what a kill does."""
 
 import json
 import os
@@ -69,13 +69,13 @@ def _result(workdir):
 def straight(tmp_path_factory):
     """(the chief's folder, the other's) after an undisturbed run."""
     folders = [tmp_path_factory.mktemp(name) for name in ("chief", "other")]
-    for status, said in Cluster(*folders).wait():
-        assert status == 0, said[-2000:]
+    for status, stderr in Cluster(*folders).wait():
+        assert status == 0, stderr[-2000:]
     return folders
 
 
-def test_two_workers_come_to_what_two_replicas_do(straight, two_replicas, tmp_path):
-    """The sums over devices differ in rounding alone; some 100 steps later that still is little."""
+def test_two_workers_equal_two_replicas(straight, two_replicas, tmp_path):
+    """Only the rounding of sums over devices differs, which stays small over about 100 steps."""
     run_stages(tmp_path, two_replicas)
     alpha, weights = _result(straight[0])
     expected_alpha, expected_weights = _result(tmp_path)
@@ -84,26 +84,26 @@ def test_two_workers_come_to_what_two_replicas_do(straight, two_replicas, tmp_pa
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_the_chief_alone_writes(straight):
+def test_only_the_chief_writes(straight):
     chief, other = straight
     assert (chief / "distill" / "metrics.json").exists()
     assert list(other.rglob("*")) == []
 
 
 @pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other"])
-def test_after_a_death_the_other_stops_and_a_restart_goes_on(straight, tmp_path, victim):
+def test_surviving_worker_stops_and_a_restart_resumes(straight, tmp_path, victim):
     cluster = Cluster(tmp_path, tmp_path)
     checkpoints = tmp_path / "search" / "checkpoints"
     while not list(checkpoints.glob("*.index")) and cluster.processes[0].poll() is None:
         time.sleep(0.05)
     cluster.processes[victim].send_signal(signal.SIGKILL)
-    status, said = cluster.wait()[1 - victim]
-    assert status == 1, said[-2000:]
-    assert "Traceback" not in said
-    assert "start all of them again" in said.strip().splitlines()[-1]
+    status, stderr = cluster.wait()[1 - victim]
+    assert status == 1, stderr[-2000:]
+    assert "Traceback" not in stderr
+    assert "restart all workers" in stderr.strip().splitlines()[-1]
     assert not (tmp_path / "search" / "alpha.json").exists()
-    for status, said in Cluster(tmp_path, tmp_path).wait():
-        assert status == 0, said[-2000:]
+    for status, stderr in Cluster(tmp_path, tmp_path).wait():
+        assert status == 0, stderr[-2000:]
     alpha, weights = _result(tmp_path)
     expected_alpha, expected_weights = _result(straight[0])
     np.testing.assert_allclose(alpha, expected_alpha, atol=1e-3)

@@ -1,4 +1,4 @@
-"""One process of a cluster: a search and a distillation of made data, as all workers run them.
+"""One process of a cluster, which runs a search and a distillation on made data.
 
 python -m tests.training.worker WORKDIR
 """
@@ -6,24 +6,23 @@ python -m tests.training.worker WORKDIR
 import pathlib
 import sys
 
+from dfa_tf.errors import ReportedError
 from dfa_tf.training.devices import strategy_named
-from dfa_tf.training.loop import Runtime
+from dfa_tf.training.runtime import Runtime
 from tests.stages.conftest import Run
 
 
 def run_stages(workdir, strategy):
-    """(Alpha, student) of the two stages."""
+    """Returns (Alpha, student) of the two stages."""
     runtime = Runtime(strategy, log_every=4, evaluate_every=1e9, checkpoint_seconds=0.2, quiet=True)
     run = Run(workdir, runtime)
     alpha = run.search(epochs=4)
-    return alpha, run.distill(alpha=alpha, aggregation="search", epochs=4)
+    return alpha, run.distill(alpha=alpha, epochs=4)
 
 
 if __name__ == "__main__":
     try:
         run_stages(pathlib.Path(sys.argv[1]), strategy_named("multi_worker"))
-    except Exception as error:
-        if not getattr(error, "told", False):
-            raise
+    except ReportedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The search's equations against hand-worked numbers and plain NumPy."""
+"""The equations of the search, against hand-worked numbers and plain NumPy."""
 
 import math
 
@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods import bridge
+from dfa_tf.methods.dfa_search import (
+    BridgeLoss,
+    aggregate,
+    aggregation_weights,
+    clip,
+    normalized_l2,
+)
+from dfa_tf.methods.losses import cross_entropy
+from tests.conftest import small_network, small_supernet
+from tests.methods.numerics import assert_kernel_equals_formula
 
 DRAWS = np.random.default_rng(0)
 
@@ -17,13 +26,13 @@ def _map(*shape):
 
 def test_alpha_is_the_softmax_of_beta():
     """exp(0) : exp(ln 3) = 1 : 3 (Eqn 6)."""
-    np.testing.assert_allclose(bridge.weights(tf.constant([0.0, math.log(3)])), [0.25, 0.75])
+    np.testing.assert_allclose(aggregation_weights(tf.constant([0.0, math.log(3)])), [0.25, 0.75])
 
 
 def test_aggregation_is_the_weighted_sum():
     """0.25 * 4 + 0.75 * (-8) = -5 (Eqn 2)."""
     features = [tf.fill([1, 2, 2, 1], 4.0), tf.fill([1, 2, 2, 1], -8.0)]
-    aggregation = bridge.aggregate(features, tf.constant([0.25, 0.75]))
+    aggregation = aggregate(features, tf.constant([0.25, 0.75]))
     np.testing.assert_array_equal(aggregation, np.full((1, 2, 2, 1), -5.0))
 
 
@@ -34,7 +43,7 @@ def test_gradient_of_the_aggregation():
     features = [tf.constant(first), tf.constant(second)]
     with tf.GradientTape() as tape:
         tape.watch([alpha, *features])
-        inner = tf.reduce_sum(upstream * bridge.aggregate(features, alpha))
+        inner = tf.reduce_sum(upstream * aggregate(features, alpha))
     for_alpha, for_first, for_second = tape.gradient(inner, [alpha, *features])
     np.testing.assert_allclose(
         for_alpha, [np.sum(upstream * first), np.sum(upstream * second)], rtol=1e-4
@@ -49,7 +58,7 @@ def test_clipped_aggregation_and_its_gradient():
     alpha = tf.constant([0.5, 0.5])
     with tf.GradientTape() as tape:
         tape.watch([alpha, *features])
-        aggregation = bridge.aggregate(features, alpha, clipped=True)
+        aggregation = aggregate(features, alpha, clipped=True)
     assert aggregation.numpy().item() == 1.5
     for_alpha, low, high = tape.gradient(aggregation, [alpha, *features])
     np.testing.assert_array_equal(for_alpha, [-1.0, 4.0])
@@ -62,7 +71,7 @@ def test_gradient_for_alpha_is_summed_in_float32_from_bfloat16_maps():
     alpha = tf.constant([0.5, 0.5])
     with tf.GradientTape() as tape:
         tape.watch(alpha)
-        aggregation = bridge.aggregate(features, alpha)
+        aggregation = aggregate(features, alpha)
     assert aggregation.dtype == tf.bfloat16
     ones = tf.ones_like(aggregation)
     np.testing.assert_allclose(tape.gradient(aggregation, alpha, ones), [32768.0, 32768.0])
@@ -70,7 +79,7 @@ def test_gradient_for_alpha_is_summed_in_float32_from_bfloat16_maps():
 
 def test_clip_preserves_values_no_smaller_than_minus_one():
     np.testing.assert_array_equal(
-        bridge.clip(tf.constant([-3.0, -1.0, -0.5, 0.0, 7.0])), [-1.0, -1.0, -0.5, 0.0, 7.0]
+        clip(tf.constant([-3.0, -1.0, -0.5, 0.0, 7.0])), [-1.0, -1.0, -0.5, 0.0, 7.0]
     )
 
 
@@ -78,7 +87,7 @@ def test_ts_loss_is_the_cross_entropy():
     """Odds 1 : 3, true class the second: -ln(3/4); then the first: -ln(1/4) (Eqns 5, 10)."""
     logits = tf.constant([[0.0, math.log(3)], [0.0, math.log(3)]])
     np.testing.assert_allclose(
-        bridge.ts_loss(logits, tf.constant([1, 0])), [-math.log(0.75), -math.log(0.25)], rtol=1e-6
+        cross_entropy(logits, tf.constant([1, 0])), [-math.log(0.75), -math.log(0.25)], rtol=1e-6
     )
 
 
@@ -92,39 +101,68 @@ def test_ts_loss_is_the_cross_entropy():
         ([1.0, 0.0], 0.8),
     ],
 )
-def test_st_loss_by_hand(student, expected):
+def test_normalized_l2_by_hand(student, expected):
     aggregation = np.array([0.6, 0.8], np.float32).reshape(1, 1, 2, 1)
-    loss = bridge.st_loss(np.array(student, np.float32).reshape(1, 1, 2, 1), aggregation)
+    loss = normalized_l2(np.array(student, np.float32).reshape(1, 1, 2, 1), aggregation)
     np.testing.assert_allclose(loss, [expected], atol=1e-6)
 
 
-def test_st_loss_is_the_squared_distance_of_each_samples_normalized_maps():
+def test_normalized_l2_is_the_squared_distance_of_normalized_maps():
     student, aggregation = 3 * _map(5, 4, 3, 2), 0.1 * _map(5, 4, 3, 2)
     flat = [x.reshape(5, -1) for x in (student, aggregation)]
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in flat]
     expected = np.sum((unit[0] - unit[1]) ** 2, axis=1)
-    np.testing.assert_allclose(bridge.st_loss(student, aggregation), expected, rtol=1e-5)
+    np.testing.assert_allclose(normalized_l2(student, aggregation), expected, rtol=1e-5)
 
 
-def test_st_loss_gradient_equals_a_numerical_one():
+def test_normalized_l2_gradient_equals_a_numerical_gradient():
     student, aggregation = _map(2, 2, 2, 2), _map(2, 2, 2, 2)
     analytic, numeric = tf.test.compute_gradient(
-        lambda s, a: tf.reduce_sum(bridge.st_loss(s, a)), [student, aggregation], delta=1e-2
+        lambda s, a: tf.reduce_sum(normalized_l2(s, a)), [student, aggregation], delta=1e-2
     )
     for a, n in zip(analytic, numeric, strict=True):
         np.testing.assert_allclose(a, n, atol=2e-3)
 
 
-def test_st_loss_of_an_empty_map_is_finite():
+def test_normalized_l2_of_a_zero_map_is_finite():
     zeros = tf.zeros([1, 2, 2, 1])
     with tf.GradientTape() as tape:
         tape.watch(zeros)
-        loss = bridge.st_loss(zeros, tf.ones([1, 2, 2, 1]))
+        loss = normalized_l2(zeros, tf.ones([1, 2, 2, 1]))
     assert np.isfinite(loss).all()
     assert np.isfinite(tape.gradient(loss, zeros)).all()
 
 
-def test_bridge_loss_weighs_both_paths():
-    """1e-3 * 2 + 1 * 0.5 by default (Eqn 12, §3.4)."""
-    assert bridge.bridge_loss(2.0, 0.5) == pytest.approx(0.502)
-    assert bridge.bridge_loss(2.0, 0.5, gamma_st=0.5, gamma_ts=3.0) == pytest.approx(2.5)
+def test_bridge_loss_is_the_weighted_sum_of_both_paths(batch):
+    """L_Bridge = gamma_ST L_ST + gamma_TS L_TS, by default 1e-3 and 1 (Eqn 12, §3.4)."""
+    images, labels = batch
+    net = small_supernet(small_network(depth=16, seed=1), small_network(depth=10, seed=2))
+    aggregation = net.aggregation("group2", net.teacher_features("group2", images))
+    for loss, gamma_st, gamma_ts in ((BridgeLoss(), 1e-3, 1.0), (BridgeLoss(0.5, 3.0), 0.5, 3.0)):
+        value, parts = loss(net, "group2", images, labels, aggregation)
+        expected = gamma_st * parts["st"].numpy() + gamma_ts * parts["ts"].numpy()
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+@pytest.mark.parametrize("clipped", [False, True])
+def test_aggregate_kernel_equals_its_formula(dtype, clipped):
+    features = [tf.cast(3 * _map(3, 4, 4, 5), dtype) for _ in range(3)]
+    alpha = tf.constant([0.2, 0.5, 0.3])
+    assert_kernel_equals_formula(
+        lambda function, alpha, *features: function(features, alpha, clipped),
+        aggregate,
+        [alpha, *features],
+    )
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_clip_kernel_equals_its_formula(dtype):
+    feature = tf.cast(3 * _map(3, 4, 4, 5), dtype)
+    np.testing.assert_array_equal(clip(feature), clip.formula(feature))
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_normalized_l2_kernel_equals_its_formula(dtype):
+    maps = [tf.cast(_map(3, 4, 4, 5), dtype) for _ in range(2)]
+    assert_kernel_equals_formula(lambda function, x, y: function(x, y), normalized_l2, maps)

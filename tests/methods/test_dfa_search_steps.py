@@ -1,13 +1,12 @@
-"""The two steps of Algorithm 1: what each lowers, what each leaves alone, what each computes."""
+"""The two steps of Algorithm 1: what each minimises, changes and computes."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.errors import UserError
+from dfa_tf.methods.dfa_search import BridgeLoss, algorithm_1, beta_step, w_step
+from dfa_tf.methods.dfa_search_ablation import StudentLoss
 from dfa_tf.models import BatchNormalization
-from dfa_tf.stages.search_loss import BridgeLoss, StudentLoss, search_loss
-from dfa_tf.stages.supernet import beta_step, w_step
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from tests.conftest import made_examples, same, small_network, small_supernet, values
 
@@ -52,22 +51,22 @@ def _everything(supernet):
     [BridgeLoss(1.0, 0.0), BridgeLoss(0.0, 1.0), StudentLoss(1.0)],
     ids=["ST", "TS", "student"],
 )
-def test_gradient_for_beta_equals_a_numerical_one(group, loss):
+def test_gradient_for_beta_equals_a_numerical_gradient(group, loss):
     # Many examples, so that the kinks of the ReLUs average out of the difference quotient.
     made = made_examples(256, seed=5)
     images, labels = tf.constant(made.images), tf.constant(made.labels)
     supernet = _supernet(initial="random")
     beta = supernet.beta[group]
-    still = Adam(learning_rate=0.0).build([beta], 10, 100)
-    measured = beta_step(supernet, group, loss, still, 256)(images, labels)
+    idle = Adam(learning_rate=0.0).build([beta], 10, 100)
+    measured = beta_step(supernet, group, loss, idle, 256)(images, labels)
     start = beta.numpy()
 
     def at(values):
         beta.assign(values)
         features = supernet.teacher_features(group, images)
-        aggregation = supernet.aggregate(group, features)
-        lowered, _ = loss(supernet, group, images, labels, aggregation)
-        return np.mean(lowered.numpy().astype(np.float64))
+        aggregation = supernet.aggregation(group, features)
+        values_of_loss, _ = loss(supernet, group, images, labels, aggregation)
+        return np.mean(values_of_loss.numpy().astype(np.float64))
 
     steps = 0.003 * np.eye(3)
     numeric = [(at(start + step) - at(start - step)) / 0.006 for step in steps]
@@ -76,7 +75,7 @@ def test_gradient_for_beta_equals_a_numerical_one(group, loss):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_beta_step_changes_beta_of_its_group_alone(group, batch):
+def test_beta_step_changes_only_beta_of_its_group(group, batch):
     supernet = _supernet()
     before, betas = _everything(supernet), {g: b.numpy() for g, b in supernet.beta.items()}
     tf.function(_beta_step(supernet, group))(*batch)
@@ -88,7 +87,7 @@ def test_beta_step_changes_beta_of_its_group_alone(group, batch):
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_w_step_changes_no_beta_and_no_teacher(group, batch):
+def test_w_step_leaves_beta_and_teacher_unchanged(group, batch):
     supernet = _supernet()
     before, betas = _everything(supernet), values(supernet.beta.values())
     tf.function(_w_step(supernet, group))(*batch)
@@ -98,13 +97,15 @@ def test_w_step_changes_no_beta_and_no_teacher(group, batch):
     assert not same(before["w"], after["w"])
 
 
-def test_w_step_trains_all_of_w_that_the_groups_loss_depends_on(batch):
+def test_w_step_trains_all_weights_of_the_group(batch):
     supernet = _supernet()
     weights = supernet.weights("group2")
     before = values(weights)
     tf.function(_w_step(supernet, "group2"))(*batch)
-    still = [w.path for w, b in zip(weights, before, strict=True) if np.array_equal(w.numpy(), b)]
-    assert still == []
+    unchanged = [
+        w.path for w, b in zip(weights, before, strict=True) if np.array_equal(w.numpy(), b)
+    ]
+    assert unchanged == []
 
 
 def _changed_by_w_step(loss, batch):
@@ -117,7 +118,7 @@ def _changed_by_w_step(loss, batch):
     return {w.path for w, b in pairs if not np.array_equal(w.numpy(), b)}
 
 
-def test_ts_path_teaches_only_what_follows_the_group(batch):
+def test_ts_path_trains_only_later_groups(batch):
     """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
     changed = _changed_by_w_step(BridgeLoss(0.0, 1.0), batch)
     assert changed
@@ -127,7 +128,7 @@ def test_ts_path_teaches_only_what_follows_the_group(batch):
     )
 
 
-def test_st_path_teaches_only_what_precedes_it(batch):
+def test_st_path_trains_only_earlier_groups(batch):
     """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
     changed = _changed_by_w_step(BridgeLoss(1.0, 0.0), batch)
     assert "stem/kernel" in changed
@@ -136,12 +137,12 @@ def test_st_path_teaches_only_what_precedes_it(batch):
     assert all(path.startswith("group3_block1_norm1") for path in later)
 
 
-def test_student_loss_is_cross_entropy_and_the_weighed_distance_of_one_group(batch):
+def test_student_loss_is_cross_entropy_and_the_weighted_distance_of_one_group(batch):
     """Eqn 4 by NumPy: group 2 of 3 counts a half; both maps clipped at -1."""
     images, labels = batch
     supernet = _supernet(initial="random")
     features = supernet.teacher_features("group2", images)
-    aggregation = supernet.aggregate("group2", features).numpy()
+    aggregation = supernet.aggregation("group2", features).numpy()
     loss, _ = StudentLoss(0.01)(supernet, "group2", images, labels, tf.constant(aggregation))
     outputs = supernet.student(images, training=True)
     feature = np.maximum(outputs["features"]["group2"][-1].numpy(), -1)
@@ -153,16 +154,11 @@ def test_student_loss_is_cross_entropy_and_the_weighed_distance_of_one_group(bat
     np.testing.assert_allclose(loss, ce + 0.01 * fd, rtol=1e-4)
 
 
-def test_student_loss_teaches_the_student_and_no_ts_connector(batch):
+def test_student_loss_trains_the_student_and_no_ts_connector(batch):
     changed = _changed_by_w_step(StudentLoss(), batch)
     names = [variable.path for variable in _supernet().student.trainable_variables]
     assert set(names) <= changed
     assert len(changed) == len(names) + 1  # the ST connector's kernel
-
-
-def test_loss_that_is_none_is_told():
-    with pytest.raises(UserError, match="'bridge' or 'student', not 'best'"):
-        search_loss("best", 1e-3, 1.0, 1e-3)
 
 
 def _run_ops(function, *arguments):
@@ -203,10 +199,25 @@ def test_w_step_sends_no_gradient_through_the_aggregation(batch):
     assert types.count("Conv2DBackpropFilter") == student_convolutions + 2
 
 
-def test_groups_of_one_feature_are_passed_over():
+def test_groups_with_one_feature_are_skipped():
     supernet = small_supernet(small_network(depth=10), small_network(depth=10))
     assert supernet.beta == {}
     assert supernet.models == [supernet.student]
+
+
+def test_algorithm_1_alternates_both_steps_group_after_group():
+    """Lines 3 to 8: each group has one beta step and one w step, in this order."""
+    supernet = _supernet()
+    optimizers = {
+        group: (Adam().build([beta], 10, 100), _sgd().build(supernet.weights(group), 10, 100))
+        for group, beta in supernet.beta.items()
+    }
+
+    def iterate(group, steps):
+        yield from steps
+
+    visited = list(algorithm_1(supernet, BridgeLoss(), optimizers, 8, iterate))
+    assert visited == [(group, split) for group in GROUPS for split in ("validation", "train")]
 
 
 def _without_batch_statistics(supernet):
@@ -223,18 +234,18 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         supernet = _supernet()
         if freeze:
             _without_batch_statistics(supernet)
-        of_beta = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
-        of_w = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
+        beta_optimizer = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
+        w_optimizer = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
     phases = [
-        beta_step(supernet, "group2", BridgeLoss(), of_beta, 8),
-        w_step(supernet, "group2", BridgeLoss(), of_w, 8),
+        beta_step(supernet, "group2", BridgeLoss(), beta_optimizer, 8),
+        w_step(supernet, "group2", BridgeLoss(), w_optimizer, 8),
     ]
     replicas = strategy.num_replicas_in_sync
 
     def part(context):
-        place = context.replica_id_in_sync_group
-        size = 8 // replicas
-        return images[place * size : (place + 1) * size], labels[place * size : (place + 1) * size]
+        start = context.replica_id_in_sync_group * (8 // replicas)
+        rows = slice(start, start + 8 // replicas)
+        return images[rows], labels[rows]
 
     parts = (
         strategy.experimental_distribute_values_from_function(lambda context: part(context)[0]),
@@ -270,13 +281,13 @@ def test_two_replicas_report_the_mean_over_the_global_batch(one_replica, two_rep
     for part in (slice(0, 4), slice(4, 8)):
         supernet = _supernet()
         features = supernet.teacher_features("group2", images[part])
-        aggregation = supernet.aggregate("group2", features)
-        st, ts, _ = supernet.paths("group2", images[part], labels[part], aggregation)
-        halves.append(float(tf.reduce_mean(1e-3 * st + ts)))
+        aggregation = supernet.aggregation("group2", features)
+        bridge, _ = BridgeLoss()(supernet, "group2", images[part], labels[part], aggregation)
+        halves.append(float(tf.reduce_mean(bridge)))
     assert two == pytest.approx(np.mean(halves), rel=1e-4)
 
 
-def test_bfloat16_steps_come_close_to_float32_ones(batch):
+def test_bfloat16_steps_are_close_to_float32_steps(batch):
     found = {}
     for precision in ("float32", "mixed_bfloat16"):
         supernet = _supernet(precision=precision)
@@ -291,7 +302,7 @@ def test_bfloat16_steps_come_close_to_float32_ones(batch):
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_search_aggregates_what_is_no_smaller_than_minus_one(batch, clip):
+def test_search_aggregates_features_clipped_at_minus_one(batch, clip):
     """§3.4: A_i of the clipped features, with that resolution switched on and off."""
     supernet = _supernet(initial="random", clip=clip)
     features = supernet.teacher_features("group2", batch[0])
@@ -302,18 +313,18 @@ def test_search_aggregates_what_is_no_smaller_than_minus_one(batch, clip):
         maps = np.where(maps < -1, -1, maps)
     expected = np.tensordot(np.exp(beta) / np.exp(beta).sum(), maps, 1)
     np.testing.assert_allclose(
-        supernet.aggregate("group2", features), expected, rtol=1e-5, atol=1e-5
+        supernet.aggregation("group2", features), expected, rtol=1e-5, atol=1e-5
     )
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_st_path_takes_the_clipped_last_feature_of_the_student(batch, clip):
+def test_st_path_reads_the_clipped_last_feature_of_the_student(batch, clip):
     images, labels = batch
     supernet = _supernet(clip=clip)
     connector = {model.name: model for model in supernet.models}["group2_st"]
     draws = np.random.default_rng(0)
     aggregation = draws.normal(size=(8, *connector.output_shape[1:])).astype(np.float32)
-    st, _, _ = supernet.paths("group2", images, labels, tf.constant(aggregation))
+    st = BridgeLoss()(supernet, "group2", images, labels, tf.constant(aggregation))[1]["st"]
     feature = supernet.student(images, training=True)["features"]["group2"][-1].numpy()
     assert feature.min() < -1
     if clip:
@@ -327,20 +338,32 @@ def test_st_path_takes_the_clipped_last_feature_of_the_student(batch, clip):
     np.testing.assert_allclose(st, ((unit(mapped) - unit(aggregation)) ** 2).sum(1), rtol=1e-4)
 
 
-def test_ts_path_enters_the_student_where_it_is_told_to(batch):
-    images, labels = batch
+def _ts_logits(supernet, images, aggregation):
+    """The logits of the TS path, recovered from its cross entropies with every class."""
+    columns = []
+    for k in range(4):
+        labels = tf.fill([8], k)
+        _, parts = BridgeLoss()(supernet, "group2", images, labels, aggregation)
+        columns.append(-parts["ts"].numpy())
+    return np.stack(columns, 1)  # log-probabilities
+
+
+def test_ts_path_enters_the_student_at_tail_input(batch):
+    images, _ = batch
     logits = {}
-    for entry in ("stream", "feature"):
-        supernet = _supernet(entry=entry)
+    for tail_input in ("stream", "feature"):
+        supernet = _supernet(tail_input=tail_input)
         connector = {model.name: model for model in supernet.models}["group2_ts"]
         aggregation = supernet.teacher_features("group2", images)[0]
-        _, _, logits[entry] = supernet.paths("group2", images, labels, aggregation)
+        logits[tail_input] = _ts_logits(supernet, images, aggregation)
         entering = connector(aggregation, training=True)
-        if entry == "stream":
+        if tail_input == "stream":
             # A feature is the stream as the next normalization gives it, and the third group's
             # first block, which changes the shape, sees nothing else.
             norm = supernet.student.get_layer("group3_block1_norm1")
             entering = norm(entering, training=True)
-        expected = supernet.student.tail("group2", entering, training=True, entry="feature")
-        np.testing.assert_allclose(logits[entry], expected, rtol=1e-4, atol=1e-4)
+        expected = supernet.student.tail("group2", entering, training=True, tail_input="feature")
+        np.testing.assert_allclose(
+            logits[tail_input], tf.nn.log_softmax(expected), rtol=1e-3, atol=1e-4
+        )
     assert not np.allclose(logits["stream"], logits["feature"], atol=1e-2)

@@ -1,0 +1,212 @@
+"""Accuracy tables: mean and standard deviation over seeds, one row for each method."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterable, Sequence
+
+from dfa_tf.comparison.paper import Reference
+from dfa_tf.comparison.runs import Run
+
+HEADING = (
+    "method",
+    "n",
+    "last epoch, %",
+    "best epoch, %",
+    "parameters",
+    "seconds",
+    "images/s",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyRow:
+    """Finished runs that differ in the seed alone.
+
+    Attributes:
+        title: Title of the row.
+        runs: The runs. Of several runs with one seed, the last one counts.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+
+    @property
+    def method(self) -> str:
+        """The method's title, without the settings that `title` may add."""
+        return self.runs[0].method
+
+    @property
+    def distinct_runs(self) -> list[Run]:
+        """One run for each seed."""
+        return list({run.student.seed: run for run in self.runs}.values())
+
+    @property
+    def runs_of_repeated_seeds(self) -> list[Run]:
+        """The runs whose seed another run has, too."""
+        seeds = [run.student.seed for run in self.runs]
+        return [run for run in self.runs if seeds.count(run.student.seed) > 1]
+
+    @property
+    def last_accuracies(self) -> list[float]:
+        """Test accuracy after the last epoch, a fraction, of each seed."""
+        accuracies = [run.student.last_accuracy for run in self.distinct_runs]
+        return [accuracy for accuracy in accuracies if accuracy is not None]
+
+    @property
+    def best_accuracies(self) -> list[float]:
+        """Highest test accuracy, a fraction, of each seed."""
+        accuracies = [run.student.best_accuracy for run in self.distinct_runs]
+        return [accuracy for accuracy in accuracies if accuracy is not None]
+
+    def cells(self) -> tuple[str, ...]:
+        """Returns the row under `HEADING`."""
+        runs = self.distinct_runs
+        return (
+            self.title,
+            str(len(runs)),
+            mean_and_deviation(self.last_accuracies),
+            mean_and_deviation(self.best_accuracies),
+            f"{runs[0].student.parameters:,}",
+            f"{statistics.mean(run.seconds for run in runs):.0f}",
+            _median_speed(runs),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyTable:
+    """Rows with the same data set, student and number of steps.
+
+    Attributes:
+        title: Title of the table.
+        rows: Its rows.
+    """
+
+    title: str
+    rows: tuple[AccuracyRow, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of all rows."""
+        return [run for row in self.rows for run in row.runs]
+
+    @property
+    def curves(self) -> dict[str, list]:
+        """For each row, the accuracy over the steps of each run."""
+        return {row.title: [run.student.curve for run in row.runs] for row in self.rows}
+
+    @property
+    def last_accuracies(self) -> dict[str, list[float]]:
+        """For each row, the accuracy after the last epoch of each seed."""
+        return {row.title: row.last_accuracies for row in self.rows}
+
+    def cells(self, reference: Reference | None = None) -> list[tuple[str, ...]]:
+        """Returns the table as text, with the heading and a row for each teacher.
+
+        Args:
+            reference: The paper's results, for a further column. The column is omitted if the
+                data set differs or the paper has none of the methods.
+        """
+        teachers, methods = _teacher_cells(self.runs), [row.cells() for row in self.rows]
+        if not reference or not self._is_in(reference):
+            return [HEADING, *teachers, *methods]
+        paper = reference.percent
+        return [
+            (*HEADING, f"paper, {reference.networks}, %"),
+            *((*cells, _percent(paper.get("Teacher"))) for cells in teachers),
+            *(
+                (*cells, _percent(paper.get(row.method)))
+                for row, cells in zip(self.rows, methods, strict=True)
+            ),
+        ]
+
+    def _is_in(self, reference):
+        methods = {row.method for row in self.rows}
+        is_same_dataset = self.runs[0].student.dataset == reference.dataset
+        return is_same_dataset and bool(methods & set(reference.percent))
+
+
+def accuracy_tables(runs: Iterable[Run], row_order: Sequence[str] = ()) -> list[AccuracyTable]:
+    """Groups finished runs into tables and rows.
+
+    The runs of a row differ in the seed alone. Runs of a method with different settings get rows
+    of their own, unless they name the row of an experiment.
+
+    Args:
+        runs: Finished runs.
+        row_order: Titles of the first rows. Other rows follow in alphabetical order.
+    """
+    settings = {}
+    for run in runs:
+        settings.setdefault(run.setting, {}).setdefault(run.method, []).append(run)
+    place = {title: k for k, title in enumerate(row_order)}
+    tables = []
+    for _, methods in sorted(settings.items(), key=lambda item: str(item[0])):
+        rows = [row for title, runs in methods.items() for row in _rows(title, runs)]
+        rows.sort(key=lambda row: (place.get(row.method, len(place)), row.title))
+        tables.append(AccuracyTable(_title([run for row in rows for run in row.runs]), tuple(rows)))
+    return tables
+
+
+def mean_and_deviation(fractions: Sequence[float]) -> str:
+    """Returns "mean +- standard deviation" (n - 1) in percent.
+
+    A single value has no deviation, and the text of no value is empty.
+    """
+    percent = [100 * fraction for fraction in fractions]
+    if not percent:
+        return ""
+    mean = f"{statistics.mean(percent):.2f}"
+    return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def _rows(title, runs):
+    """Splits the runs of a method by their settings, which then appear in the titles."""
+    groups = {}
+    for run in runs:
+        groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
+    if runs[0].row_title or len(groups) == 1:
+        return [AccuracyRow(title, tuple(runs))]
+    shared = set.intersection(*(set(bindings) for bindings in groups))
+    rows = []
+    for bindings, members in groups.items():
+        settings = ", ".join(f"{n} = {v}" for n, v in bindings if (n, v) not in shared)
+        rows.append(AccuracyRow(f"{title} ({settings})", tuple(members)))
+    return rows
+
+
+def _title(runs):
+    student = runs[0].student
+    teachers = sorted({run.student.teacher for run in runs if run.student.teacher})
+    networks = " to ".join([" and ".join(teachers)] * bool(teachers) + [student.student])
+    return (
+        f"{networks} on {student.dataset or 'its data'}: "
+        f"{student.train_examples:,} training images, {student.steps:,} steps"
+    )
+
+
+def _teacher_cells(runs):
+    """Returns a row for each teacher of these runs."""
+    rows = {}
+    for run in runs:
+        name, teacher = run.student.teacher, run.teacher
+        if name and teacher and teacher.last_accuracy is not None:
+            rows[name, teacher.last_accuracy, teacher.parameters] = (
+                f"Teacher {name}",
+                "1",
+                mean_and_deviation([teacher.last_accuracy]),
+                mean_and_deviation([teacher.best_accuracy]),
+                f"{teacher.parameters:,}",
+                "",
+                "",
+            )
+    return list(rows.values())
+
+
+def _median_speed(runs):
+    speeds = [run.student.images_per_second for run in runs]
+    speeds = [speed for speed in speeds if speed]
+    return f"{statistics.median(speeds):.0f}" if speeds else ""
+
+
+def _percent(number):
+    return f"{number:.2f}" if number else ""

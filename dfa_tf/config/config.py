@@ -1,0 +1,255 @@
+"""A parsed config: what is bound, and what stages and networks are built from it."""
+
+import contextlib
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import gin
+from dfa_tf.config.gin_files import find_gin_file, gin_file_exists, included_files
+from dfa_tf.config.gin_state import Reference, State, gin_state, is_macro, macros, resolved
+from dfa_tf.config.registry import CONFIGURABLES, RENAMED, REQUIRED
+from dfa_tf.errors import UserError
+from dfa_tf.models.network import Network
+from dfa_tf.validation import Settings, check_value
+
+DEFAULTS = "distill.methods = [@dfa()]"  # a binding, so that dfa's bindings count and are recorded
+NETWORKS = ("teacher", "student")  # the macros that every config defines
+
+
+class Bindings(dict):
+    """`{binding: value as text}`.
+
+    Attributes:
+        unbound: The bindings that are at their defaults.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.unbound: set[str] = set()
+
+
+class Config:
+    """A parsed config. It is a value: several configs can be used side by side.
+
+    Args:
+        gin_files: Paths of gin files, as they are or among the shipped ones. Later ones win.
+        bindings: Further bindings, such as "search.epochs = 3".
+
+    Raises:
+        UserError: If a file or a binding is wrong.
+    """
+
+    def __init__(self, gin_files: Sequence, bindings: Sequence[str] = ()):
+        with gin_state() as state:
+            _parse(gin_files, bindings, state)
+            self._state: State = {key: dict(values) for key, values in state.items()}
+
+    @contextlib.contextmanager
+    def _active(self, *scopes: str) -> Iterator[None]:
+        with gin_state(self._state), gin.config_scope("/".join(scopes) or None):
+            yield
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        """Calls the function of a configurable with its bindings and `arguments`."""
+        return self._call((), name, arguments)
+
+    def network(self, role: str, task: Mapping[str, Any], seed: int) -> tuple[Network, str | None]:
+        """Builds or loads a network.
+
+        Args:
+            role: The macro that names it, "teacher" or "student".
+            task: What the data set requires (see `Dataset.task`).
+            seed: Seed of the initial weights.
+
+        Returns:
+            The network, and the path of its file if it is a trained one.
+        """
+        reference = self._network_reference(role)
+        name, scopes = reference.configurable.name, tuple(reference.scopes)
+        if name == "keras_file":
+            return self._call(scopes, name, {}), self._bound(scopes, name)["path"]
+        return self._call(scopes, name, {**task, "seed": seed}), None
+
+    def stage(self, name: str, **arguments: Any) -> dict[str, Any]:
+        """Builds the settings of a stage from its bindings.
+
+        Args:
+            name: Name of the stage.
+            **arguments: Fields of its bundles that a config does not bind.
+
+        Returns:
+            The stage's bundles by argument, `{"training": Training(...), ...}`, and its other
+            settings.
+        """
+        configurable, bound = CONFIGURABLES[name], self._bound((), name)
+        given = {**bound, **arguments}
+        built, used = {}, set()
+        for argument, default in configurable.bundles.items():
+            fields = {field.name for field in dataclasses.fields(default)}
+            used |= fields
+            built[argument] = dataclasses.replace(
+                default, **{field: value for field, value in given.items() if field in fields}
+            )
+        others = {k: p.default for k, p in configurable.parameters.items() if k not in used}
+        return built | others | {k: v for k, v in bound.items() if k in others}
+
+    def value(self, name: str, parameter: str) -> Any:
+        """Returns what a parameter is bound to, or its default."""
+        default = CONFIGURABLES[name].parameters[parameter].default
+        bound = self._bound((), name, resolve=False)
+        if parameter not in bound:
+            return default
+        with self._active():
+            value = resolved(bound[parameter])
+        is_plain = not isinstance(value, Reference | list | tuple)
+        return value if is_plain else self._bound((), name)[parameter]
+
+    def settings(self, *roots: str, without: Sequence[str] = ()) -> Bindings:
+        """Checks and returns all bindings that shape the result of a stage, with defaults.
+
+        Args:
+            roots: The configurables and macros that the stage uses. References are followed.
+            without: Bindings that the result does not depend on.
+
+        Raises:
+            UserError: If a value does not match the type of its parameter.
+        """
+        found = Bindings()
+        for root in roots:
+            if root in NETWORKS:
+                reference = self._network_reference(root)
+                found[root] = repr(reference)
+                self._collect(reference, found)
+            else:
+                self._collect_bindings((), root, found)
+                for parameter, value in self._bound((), root).items():
+                    annotation = CONFIGURABLES[root].parameters[parameter].annotation
+                    check_value(f"{root}.{parameter}", value, annotation)
+        for name in without:
+            found.pop(name, None)
+        return found
+
+    def _call(self, scopes, name, arguments):
+        bound = self._bound(scopes, name)
+        for parameter, spec in CONFIGURABLES[name].parameters.items():
+            if spec.default is REQUIRED and parameter not in {*bound, *arguments}:
+                key = "/".join([*scopes, f"{name}.{parameter}"])
+                raise UserError(f"{key}: expected a binding, got none; bind it in the config")
+        return CONFIGURABLES[name].function(**bound, **arguments)
+
+    def _bound(self, scopes, name, resolve=True):
+        """Returns what is bound to a configurable, with references resolved if asked."""
+        try:
+            with self._active(*scopes):
+                return gin.get_bindings(name, resolve_references=resolve)
+        except UserError as error:
+            raise UserError(str(error).splitlines()[0]) from error  # gin adds lines of its own
+
+    def _collect(self, value, found):
+        if isinstance(value, Reference):
+            self._collect_bindings(tuple(value.scopes), value.configurable.name, found)
+        elif isinstance(value, list | tuple):
+            for element in value:
+                self._collect(element, found)
+
+    def _collect_bindings(self, scopes, name, found):
+        bound = self._bound(scopes, name, resolve=False)
+        for parameter, spec in CONFIGURABLES[name].parameters.items():
+            key = "/".join([*scopes, f"{name}.{parameter}"])
+            if parameter in bound:
+                with self._active():
+                    value = resolved(bound[parameter])
+                _check_binding(key, value, spec.annotation)
+                found[key] = repr(value)
+                self._collect(value, found)
+            elif spec.default is not REQUIRED:
+                # An object has no gin syntax: its default is recorded as a comment.
+                key = f"# default {key}" if isinstance(spec.default, Settings) else key
+                found[key] = repr(spec.default)
+                found.unbound.add(key)
+
+    def _network_reference(self, role):
+        expected = f"a reference to a network, as in {role} = @{role}/wide_resnet"
+        with self._active():
+            value = resolved(macros(self._state).get(role))
+        if value is None:
+            raise UserError(f"{role}: expected {expected}, got no binding")
+        if not isinstance(value, Reference):
+            raise UserError(f"{role}: expected {expected}, got {value!r}")
+        if value.configurable.name not in CONFIGURABLES or not _is_network(value):
+            raise UserError(f"{role}: expected {expected}, got {value!r}")
+        return value
+
+
+def _is_network(reference):
+    function = CONFIGURABLES[reference.configurable.name].function
+    return getattr(function, "__annotations__", {}).get("return") is Network
+
+
+def _parse(gin_files, bindings, state):
+    gin.config.register_file_reader(lambda path: open(find_gin_file(path)), gin_file_exists)
+    source = "the config"
+    try:
+        texts = list(bindings)
+        for path in gin_files:
+            for file in included_files(find_gin_file(path)):
+                gin.add_config_file_search_path(str(file.parent))
+                texts.append(file.read_text())
+        _check_renamed("\n".join(texts))
+        gin.parse_config(DEFAULTS)
+        for path in gin_files:
+            source = str(path)
+            gin.parse_config_file(str(find_gin_file(path)))
+        for binding in bindings:
+            source = f"--gin_bindings={binding!r}"
+            gin.parse_config(binding)
+        _check_macros(state, "\n".join(texts))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{source}: {_one_line(error)}") from error
+
+
+def _check_renamed(text):
+    for old, new in RENAMED.items():
+        if re.search(rf"^\s*{re.escape(old)}\s*=", text, re.MULTILINE):
+            raise UserError(f"{old}: renamed; bind {new} instead")
+
+
+def _check_macros(state, text):
+    """Raises UserError for a macro that nothing uses: likely a misspelt one.
+
+    Uses are looked for in the text, since a later binding may replace a use.
+    """
+    used = set(re.findall(r"%([\w./]+)", text))
+    for name in macros(state):
+        if name not in used and name not in NETWORKS:
+            close = difflib.get_close_matches(name, [*NETWORKS, *used], n=1)
+            advice = f"did you mean {close[0]}?" if close else "remove it"
+            raise UserError(f"{name}: nothing uses this macro; {advice}")
+
+
+def _check_binding(key, value, annotation):
+    """Checks a bound value as far as it holds no reference."""
+    if isinstance(value, Reference):
+        if not value.evaluate:
+            raise UserError(f"{key}: expected {value!r}() with brackets, got {value!r}")
+    elif isinstance(value, list | tuple) and _has_reference(value):
+        for element in value:
+            _check_binding(key, element, Any)
+    else:
+        check_value(key, value, annotation)
+
+
+def _has_reference(values):
+    return any(isinstance(value, Reference) and not is_macro(value) for value in values)
+
+
+def _one_line(error):
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if any("bindings string" in line for line in lines):
+        lines = lines[:1]  # the rest repeats the binding
+    return " ".join(lines[:3])[:300]

@@ -1,0 +1,163 @@
+"""What a config can bind: the configurables, with the defaults of their own signatures.
+
+    dataset                                 the data set
+    teacher, student                        macros: @teacher/wide_resnet, @keras_file, ...
+    wide_resnet  shufflenet_v2  ...         networks (dfa_tf/models)
+    keras_file                              a trained network in a file
+    train_teacher  search  distill  export  the stages
+    dfa  kd  fitnets  at  ...               methods, for distill.methods (gin/methods)
+    sgd  adam  step_decay  cosine           optimizers and schedules
+    runtime                                 logging and saving
+
+The settings of a stage are the fields of its bundles, `search.epochs` for instance that of
+`Training.epochs`. Fields that only Python sets are marked NOT_BINDABLE.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gin
+from dfa_tf import data, models
+from dfa_tf.deployment.options import ExportOptions
+from dfa_tf.methods import METHODS
+from dfa_tf.methods.dfa_search import SearchOptions
+from dfa_tf.methods.method import Method
+from dfa_tf.stages import search
+from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
+from dfa_tf.validation import NonNegative, annotations
+
+REQUIRED = inspect.Parameter.empty
+
+# What the data set decides about a network, and how the network is used.
+_NETWORK_ARGUMENTS = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter that a config can bind.
+
+    Attributes:
+        annotation: Its type.
+        default: Its default, or REQUIRED.
+    """
+
+    annotation: Any = Any
+    default: Any = REQUIRED
+
+
+@dataclasses.dataclass(frozen=True)
+class Configurable:
+    """Something that has bindings.
+
+    Attributes:
+        parameters: The parameters that can be bound.
+        function: The function or class to call with them; None for a stage.
+        bundles: For a stage, its bundles of settings at their defaults, by argument of the stage.
+    """
+
+    parameters: Mapping[str, Parameter]
+    function: Callable | None = None
+    bundles: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+# Settings of the stages that belong to no bundle.
+_DISTILL = {
+    "aggregation": Parameter(str, "search"),
+    "methods": Parameter(Sequence[Method], ()),
+    "weights": Parameter(Sequence[NonNegative] | None, None),
+    "ce_weight": Parameter(NonNegative | None, None),
+}
+
+
+def _bundle_parameters(bundle):
+    hints = annotations(type(bundle))
+    return {
+        field.name: Parameter(hints[field.name], getattr(bundle, field.name))
+        for field in dataclasses.fields(bundle)
+        if field.metadata.get("bindable", True)
+    }
+
+
+def _stage(own=None, **bundles):
+    parameters = dict(own or {})
+    for bundle in bundles.values():
+        parameters |= _bundle_parameters(bundle)
+    return Configurable(parameters, bundles=bundles)
+
+
+def _function(function, excluded=()):
+    hints = annotations(function)
+    return Configurable(
+        {
+            name: Parameter(hints.get(name, Any), parameter.default)
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name not in excluded
+        },
+        function,
+    )
+
+
+def _settings_class(cls):
+    hints = annotations(cls)
+    return Configurable(
+        {
+            field.name: Parameter(hints[field.name], field.default)
+            for field in dataclasses.fields(cls)
+            if field.metadata.get("bindable", True)
+        },
+        cls,
+    )
+
+
+CONFIGURABLES: dict[str, Configurable] = {
+    "dataset": _function(data.load, excluded=("data_dir",)),
+    "train_teacher": _stage(training=Training()),
+    "search": _stage(
+        {"beta_optimizer": Parameter(SGD | Adam, Adam())},
+        training=search.TRAINING,
+        options=SearchOptions(),
+    ),
+    "distill": _stage(_DISTILL, training=Training()),
+    "export": _stage(options=ExportOptions()),
+    "runtime": _settings_class(Runtime),
+    **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in models.NETWORKS.items()},
+    "keras_file": _function(models.load),
+    **{name: _settings_class(method) for name, method in METHODS.items()},
+    **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
+}
+
+# Bindings of earlier versions, and what they are called now.
+RENAMED = {"search.entry": "search.tail_input"}
+
+
+def _register(name, configurable):
+    """Registers a configurable with gin, by its bindable parameters.
+
+    Gin builds the settings that a config refers to, such as @sgd(). The other configurables are
+    called by `Config`, so that their exceptions arrive as they are.
+    """
+    if configurable.function in (SGD, Adam, StepDecay, Cosine, *METHODS.values()):
+        excluded = {f.name for f in dataclasses.fields(configurable.function)}
+        excluded -= set(configurable.parameters)
+        function, denylist = configurable.function, sorted(excluded)
+    else:
+
+        def function(**bindings):
+            raise TypeError(f"{name} is not called by gin")
+
+        function.__name__, denylist = name, None
+        function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY)
+                for parameter in configurable.parameters
+            ]
+        )
+    gin.external_configurable(function, name, module="dfa_tf", denylist=denylist or None)
+
+
+for _name, _configurable in CONFIGURABLES.items():
+    _register(_name, _configurable)

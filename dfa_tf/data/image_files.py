@@ -1,0 +1,64 @@
+"""Image files: the encoded bytes that TensorFlow can decode, and their sizes."""
+
+import io
+import pathlib
+
+import tensorflow as tf
+from PIL import Image
+
+from dfa_tf.errors import UserError, first_line
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
+
+def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
+    """Reads an image file and checks that it can be decoded.
+
+    Args:
+        path: File in any format that Pillow reads, whatever its suffix. Only the first frame of an
+            animation counts.
+
+    Returns:
+        PNG or JPEG bytes, and the image's (height, width). Other formats are converted to PNG.
+
+    Raises:
+        UserError: If the file cannot be read, is damaged, or is not an image.
+    """
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); check the file and its permissions"
+        ) from error
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            if image.format not in ("PNG", "JPEG"):
+                image.seek(0)
+                converted = io.BytesIO()
+                image.convert("RGB").save(converted, "PNG")
+                encoded = converted.getvalue()
+        # Pinned to the CPU, because the caller may be in the scope of a strategy.
+        with tf.device("CPU:0"):
+            pixels = tf.io.decode_image(encoded, channels=3)
+    except (OSError, ValueError, SyntaxError, tf.errors.InvalidArgumentError) as error:
+        raise _damaged(path, error) from error
+    return encoded, tuple(pixels.shape[:2])
+
+
+def image_size(path: pathlib.Path) -> tuple[int, int]:
+    """Returns an image's (height, width) from the header of its file.
+
+    Raises:
+        UserError: If the header is damaged, or the file is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    return UserError(
+        f"{path}: file is damaged or not an image ({first_line(error)}); replace or delete it"
+    )

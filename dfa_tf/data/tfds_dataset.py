@@ -1,0 +1,117 @@
+"""Data sets read through TensorFlow Datasets."""
+
+import functools
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from dfa_tf.data import cinic10, image_folder
+from dfa_tf.data.dataset import Dataset, pixel_statistics
+from dfa_tf.data.examples import AnyExamples, read_into_memory, read_labels
+from dfa_tf.data.tfds_builders import image_and_label_keys, prepared_builder, shape_and_classes
+from dfa_tf.errors import UserError
+from dfa_tf.system import free_memory
+
+# Mean and standard deviation of CIFAR-10, as fractions of 255. Papers use them for CIFAR-100 too.
+CIFAR_STATISTICS = (
+    (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    (63.0 / 255, 62.1 / 255, 66.7 / 255),
+)
+STATISTICS = {
+    "cifar10": CIFAR_STATISTICS,
+    "cifar100": CIFAR_STATISTICS,
+    "cinic10": cinic10.STATISTICS,
+}
+
+
+def tfds_dataset(
+    name: str,
+    data_dir: str | os.PathLike | None = None,
+    image_size: tuple[int, int] | None = None,
+    in_memory: bool | None = None,
+    source: str | os.PathLike | None = None,
+    train_with_validation: bool = False,
+) -> Dataset:
+    """Loads a data set through TFDS, and downloads and prepares it if necessary.
+
+    Takes the arguments of `dfa_tf.data.load`, for any data set but "digits".
+
+    Raises:
+        UserError: If the data set is unknown or unsuitable, cannot be downloaded or prepared, has
+            no training or test split, or has images of several sizes and `image_size` is None.
+    """
+    builder = prepared_builder(name, data_dir, source)
+    shape, _ = shape_and_classes(builder, name, image_size)
+    splits = builder.info.splits
+    if "train" not in splits or not {"test", "validation"} & set(splits):
+        raise UserError(
+            f"dataset.name: expected a data set with the splits train and test, got {name} with {', '.join(splits)}"
+        )
+    test = "test" if "test" in splits else "validation"
+    has_validation = test == "test" and "validation" in splits
+    learnable = ["train", *(["validation"] if has_validation else [])]
+    if in_memory is None:
+        count = sum(splits[split].num_examples for split in {*learnable, test})
+        in_memory = count * int(np.prod(shape)) < free_memory() / 2
+
+    reader = _Reader(builder, name, shape, image_size, in_memory)
+    everything = reader.read(*learnable)
+    train, validation = everything, None
+    if has_validation:
+        indices = np.split(np.arange(len(everything)), [splits["train"].num_examples])
+        train, validation = (everything.select(part) for part in indices)
+    mean, std = STATISTICS.get(name) or pixel_statistics(train)
+    return Dataset(
+        name=name,
+        train=everything if train_with_validation else train,
+        test=reader.read(test),
+        class_names=reader.class_names,
+        mean=mean,
+        std=std,
+        official_splits=(train, validation) if has_validation else None,
+    )
+
+
+class _Reader:
+    """Reads splits of a prepared builder as examples."""
+
+    def __init__(self, builder, name, shape, image_size, in_memory):
+        self._builder, self._shape, self._image_size = builder, shape, image_size
+        self._in_memory = in_memory
+        self._image_key, self._label_key = image_and_label_keys(builder)
+        # The files of a folder can change under one name: digests identify them.
+        digests = builder.info.metadata if name.startswith(image_folder.PREFIX) else None
+        self._origin = " ".join(digests[split] for split in sorted(digests)) if digests else ""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self._builder.info.features[self._label_key].names)
+
+    def read(self, *splits: str) -> AnyExamples:
+        """Returns the examples of the splits, one split after the other."""
+
+        def source():
+            first, *others = map(self._undecoded, splits)
+            return functools.reduce(tf.data.Dataset.concatenate, others, first)
+
+        if self._in_memory:
+            count = sum(self._builder.info.splits[split].num_examples for split in splits)
+            return read_into_memory(source, self._decode, self._shape, count, self._origin)
+        return read_labels(source, self._decode, self._shape, self._origin)
+
+    def _undecoded(self, split):
+        dataset = self._builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            decoders={self._image_key: tfds.decode.SkipDecoding()},
+        )
+        return dataset.map(lambda example: (example[self._image_key], example[self._label_key]))
+
+    def _decode(self, image):
+        image = self._builder.info.features[self._image_key].decode_example(image)
+        if self._image_size:
+            resized = tf.image.resize(image, self._image_size, antialias=True)
+            image = tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
+        return image

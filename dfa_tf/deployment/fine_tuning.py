@@ -1,0 +1,80 @@
+"""Fine-tuning of a student with rounded numbers, for integer files that lose accuracy."""
+
+import dataclasses
+import hashlib
+import pathlib
+
+from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.deployment.earlier import FINE_TUNING_PREFIX
+from dfa_tf.deployment.quantization_aware import quantized_objective
+from dfa_tf.models.network import Network
+from dfa_tf.training.fit import Problem, fit
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning:
+    """A fine-tuning that runs if an integer file needs it.
+
+    Attributes:
+        student: The network. It is not changed.
+        teacher: The teacher it learns from, see `quantized_objective`.
+        train: Training examples.
+        test: Test examples, for the log.
+        training: The training recipe.
+        runtime: Devices and logging.
+        folder: Folder of checkpoints and logs.
+    """
+
+    student: Network
+    teacher: Network
+    train: Examples | StreamedExamples
+    test: Examples | StreamedExamples
+    training: Training
+    runtime: Runtime
+    folder: pathlib.Path
+
+    def run(self) -> Network:
+        """Trains a copy of the student, or resumes an interrupted fine-tuning.
+
+        Returns:
+            The fine-tuned network in float32.
+        """
+        with self.runtime.devices.scope():
+            student = self.student.copy("float32")
+            objective = quantized_objective(student, self.teacher.folded("float32"))
+        network, _ = fit(
+            Problem(student, objective),
+            self.train,
+            self.test,
+            self.training,
+            label="export/fine_tuning",
+            folder=self.folder,
+            runtime=self.runtime,
+        )
+        return network
+
+
+def fine_tuning_folder(
+    export_folder: pathlib.Path,
+    student: str,
+    teacher: str,
+    train: Examples | StreamedExamples,
+    training: Training,
+) -> pathlib.Path:
+    """Returns the folder of a fine-tuning.
+
+    Each fine-tuning has a folder of its own, so that none resumes from another's checkpoints.
+
+    Args:
+        export_folder: Folder of the export.
+        student: Fingerprint of the student.
+        teacher: Fingerprint of the teacher.
+        train: Training examples.
+        training: The training recipe.
+    """
+    recipe = (training.epochs, training.batch_size, training.optimizer, training.seed)
+    inputs = [student, teacher, train.description, *map(repr, recipe)]
+    digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:8]
+    return export_folder / f"{FINE_TUNING_PREFIX}{digest}"

@@ -1,0 +1,135 @@
+"""Saved models of any format, .keras, SavedModel or .tflite, as functions from pixels to logits."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dfa_tf.errors import UserError, first_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A saved model as a function.
+
+    Attributes:
+        logits: Function of images `[B, H, W, C]`, 0..255, that returns their logits, float32
+            `[B, classes]`.
+        image_shape: (height, width, channels) of the images; None for a dimension that may vary.
+    """
+
+    logits: Callable[[np.ndarray], np.ndarray]
+    image_shape: tuple[int | None, ...]
+
+
+def load_classifier(path: str | os.PathLike) -> Classifier:
+    """Loads a saved model.
+
+    Args:
+        path: A `.keras` file, a SavedModel folder or a `.tflite` file. The model has one input, and
+            either an output named "logits" or a single output.
+
+    Raises:
+        UserError: If the file is missing, damaged or of another format.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise UserError(f"{path}: file not found; give the path of a saved model")
+    readers = {".keras": _load_keras, ".tflite": _load_tflite}
+    if path.is_dir() and (path / "saved_model.pb").exists():
+        load = _load_saved_model
+    elif path.suffix in readers:
+        load = readers[path.suffix]
+    else:
+        raise UserError(f"{path}: expected a .keras file, a SavedModel folder or a .tflite file")
+    try:
+        return load(path)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        raise UserError(
+            f"{path}: cannot be read as a model ({first_line(error)}); the file may be damaged"
+        ) from error
+
+
+def _load_keras(path):
+    model = keras.saving.load_model(path, compile=False)
+    _select_logits(model.output)  # raises UserError here if there are no logits
+    run = tf.function(lambda images: _select_logits(model(images, training=False)))
+
+    def logits(images):
+        return run(tf.cast(images, tf.float32)).numpy()
+
+    return Classifier(logits, tuple(model.input_shape[1:]))
+
+
+def _load_saved_model(path):
+    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    _select_logits(signature.structured_outputs)
+    (name,) = signature.structured_input_signature[1]
+    spec = signature.structured_input_signature[1][name]
+
+    def logits(images):
+        return _select_logits(signature(**{name: tf.cast(images, spec.dtype)})).numpy()
+
+    return Classifier(logits, tuple(spec.shape[1:]))
+
+
+def _load_tflite(path):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    runner = interpreter.get_signature_runner()
+    (name, details), *_ = runner.get_input_details().items()
+    batch_size = int(details["shape"][0])
+    has_fixed_batch = details["shape_signature"][0] != -1
+    output_details = runner.get_output_details()
+    _select_logits(output_details)
+
+    def logits(images):
+        images = _quantize(images, details)
+        places = range(batch_size, len(images), batch_size)
+        batches = np.split(images, places) if has_fixed_batch else [images]
+        results = [runner(**{name: batch}) for batch in batches]
+        outputs = {
+            key: _dequantize(
+                np.concatenate([result[key] for result in results]), output_details[key]
+            )
+            for key in output_details
+        }
+        return _select_logits(outputs)
+
+    shape = details["shape_signature"][1:]
+    return Classifier(logits, tuple(int(size) if size != -1 else None for size in shape))
+
+
+def _select_logits(outputs):
+    """Returns the output named "logits", or the only output."""
+    if not isinstance(outputs, dict):
+        return outputs
+    if "logits" in outputs:
+        return outputs["logits"]
+    if len(outputs) == 1:
+        return next(iter(outputs.values()))
+    raise UserError(f"expected an output named logits, got the outputs {', '.join(outputs)}")
+
+
+def _quantize(images, details):
+    """Converts pixels to the numbers of a TF Lite tensor: pixel / scale + zero point, rounded."""
+    images, dtype = np.asarray(images), details["dtype"]
+    scale, zero_point = details["quantization"]
+    if not scale:
+        return images.astype(dtype)
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(images / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _dequantize(values, details):
+    """Converts the numbers of a TF Lite tensor to float32: (value - zero point) * scale."""
+    scale, zero_point = details["quantization"]
+    values = values.astype(np.float32)
+    return (values - zero_point) * np.float32(scale) if scale else values

@@ -1,0 +1,182 @@
+"""Fast versions of formulas whose plain form stands where it is used.
+
+    @accelerated(kernels.normalized_l2)
+    def normalized_l2(x, y):
+        return tf.reduce_sum(tf.square(unit(flat(x)) - unit(flat(y))), -1)
+
+runs the kernel. `normalized_l2.formula` is the plain form, which tests/test_kernels.py compares
+with the kernel, value and gradient, in both precisions.
+
+Kernels compute in float32 and return maps in the dtype of their inputs. Each custom gradient is
+one more pass over the maps.
+"""
+
+import functools
+
+import tensorflow as tf
+
+from dfa_tf.fused import fused, slice_sums
+
+FLOOR = -1.0  # DFA, §3.4: values no smaller than -1 are preserved
+TINY = 1e-12  # squared norms below this are treated as zero, so that gradients stay finite
+
+
+def accelerated(kernel):
+    """Returns a decorator that runs `kernel` in place of a plain formula.
+
+    Args:
+        kernel: A function of this module with the formula's arguments.
+
+    Returns:
+        A decorator. The decorated function has the attribute `formula`, the plain form.
+    """
+
+    def decorate(formula):
+        @functools.wraps(formula)
+        def call(*args, **kwargs):
+            return kernel(*args, **kwargs)
+
+        call.formula = formula  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+# --- DFA, Eqn 2: the weighted sum of a group's features, which may be clipped at -1 --------------
+
+
+def aggregate(features, alpha, clipped=False):
+    @tf.custom_gradient
+    def weighted_sum(alpha, *features):
+        def gradient(upstream):
+            for_alpha = [tf.reduce_sum(sums) for sums in _products(upstream, features, clipped)]
+            return tf.stack(for_alpha), *_weighted_gradients(upstream, alpha, features, clipped)
+
+        return _weighted_sum(alpha, features, clipped), gradient
+
+    return weighted_sum(tf.convert_to_tensor(alpha, tf.float32), *features)
+
+
+@fused
+def _weighted_sum(alpha, features, clipped):
+    weights = tf.unstack(alpha, len(features))
+    terms = [
+        weight * _float32(feature, clipped)
+        for weight, feature in zip(weights, features, strict=True)
+    ]
+    return tf.cast(tf.add_n(terms), features[0].dtype)
+
+
+@fused
+def _products(upstream, features, clipped):
+    return [slice_sums(lambda u, t: u * _float32(t, clipped), upstream, t) for t in features]
+
+
+@fused
+def _weighted_gradients(upstream, alpha, features, clipped):
+    weights = tf.unstack(alpha, len(features))
+    kept = [t >= tf.cast(FLOOR, t.dtype) if clipped else True for t in features]
+    return [
+        tf.cast(tf.where(keep, weight * tf.cast(upstream, tf.float32), 0.0), upstream.dtype)
+        for weight, keep in zip(weights, kept, strict=True)
+    ]
+
+
+def _float32(feature, clipped):
+    feature = tf.cast(feature, tf.float32)
+    return tf.maximum(feature, FLOOR) if clipped else feature
+
+
+@fused
+def clip(feature):
+    return tf.maximum(feature, tf.cast(FLOOR, feature.dtype))
+
+
+# --- DFA, Eqn 11: the squared distance of two maps, each divided by its norm ----------------------
+
+
+def normalized_l2(x, y):
+    # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|): no normalized map is computed.
+    @tf.custom_gradient
+    def distance(x, y):
+        xy, xx, yy = (tf.reduce_sum(sums, 1) for sums in _inner_products(x, y))
+        norms = xx * yy
+        scale = tf.math.rsqrt(tf.maximum(norms, TINY))  # 1 / (|x| |y|)
+
+        def gradient(upstream):
+            across = -2.0 * upstream * scale
+            along = tf.where(norms > TINY, 2.0 * upstream * xy * scale**3, 0.0)
+            return _combined(across, y, along * yy, x), _combined(across, x, along * xx, y)
+
+        return 2.0 - 2.0 * xy * scale, gradient
+
+    return distance(x, y)
+
+
+@fused
+def _inner_products(x, y):
+    return [slice_sums(lambda a, b: a * b, *pair) for pair in ((x, y), (x, x), (y, y))]
+
+
+@fused
+def _combined(p, x, q, y):
+    """Returns p x + q y, where p and q hold one number for each example."""
+    p, q = (tf.reshape(factor, [-1, 1, 1, 1]) for factor in (p, q))
+    return tf.cast(p * tf.cast(x, tf.float32) + q * tf.cast(y, tf.float32), x.dtype)
+
+
+# --- The overhaul's partial L2, the distance of DFA's Eqn 3 ---------------------------------------
+
+
+def partial_l2(student, target, margin=FLOOR):
+    @tf.custom_gradient
+    def distance(student, target):
+        def gradient(upstream):
+            return _partial_gradient(2.0 * upstream, student, target, margin), None
+
+        return tf.reduce_sum(_partial_squares(student, target, margin), 1), gradient
+
+    return distance(student, tf.cast(target, student.dtype))
+
+
+def _partial_difference(student, target, margin):
+    target = tf.maximum(tf.cast(target, tf.float32), margin)
+    difference = tf.cast(student, tf.float32) - target
+    return tf.where(target > 0, difference, tf.nn.relu(difference))
+
+
+@fused
+def _partial_squares(student, target, margin):
+    return slice_sums(lambda s, t: tf.square(_partial_difference(s, t, margin)), student, target)
+
+
+@fused
+def _partial_gradient(factors, student, target, margin):
+    factors = tf.reshape(factors, [-1, 1, 1, 1])
+    return tf.cast(factors * _partial_difference(student, target, margin), student.dtype)
+
+
+# --- Layers ---------------------------------------------------------------------------------------
+
+
+def relu(x):
+    if x.dtype != tf.bfloat16:
+        return tf.nn.relu(x)
+
+    @tf.custom_gradient
+    def rectified(x):
+        y = tf.nn.relu(x)
+        return y, lambda upstream: _relu_gradient(upstream, y)
+
+    return rectified(x)
+
+
+@fused
+def _relu_gradient(upstream, y):
+    return tf.where(y > 0, upstream, tf.zeros_like(upstream))
+
+
+@fused
+def affine(x, scale, offset, rectify):
+    y = tf.cast(x, tf.float32) * scale + offset
+    return tf.cast(tf.nn.relu(y) if rectify else y, x.dtype)

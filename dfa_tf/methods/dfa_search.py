@@ -1,0 +1,346 @@
+"""DFA's search for feature aggregation weights: Algorithm 1, left (ECCV 2020, §3.2 to §3.4).
+
+Group i of the teacher has the features T_i^1 ... T_i^N, and the student's last one is S_i.
+
+    Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
+    Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
+    Eqn 10  L_TS = CE(gt, f_G(... f_{i+1}(F_t(A_i))))                  `BridgeLoss`
+    Eqn 11  L_ST = |F_s(S_i) / |F_s(S_i)| - A_i / |A_i||^2             `normalized_l2`
+    Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `BridgeLoss`
+    Eqn 7   minimise L_val(w, beta) + lambda R(beta) over beta         `beta_step`
+    Eqn 8   minimise L_train(w, beta) over w                           `w_step`
+    Algorithm 1, lines 3 to 8                                          `algorithm_1`
+
+F_t and F_s, the teacher and the student transform, are 1x1 convolutions: the TS and the ST
+connector of Fig 3. f_i is group i of the student. Both steps use the bridge loss of group i, on
+a validation and on a training batch. The search is first order: the beta step treats w as a
+constant, because Eqn 13 counts one pass of each path.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, Protocol
+
+import keras
+import tensorflow as tf
+
+from dfa_tf import kernels
+from dfa_tf.alpha import InitialBeta, initial_beta
+from dfa_tf.kernels import FLOOR, accelerated
+from dfa_tf.methods.connectors import connector
+from dfa_tf.methods.losses import cross_entropy, is_correct
+from dfa_tf.methods.replicas import global_mean
+from dfa_tf.methods.vectors import flatten, unit
+from dfa_tf.models.network import Network
+from dfa_tf.seeds import derived_seed
+from dfa_tf.validation import NonNegative, Settings
+
+Step = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+
+
+def aggregation_weights(beta: tf.Tensor) -> tf.Tensor:
+    """Returns alpha `[N]`, the weights of a group's features, from beta `[N]` (Eqn 6)."""
+    return tf.nn.softmax(beta)
+
+
+@accelerated(kernels.aggregate)
+def aggregate(features: Sequence[tf.Tensor], alpha: tf.Tensor, clipped: bool = False) -> tf.Tensor:
+    """Returns A_i, the weighted sum of a group's features (Eqn 2).
+
+    Args:
+        features: N tensors `[B, H, W, C]`.
+        alpha: Float32 tensor `[N]` of sum 1.
+        clipped: Whether to clip the features first (§3.4).
+
+    Returns:
+        Tensor `[B, H, W, C]` in the features' dtype. The sum is computed in float32.
+    """
+    features = [clip(T) for T in features] if clipped else features
+    A = sum(a * tf.cast(T, tf.float32) for a, T in zip(tf.unstack(alpha), features, strict=True))
+    return tf.cast(A, features[0].dtype)
+
+
+@accelerated(kernels.clip)
+def clip(feature: tf.Tensor) -> tf.Tensor:
+    """Returns max(feature, -1): values no smaller than -1 are preserved (§3.4)."""
+    return tf.maximum(feature, tf.cast(FLOOR, feature.dtype))
+
+
+@accelerated(kernels.normalized_l2)
+def normalized_l2(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """Returns |x / |x| - y / |y||^2 for each example, the distance of Eqn 11.
+
+    Args:
+        x: Tensor `[B, H, W, C]`.
+        y: Tensor `[B, H, W, C]`.
+
+    Returns:
+        Float32 tensor `[B]` with values from 0 to 4.
+    """
+    return tf.reduce_sum(tf.square(unit(flatten(x)) - unit(flatten(y))), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions(Settings):
+    """What the paper leaves open about the search, and the weights of its losses.
+
+    Args:
+        loss: The loss of both steps: "bridge" (Eqn 12), or "student" for the student's own loss,
+            which §3.2 argues against (see dfa_search_ablation.py).
+        gamma_st: Weight of the ST loss in Eqn 12.
+        gamma_ts: Weight of the TS loss in Eqn 12.
+        gamma_fd: Weight of the distillation loss in Eqn 4, for `loss="student"`.
+        initial: Start of beta: "last" (alpha of the last feature is 0.99), "uniform" or "random".
+        clip: Whether to clip the teacher's features and S_i at -1 (§3.4).
+        tail_input: Where the TS connector's output enters the student: "stream", the input of
+            group i + 1, or "feature", the last feature of group i.
+        connector_normalization: Whether batch normalization follows the connectors.
+        final: The resulting alpha: that of the "last" iteration, or the "mean" over iterations.
+    """
+
+    loss: Literal["bridge", "student"] = "bridge"
+    gamma_st: NonNegative = 1e-3
+    gamma_ts: NonNegative = 1.0
+    gamma_fd: NonNegative = 1e-3
+    initial: InitialBeta = "last"
+    clip: bool = True
+    tail_input: Literal["stream", "feature"] = "stream"
+    connector_normalization: bool = False
+    final: Literal["last", "mean"] = "last"
+
+    name = "search"
+
+
+class Supernet:
+    """The student, joined to the frozen teacher by two connectors for each group (Fig 3).
+
+    Groups with one feature have nothing to search and are skipped.
+
+    Args:
+        teacher: The teacher, in the form for inference (see `Network.folded`).
+        student: The student that is trained. All variables are created in the scope of the run's
+            strategy.
+        options: Settings of the search.
+        precision: Keras dtype policy of the connectors.
+        seed: Seed of the connectors and of a random beta.
+
+    Attributes:
+        beta: For each searched group, the architecture parameters: float32 variable `[N]`.
+        ts_connectors: For each group, F_t of Eqn 10: from the teacher's to the student's channels.
+        st_connectors: For each group, F_s of Eqn 11: from the student's to the teacher's channels.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        student: Network,
+        options: SearchOptions,
+        *,
+        precision: str = "float32",
+        seed: int = 0,
+    ):
+        self.teacher, self.student, self.options = teacher, student, options
+        self.beta: dict[str, tf.Variable] = {}
+        self.ts_connectors: dict[str, keras.Model] = {}
+        self.st_connectors: dict[str, keras.Model] = {}
+        for group in teacher.group_names:
+            teacher_group, student_group = teacher.group(group), student.group(group)
+            if len(teacher_group.features) == 1:
+                continue
+            seeds = [derived_seed(seed, f"search/{group}/{name}") for name in ("st", "ts", "beta")]
+            normalize = options.connector_normalization
+            self.st_connectors[group] = connector(
+                student_group.feature_shape,
+                teacher_group.feature_shape[-1],
+                f"{group}_st",
+                normalize,
+                seeds[0],
+                precision,
+            )
+            self.ts_connectors[group] = connector(
+                teacher_group.feature_shape,
+                student_group.feature_shape[-1],
+                f"{group}_ts",
+                normalize,
+                seeds[1],
+                precision,
+            )
+            start = initial_beta(options.initial, len(teacher_group.features), seeds[2])
+            self.beta[group] = tf.Variable(start, name=f"{group}_beta")
+            student.prepare_tail(group, options.tail_input)
+
+    @property
+    def models(self) -> list[keras.Model]:
+        """The models that hold w: the student and all connectors."""
+        return [self.student, *self.st_connectors.values(), *self.ts_connectors.values()]
+
+    def weights(self, group: str) -> list:
+        """Returns the part of w that the group's loss depends on: student and two connectors."""
+        models = [self.student, self.st_connectors[group], self.ts_connectors[group]]
+        return [variable for model in models for variable in model.trainable_variables]
+
+    def teacher_features(self, group: str, images: tf.Tensor) -> list[tf.Tensor]:
+        """Returns T_i^1 ... T_i^N. The frozen teacher runs only as far as the group."""
+        return self.teacher.features(group, images, training=False)
+
+    def aggregation(self, group: str, features: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns A_i of the features, with the weights that follow from beta_i."""
+        alpha = aggregation_weights(self.beta[group])  # Eqn 6
+        return aggregate(features, alpha, self.options.clip)  # Eqn 2
+
+    def student_feature(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns S_i, the last of a group's features, clipped as the teacher's are."""
+        return clip(features[-1]) if self.options.clip else features[-1]
+
+
+class SearchLoss(Protocol):
+    """The loss of both steps.
+
+    Attributes:
+        name: Name of the loss among its measurements.
+        progress_metrics: What the progress line shows: `{title: name of a measurement}`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def progress_metrics(self) -> Mapping[str, str]: ...
+
+    def __call__(
+        self,
+        net: Supernet,
+        group: str,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        aggregation: tf.Tensor,
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Returns the loss of each example `[B]`, and measurements by name, `[B]` each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BridgeLoss:
+    """The bridge loss of a group (Eqns 10 to 12)."""
+
+    gamma_st: float = 1e-3
+    gamma_ts: float = 1.0
+
+    name = "bridge"
+    progress_metrics = {"bridge loss": "bridge", "TS accuracy": "ts_accuracy"}  # noqa: RUF012
+
+    def __call__(self, net, group, images, labels, aggregation):
+        """Implements `SearchLoss`."""
+        # The student-to-teacher path (Fig 3 c): the image, groups 1..i, the ST connector.
+        feature = net.student_feature(net.student.features(group, images, training=True))
+        st = normalized_l2(net.st_connectors[group](feature, training=True), aggregation)  # Eqn 11
+
+        # The teacher-to-student path (Fig 3 b): A_i, the TS connector, groups i+1..G.
+        x = net.ts_connectors[group](aggregation, training=True)
+        logits = net.student.tail(group, x, training=True, tail_input=net.options.tail_input)
+        ts = cross_entropy(logits, labels)  # Eqn 10
+
+        bridge = self.gamma_st * st + self.gamma_ts * ts  # Eqn 12
+        correct = is_correct(logits, labels)
+        return bridge, {"bridge": bridge, "st": st, "ts": ts, "ts_accuracy": correct}
+
+
+def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
+    """Returns the step that minimises L_val + lambda R(beta) over beta_i alone (Eqn 7).
+
+    Args:
+        net: The supernet.
+        group: The group whose beta is trained.
+        loss: The loss L_val.
+        optimizer: An `Optimizer` of [beta_i], whose weight decay is lambda.
+        batch_size: Size of the global batch.
+
+    Returns:
+        A replica's step: it takes a validation batch (images, labels) and returns this replica's
+        share of each measurement.
+    """
+    beta = net.beta[group]
+
+    def step(images, labels):
+        features = net.teacher_features(group, images)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(beta)
+            # The student uses batch statistics, as in DARTS. The scope discards their moving
+            # averages, so that nothing but beta changes.
+            with keras.StatelessScope():
+                aggregation = net.aggregation(group, features)
+                loss_per_example, measurements = loss(net, group, images, labels, aggregation)
+            mean_loss = global_mean(loss_per_example, batch_size)
+        gradient = tape.gradient(mean_loss, beta)
+        (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
+        alpha = aggregation_weights(beta)
+        measured = _means("validation", measurements, batch_size) | {
+            "alpha": alpha / tf.distribute.get_strategy().num_replicas_in_sync,
+            "beta_loss_gradient": gradient,
+            "beta_decay": decay,
+        }
+        optimizer.apply([gradient])  # adds the decay
+        return measured
+
+    return step
+
+
+def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
+    """Returns the step that minimises L_train over w alone (Eqn 8).
+
+    Args:
+        net: The supernet.
+        group: The group whose loss is used.
+        loss: The loss L_train.
+        optimizer: An `Optimizer` of `net.weights(group)`.
+        batch_size: Size of the global batch.
+
+    Returns:
+        A replica's step of a training batch, as in `beta_step`.
+    """
+    weights = [variable.value for variable in net.weights(group)]
+
+    def step(images, labels):
+        # Outside of the tape: A_i is a constant of this step.
+        aggregation = net.aggregation(group, net.teacher_features(group, images))
+        with tf.GradientTape() as tape:
+            loss_per_example, measurements = loss(net, group, images, labels, aggregation)
+            mean_loss = global_mean(loss_per_example, batch_size)
+        # The student's own loss does not use the TS connector.
+        optimizer.apply(tape.gradient(mean_loss, weights, unconnected_gradients="zero"))
+        return _means("train", measurements, batch_size)
+
+    return step
+
+
+def algorithm_1(
+    net: Supernet,
+    loss: SearchLoss,
+    optimizers: Mapping[str, tuple],
+    batch_size: int,
+    iterate: Callable[[str, Mapping[str, Step]], Iterable],
+) -> Iterator[tuple]:
+    """Searches the groups one after the other (Algorithm 1, lines 3 to 8).
+
+    Args:
+        net: The supernet.
+        loss: The loss of both steps.
+        optimizers: For each group, the optimizers of beta_i and of w.
+        batch_size: Size of the global batches.
+        iterate: A function of a group and of its steps, by the split that each draws batches
+            from. It runs the steps in turn, for all iterations, and yields its progress.
+
+    Yields:
+        (group, progress) for everything that `iterate` yields.
+    """
+    for group in net.beta:
+        beta_optimizer, w_optimizer = optimizers[group]
+        steps = {
+            "validation": beta_step(net, group, loss, beta_optimizer, batch_size),
+            "train": w_step(net, group, loss, w_optimizer, batch_size),
+        }
+        for progress in iterate(group, steps):
+            yield group, progress
+
+
+def _means(split, measurements, batch_size):
+    return {f"{split}/{name}": global_mean(m, batch_size) for name, m in measurements.items()}

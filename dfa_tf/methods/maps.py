@@ -1,0 +1,37 @@
+"""Feature maps of different sizes: the larger is averaged down to the smaller."""
+
+import tensorflow as tf
+
+
+def match_sizes(*maps: tf.Tensor) -> list[tf.Tensor]:
+    """Averages maps `[B, H, W, C]` over areas, down to the smallest height and width of them."""
+    height, width = (min(m.shape[axis] for m in maps) for axis in (1, 2))
+    return [area_average(m, height, width) for m in maps]
+
+
+def area_average(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    """Averages x `[B, H, W, C]` over equal areas.
+
+    Args:
+        x: The map.
+        height: The new height, at most H.
+        width: The new width, at most W.
+
+    Returns:
+        Tensor `[B, height, width, C]`.
+    """
+    for axis, size in ((1, height), (2, width)):
+        if x.shape[axis] != size:
+            shares = tf.constant(_shares(x.shape[axis], size), x.dtype)
+            x = tf.tensordot(x, shares, [[axis], [0]])
+            x = tf.transpose(x, [0, 3, 1, 2] if axis == 1 else [0, 1, 3, 2])
+    return x
+
+
+def _shares(before, after):
+    """Returns [before, after]: the share of each old cell in each new one. Columns sum to 1."""
+    edge = before / after
+    return [
+        [max(0.0, min(i + 1, (j + 1) * edge) - max(i, j * edge)) / edge for j in range(after)]
+        for i in range(before)
+    ]

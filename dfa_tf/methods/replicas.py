@@ -1,0 +1,33 @@
+"""Arithmetic over the global batch, from within a replica."""
+
+import tensorflow as tf
+
+
+def global_mean(values: tf.Tensor, batch_size: int) -> tf.Tensor:
+    """Returns this replica's share of the mean over the global batch; the shares sum to it.
+
+    Args:
+        values: Tensor `[B / replicas]` of any dtype.
+        batch_size: Size B of the global batch.
+    """
+    return tf.nn.compute_average_loss(tf.cast(values, tf.float32), global_batch_size=batch_size)
+
+
+def global_batch(x: tf.Tensor) -> tf.Tensor:
+    """Gathers x `[B / replicas, ...]` of all replicas, in their order: `[B, ...]`.
+
+    With it, a loss that compares examples sees the same batch, and has the same value and
+    gradients, on any number of replicas. Gradients flow back to the replicas.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return x
+    return context.all_gather(x, axis=0)
+
+
+def local_row_offset(x: tf.Tensor) -> tf.Tensor:
+    """Returns the index of this replica's first row in `global_batch(x)`."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tf.constant(0)
+    return tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(x)[0]

@@ -1,0 +1,53 @@
+"""How a set of weights is trained: the settings that every stage shares."""
+
+import dataclasses
+
+from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.errors import UserError
+from dfa_tf.models.network import Precision
+from dfa_tf.training.optimizers import SGD, Adam
+from dfa_tf.validation import NOT_BINDABLE, Count, Positive, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Settings):
+    """A training recipe. The defaults are DFA's for wide ResNets on CIFAR-100 (§4.1).
+
+    Args:
+        epochs: Passes over the training examples. Fractions are allowed.
+        batch_size: Examples in a step, over all replicas.
+        optimizer: Recipe of the optimizer.
+        augmentation: Augmentation of the training images.
+        precision: "float32" or "mixed_bfloat16". Logits and losses are float32 in both.
+        seed: Seed of batches and initial weights.
+    """
+
+    epochs: Positive = 200
+    batch_size: Count = 128
+    optimizer: SGD | Adam = SGD()
+    augmentation: Augmentation = dataclasses.field(default=Augmentation(), metadata=NOT_BINDABLE)
+    precision: Precision = "float32"
+    seed: int = dataclasses.field(default=0, metadata=NOT_BINDABLE)
+
+    name = "training"
+
+    def steps(self, examples: int) -> int:
+        """Returns the number of steps over a set of `examples` examples.
+
+        Steps are full batches, and remainders carry over to the next epoch: 40 epochs of 35,000
+        examples in batches of 128 are 10,937 steps.
+
+        Raises:
+            UserError: If the epochs are shorter than one batch.
+        """
+        steps = int(self.epochs * examples / self.batch_size + 1e-9)
+        if steps < 1:
+            raise UserError(
+                f"epochs: {self.epochs} epochs of {examples} examples are less than one batch of "
+                f"{self.batch_size}; increase epochs or reduce batch_size"
+            )
+        return steps
+
+    def steps_per_epoch(self, examples: int) -> float:
+        """Returns the number of steps in an epoch of `examples` examples, with its fraction."""
+        return examples / self.batch_size

@@ -1,0 +1,35 @@
+"""How a run behaves: devices, logging and saving."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from dfa_tf.validation import NOT_BINDABLE, Count, NonNegative, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime(Settings):
+    """Settings that do not change what a run computes.
+
+    Args:
+        strategy: A `tf.distribute` strategy; None for the one in scope.
+        log_every: Steps between entries in TensorBoard and in alpha's history.
+        evaluate_every: Epochs between evaluations; 0 for the end alone.
+        checkpoint_seconds: Seconds between checkpoints.
+        fresh: Whether to delete what the stage's folder holds and start from scratch.
+        quiet: Whether to print nothing.
+    """
+
+    strategy: tf.distribute.Strategy | None = dataclasses.field(default=None, metadata=NOT_BINDABLE)
+    log_every: Count = 50
+    evaluate_every: NonNegative = 1.0
+    checkpoint_seconds: NonNegative = 120.0
+    fresh: bool = dataclasses.field(default=False, metadata=NOT_BINDABLE)
+    quiet: bool = dataclasses.field(default=False, metadata=NOT_BINDABLE)
+
+    name = "runtime"
+
+    @property
+    def devices(self) -> tf.distribute.Strategy:
+        """The strategy of the run."""
+        return self.strategy or tf.distribute.get_strategy()

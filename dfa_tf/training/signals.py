@@ -1,0 +1,42 @@
+"""Signals that ask a run to stop."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Whether the process was asked to stop.
+
+    Attributes:
+        signum: Number of the signal that arrived, or 0.
+    """
+
+    signum = 0
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Records the first SIGTERM or SIGINT instead of ending the process.
+
+    A second signal has its usual effect.
+    """
+    request, previous = StopRequest(), {}
+
+    def record(signum, frame):
+        request.signum = signum
+        restore()
+
+    def restore():
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+
+    if threading.current_thread() is threading.main_thread():
+        previous.update({each: signal.signal(each, record) for each in STOP_SIGNALS})
+    try:
+        yield request
+    finally:
+        restore()

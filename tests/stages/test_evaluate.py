@@ -1,0 +1,85 @@
+"""Evaluation of saved models of each format."""
+
+import keras
+import pytest
+
+from dfa_tf import data
+from dfa_tf.errors import UserError
+from dfa_tf.stages.evaluate import evaluate
+from dfa_tf.stages.export import ExportOptions, export
+from tests.conftest import made_examples
+from tests.deployment.networks import tiny_network
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    examples = made_examples(37, seed=9)
+    return data.Dataset("made", examples, examples, tuple("abcd"), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, dataset):
+    """A workdir with a student in all three formats."""
+    workdir = tmp_path_factory.mktemp("evaluated")
+    network = tiny_network()
+    network.save(workdir / "student.keras")
+    options = ExportOptions(kinds=("float32",))
+    export(network=network, test=dataset.test, workdir=workdir, options=options)
+    return workdir
+
+
+def test_all_formats_have_the_same_accuracy_and_loss(workdir, dataset):
+    paths = ["student.keras", "export/saved_model", "export/student_float32.tflite"]
+    results = [evaluate(workdir / path, dataset) for path in paths]
+    for result in results:
+        assert result["accuracy"] == results[0]["accuracy"]
+        assert result["loss"] == pytest.approx(results[0]["loss"], rel=1e-4)
+
+
+def test_any_keras_classifier_can_be_evaluated(tmp_path, dataset):
+    images = keras.Input((8, 8, 3))
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(images))
+    keras.Model(images, outputs).save(tmp_path / "plain.keras")
+    assert 0 <= evaluate(tmp_path / "plain.keras", dataset)["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut", "cut tflite", "text", "empty folder"])
+def test_file_that_is_not_a_model_is_refused_by_name_in_one_line(tmp_path, workdir, dataset, kind):
+    path = tmp_path / "model.keras"
+    if kind == "cut":
+        contents = (workdir / "student.keras").read_bytes()
+        path.write_bytes(contents[: len(contents) // 2])
+    if kind == "cut tflite":
+        path = tmp_path / "model.tflite"
+        path.write_bytes((workdir / "export/student_float32.tflite").read_bytes()[:200])
+    if kind == "text":
+        path = tmp_path / "model.txt"
+        path.write_text("no model")
+    if kind == "empty folder":
+        path.mkdir()
+    with pytest.raises(UserError) as error:
+        evaluate(path, dataset)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_model_of_another_data_set_is_refused_with_both_image_shapes(workdir):
+    with pytest.raises(UserError) as error:
+        evaluate(workdir / "student.keras", data.load("digits"))
+    for named in ("student.keras", "digits", "(8, 8, 3)", "(8, 8, 1)"):
+        assert named in str(error.value)
+
+
+@pytest.mark.parametrize("outputs", [{"a": 4, "b": 4}, 3])
+def test_model_with_other_outputs_is_refused_by_name(tmp_path, dataset, outputs):
+    """With several outputs but none named logits, or with another number of classes."""
+    images = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(images)
+    if isinstance(outputs, dict):
+        outputs = {name: keras.layers.Dense(size)(flat) for name, size in outputs.items()}
+    else:
+        outputs = keras.layers.Dense(outputs)(flat)
+    path = tmp_path / "other.keras"
+    keras.Model(images, outputs).save(path)
+    with pytest.raises(UserError, match=r"other\.keras"):
+        evaluate(path, dataset)
