@@ -1,11 +1,11 @@
-"""Fast versions of formulas whose plain form stands where it is used.
+"""Fast versions of formulas. The plain form of each stands where it is used:
 
     @accelerated(kernels.normalized_l2)
     def normalized_l2(x, y):
-        return tf.reduce_sum(tf.square(unit(flat(x)) - unit(flat(y))), -1)
+        return tf.reduce_sum(tf.square(unit(flatten(x)) - unit(flatten(y))), -1)
 
-runs the kernel. `normalized_l2.formula` is the plain form, which tests/test_kernels.py compares
-with the kernel, value and gradient, in both precisions.
+runs the kernel. `normalized_l2.formula` is the plain form. The tests compare the two, value and
+gradient, in both precisions.
 
 Kernels compute in float32 and return maps in the dtype of their inputs. Each custom gradient is
 one more pass over the maps.

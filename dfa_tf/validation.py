@@ -43,7 +43,7 @@ class Interval:
     def __str__(self):
         if math.isfinite(self.low) and math.isfinite(self.high) and not self.open:
             return f"from {self.low:g} to {self.high:g}"
-        limits = []
+        limits: list[str] = []
         if math.isfinite(self.low):
             limits.append(
                 f"greater than {self.low:g}" if self.open else f"of at least {self.low:g}"

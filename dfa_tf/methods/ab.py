@@ -14,10 +14,10 @@ from dfa_tf.validation import NonNegative, Positive
 
 @dataclasses.dataclass(frozen=True)
 class AB(Method):
-    """First the activation transfer loss alone, then cross entropy.
+    """First stage: weight * sum over groups l of 2^-(L - l) AB(F_s(S_l), T_l). Then CE.
 
-    The loss sums `ab_loss` over the groups' last pre-ReLU features. The last group has weight 1,
-    the group before it 1/2, and so on. The paper's other second stage is KD: list KD as well.
+    AB is the activation transfer loss (`ab_loss`) of the groups' last pre-ReLU features, F_s a 1x1
+    convolution with batch normalization. The paper's other second stage is KD: list KD as well.
 
     Args:
         weight: Weight of the sum over the groups.

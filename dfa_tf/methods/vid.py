@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Annotated
 
 import keras
 import tensorflow as tf
@@ -11,7 +12,7 @@ from dfa_tf.methods.maps import match_sizes
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models.layers import he_normal
 from dfa_tf.seeds import derived_seed
-from dfa_tf.validation import NonNegative, Positive
+from dfa_tf.validation import Interval, NonNegative
 
 MIN_VARIANCE = 1e-5
 
@@ -30,7 +31,7 @@ class VID(Method):
     """
 
     weight: NonNegative = 1.0
-    variance: Positive = 5.0
+    variance: Annotated[float, Interval(MIN_VARIANCE, 100, open=True)] = 5.0
 
     name = "vid"
 

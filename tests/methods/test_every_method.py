@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
-from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT
+from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, Method
 from dfa_tf.methods.objective import pretraining_objective, student_objective, weighted_sum
 from dfa_tf.methods.replicas import global_mean
 from tests.conftest import made_examples, same, small_network, values
@@ -187,3 +187,10 @@ def test_methods_are_equal_if_their_settings_are(method):
     fields = {f.name: getattr(method(), f.name) for f in dataclasses.fields(method)}
     name = next(n for n, v in fields.items() if isinstance(v, float))
     assert dataclasses.replace(method(), **{name: fields[name] + 1}) != method()
+
+
+def test_every_method_of_the_package_is_listed_under_its_own_name():
+    defined = [m for m in Method.__subclasses__() if m.__module__.startswith("dfa_tf.")]
+    assert len(defined) == 15
+    assert {method.name: method for method in defined} == methods.METHODS
+    assert len({method.name for method in defined}) == len(defined)
