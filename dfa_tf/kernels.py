@@ -7,8 +7,7 @@
 runs the kernel. `normalized_l2.formula` is the plain form. The tests compare the two, value and
 gradient, in both precisions.
 
-Kernels compute in float32 and return maps in the dtype of their inputs. Each custom gradient is
-one more pass over the maps.
+Kernels return maps in the dtype of their inputs. Sums and products are computed in float32.
 """
 
 import functools
@@ -125,7 +124,7 @@ def _combined(p, x, q, y):
     return tf.cast(p * tf.cast(x, tf.float32) + q * tf.cast(y, tf.float32), x.dtype)
 
 
-# --- The overhaul's partial L2, the distance of DFA's Eqn 3 ---------------------------------------
+# --- The overhaul's partial L2, used as L2 of DFA's Eqn 3   ---------------------------------------
 
 
 def partial_l2(student, target, margin=FLOOR):

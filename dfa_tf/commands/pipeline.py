@@ -245,7 +245,7 @@ class Pipeline:
             network=student,
             test=setup.dataset.test,
             train=setup.dataset.train,
-            teacher=teacher if teacher.exists() else None,
+            teacher=teacher if self._methods and teacher.exists() else None,
             class_names=setup.dataset.class_names,
             workdir=setup.workdir,
             options=self._export_options(),

@@ -78,7 +78,7 @@ class Config:
 
         Args:
             name: Name of the stage.
-            **arguments: Fields of its bundles that a config does not bind.
+            **arguments: Fields of its bundles that the caller sets. They override bindings.
 
         Returns:
             The stage's bundles by argument, `{"training": Training(...), ...}`, and its other
@@ -206,6 +206,7 @@ def _parse(gin_files, bindings, state):
         for binding in bindings:
             source = f"--gin_bindings={binding!r}"
             gin.parse_config(binding)
+        source = "the config"
         _check_macros(state, "\n".join(texts))
     except UserError:
         raise

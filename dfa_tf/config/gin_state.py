@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gin
+from dfa_tf.errors import UserError
 
 Reference = gin.config.ConfigurableReference
 State = dict[tuple[str, str], dict[str, Any]]  # by (scope, selector): the bindings by parameter
@@ -58,7 +59,19 @@ def is_macro(value: Any) -> bool:
 
 
 def resolved(value: Any) -> Any:
-    """Returns the value behind macros. Other references stay as they are."""
+    """Returns the value behind macros. Other references stay as they are.
+
+    Raises:
+        UserError: If a macro is not defined or refers to itself.
+    """
+    seen: list[str] = []
     while is_macro(value):
-        value = gin.query_parameter(repr(value))
+        name = repr(value)
+        if name in seen:
+            raise UserError(f"{name.removeprefix('%')}: this macro refers to itself")
+        seen.append(name)
+        try:
+            value = gin.query_parameter(name)
+        except ValueError as error:
+            raise UserError(f"{name}: expected a macro that the config defines") from error
     return value

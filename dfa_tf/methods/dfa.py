@@ -18,8 +18,9 @@ DISTANCES = {"partial": partial_l2, "clipped": clipped_l2}
 class DFA(Method):
     """L_student = CE + gamma_fd L_fd (Eqn 4), with the teacher's aggregations as targets.
 
-    L_fd = sum over groups of L2(A_i, F_s(S_i)) (Eqn 3), where A_i aggregates the unclipped
+    L_fd = sum over groups i of 2^(i - G) L2(A_i, F_s(S_i)), where A_i aggregates the unclipped
     pre-ReLU features of the teacher (Eqn 2) and F_s is a 1x1 convolution with batch normalization.
+    This is Eqn 3 without F_t; the weights 2^(i - G) are not in the paper (see docs/method.md).
 
     Args:
         alpha: The aggregation weights. `distill` sets them.

@@ -13,8 +13,8 @@ Group i of the teacher has the features T_i^1 ... T_i^N, and the student's last 
 
 F_t and F_s, the teacher and the student transform, are 1x1 convolutions: the TS and the ST
 connector of Fig 3. f_i is group i of the student. Both steps use the bridge loss of group i, on
-a validation and on a training batch. The search is first order: the beta step treats w as a
-constant, because Eqn 13 counts one pass of each path.
+a validation and on a training batch. The search is first order: the beta step takes the present w
+in place of w*(beta), as first-order DARTS does. The cost in Eqn 13 has no second-order term.
 """
 
 import dataclasses
@@ -247,6 +247,10 @@ class BridgeLoss:
 def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
     """Returns the step that minimises L_val + lambda R(beta) over beta_i alone (Eqn 7).
 
+    The weights w, the teacher, the other groups' beta and all moving averages stay unchanged. Only
+    beta_i is watched, and it enters the loss through A_i alone. The validation batch holds images
+    that w was not fitted to.
+
     Args:
         net: The supernet.
         group: The group whose beta is trained.
@@ -274,6 +278,7 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
         (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
         alpha = aggregation_weights(beta)
         measured = _means("validation", measurements, batch_size) | {
+            # Measurements are summed over the replicas.
             "alpha": alpha / tf.distribute.get_strategy().num_replicas_in_sync,
             "beta_loss_gradient": gradient,
             "beta_decay": decay,

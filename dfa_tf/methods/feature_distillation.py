@@ -56,7 +56,7 @@ def feature_distillation_loss(
     targets: Sequence[tf.Tensor],
     distance: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = partial_l2,
 ) -> tf.Tensor:
-    """Returns L_fd (Eqn 3) for each example.
+    """Returns L_fd for each example: Eqn 3, with group i of G weighted by 2^(i - G).
 
     Args:
         students: For each group, the transformed student feature `[B, H, W, C]`.

@@ -43,7 +43,7 @@ def student_objective(
         loss, measurements = ce_weight * ce, {"cross_entropy": ce}
         for k, (distillation, weight) in enumerate(zip(distillations, weights, strict=True), 1):
             terms = distillation.terms(teacher_outputs, student_outputs, labels)
-            loss += weight * weighted_sum(terms, distillation.weights)
+            loss += weight * weighted_sum(terms, distillation.weights)  # DFA, Eqn 4
             # Two methods may have terms of one name, such as FitNets and KD.
             for name, term in terms.items():
                 measurements[f"{name}_{k}" if name in measurements else name] = term

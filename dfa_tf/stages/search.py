@@ -29,7 +29,7 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 PICTURE = "alpha"  # .png and .pdf
-TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # §4.1
+TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # 40: §4.1; cosine: docs/method.md
 
 
 def check(teacher: Network, student: Network, train, validation, training, replicas: int) -> None:
@@ -198,8 +198,8 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         yield from loop.run(phases, ends[group], log_from=start)
 
     with lost_workers_reported("search", strategy):
-        steps = algorithm_1(net, loss, optimizers, training.batch_size, iterate)
-        for group, block in steps:
+        blocks = algorithm_1(net, loss, optimizers, training.batch_size, iterate)
+        for group, block in blocks:
             record.add(group, block)
             if block.means is not None:
                 rates = zip(("beta", "w"), optimizers[group], strict=True)

@@ -55,8 +55,9 @@ def _slurm(environ):
         gpus_per_task=1,
         auto_set_gpu=False,
     )
-    job, index = slurm.get_task_info()
-    return _resolver(slurm.cluster_spec(), job, index, gpus=0)
+    cluster = slurm.cluster_spec()
+    job, index = slurm.get_task_info()  # known once the cluster is
+    return _resolver(cluster, job, index, gpus=0)
 
 
 def _kubernetes(pods, environ):

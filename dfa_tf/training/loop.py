@@ -5,7 +5,7 @@ evaluates and reacts to signals:
 
     for block in loop.run([beta_phase, w_phase], last_step):
         if block.means:
-            summaries.scalars(block.means, block.step)
+            summaries.scalars(block.scalar_means, block.step)
 
 The length of a block depends on the speed of the machine. What the steps compute does not.
 """

@@ -46,6 +46,7 @@ def test_cinic10_config_runs_from_teacher_to_export(tmp_path, monkeypatch):
     assert (workdir / "export/student_float32.tflite").exists()
 
 
+@pytest.mark.slow
 def test_alpha_of_another_configs_search_is_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere.gin").write_text(SMALL + "dataset.train_fraction = 0.5\n")

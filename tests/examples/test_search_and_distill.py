@@ -3,12 +3,15 @@
 import runpy
 import sys
 
+import pytest
+
 import dfa_tf
 from tests.conftest import ROOT
 
 SCRIPT = ROOT / "examples" / "python" / "search_and_distill.py"
 
 
+@pytest.mark.slow
 def test_tutorial_searches_distils_compares_and_exports(tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "tutorial"
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--tiny", f"--workdir={workdir}"])

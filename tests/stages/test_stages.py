@@ -323,6 +323,7 @@ def test_mixed_precision_runs_through_all_stages(run):
         assert np.isfinite(group.beta).all()
 
 
+@pytest.mark.slow
 def test_two_replicas_run_search_and_distillation(run, two_replicas):
     runtime = Runtime(strategy=two_replicas, quiet=True, log_every=4, evaluate_every=1e9)
     alpha = run.search(runtime=runtime)
