@@ -13,7 +13,7 @@ CHOICES = (
     "'search', 'last', 'average', 'random', 'none', the path of an alpha.json, or the gin file of "
     "another search"
 )
-SEARCH, NONE = "search", "none"
+OWN_SEARCH, NONE = "search", "none"
 
 
 def is_other_search(aggregation: str) -> bool:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from dfa_tf.alpha import Alpha
 from dfa_tf.commands.aggregation import (
     NONE,
-    SEARCH,
+    OWN_SEARCH,
     alpha_without_search,
     is_other_search,
     other_search,
@@ -32,7 +32,7 @@ from dfa_tf.stages.checks import check_same_features, check_task
 from dfa_tf.stages.folder import Record
 from dfa_tf.training.runtime import Runtime
 
-TEACHER, DISTILL, EXPORT = "train_teacher", "distill", "export"
+TEACHER, SEARCH, DISTILL, EXPORT = "train_teacher", "search", "distill", "export"
 
 
 class Pipeline:
@@ -105,7 +105,7 @@ class Pipeline:
 
     @property
     def _needs_search(self) -> bool:
-        return self._needs_alpha and self._aggregation == SEARCH
+        return self._needs_alpha and self._aggregation == OWN_SEARCH
 
     @property
     def _uses_other_search(self) -> bool:

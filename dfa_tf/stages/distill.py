@@ -94,21 +94,21 @@ def distill(
         Interrupted: After SIGTERM or SIGINT, when the state has been saved.
     """
     strategy = runtime.devices
+    methods = [DFA()] if methods is None else methods
     settings = record.settings or recorded_settings(
         "distill", training, methods=methods, weights=weights, ce_weight=ce_weight
     )
-    methods = [DFA()] if methods is None else methods
     check_methods(methods, weights, ce_weight)
-    weighting = None
+    used_alpha = None
     if needs_alpha(methods) and teacher is not None:
-        weighting = _loaded(alpha)
-        weighting.check_fits(teacher)
-        methods = [m.with_alpha(weighting) if ALPHA in m.needs else m for m in methods]
+        used_alpha = _loaded(alpha)
+        used_alpha.check_fits(teacher)
+        methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
     inputs = {"student": student.description, "train": train.description}
     if methods and teacher is not None:
         inputs["teacher"] = fingerprint(teacher)
-    if weighting:
-        rounded = [[float(f"{a:.6g}") for a in group.alpha] for group in weighting.groups]
+    if used_alpha:
+        rounded = [[float(f"{a:.6g}") for a in group.alpha] for group in used_alpha.groups]
         inputs["alpha"] = json.dumps(rounded)
     folder = StageFolder(
         workdir, "distill", "student.keras", settings, inputs, writes=is_chief(strategy)
@@ -131,7 +131,7 @@ def distill(
                 teacher=teacher.name if teacher is not None else None,
                 student=student.name,
                 method=methods_label(methods),
-                aggregation=weighting.source if weighting else None if methods else "none",
+                aggregation=used_alpha.source if used_alpha else None if methods else "none",
                 pretraining=phases,
             )
             save(trained, folder.artifact)

@@ -181,7 +181,7 @@ class Loop:
                 means = self._window_means() if is_log else None
                 yield Block(self.journal.step, measurements, means)
             self.save()
-            *_, signum = self._agree(size, request)
+            *_, signum = self._agree(size, request)  # a signal during the save
             if signum:
                 raise self._interrupted(signum)
 
