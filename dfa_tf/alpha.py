@@ -1,4 +1,4 @@
-"""alpha, the weights of the teacher's features, and the file alpha.json."""
+"""The aggregation weights alpha of the teacher's features, and the file alpha.json."""
 
 import dataclasses
 import json
@@ -21,18 +21,18 @@ FixedAlpha = Literal["last", "average", "random"]
 
 @dataclasses.dataclass
 class GroupAlpha:
-    """alpha of one group with N features.
+    """The aggregation weights of one group with N features.
 
     Attributes:
         name: Name of the group.
         features: Names of its features.
         beta: The architecture parameters `[N]`; alpha is their softmax (DFA, Eqn 6).
-        alpha: The weights `[N]`, of sum 1.
+        alpha: The weights `[N]`, whose sum is 1.
         history: `[step, alpha]` at the logged steps of the group's search.
         mean_loss_gradient: Gradient `[N]` of the loss with respect to beta, averaged over the
             search.
-        mean_decay: The weight decay's part `[N]` of the gradient, lambda * beta (Eqn 7), averaged
-            likewise. The two show whether the loss or the decay moved alpha.
+        mean_decay: Gradient `[N]` of the weight decay, lambda * beta (Eqn 7), averaged likewise.
+            Comparing the two gradients shows whether the loss or the decay moved alpha.
     """
 
     name: str
@@ -53,8 +53,8 @@ class Alpha:
         teacher: Name of the teacher.
         student: Name of the student.
         seed: Seed of the search.
-        steps: Iterations of the search over all groups; 0 if there was none.
-        groups: The weights, group by group.
+        steps: Iterations of the search over all groups; 0 without a search.
+        groups: The weights of each group.
         source: Where the weights come from: "search", the name of a fixed aggregation, or a path.
             It is not part of the file.
     """
@@ -75,7 +75,7 @@ class Alpha:
         raise KeyError(group)
 
     def check_fits(self, teacher: Any) -> None:
-        """Checks that there is one weight for each feature of `teacher`, a `Network`.
+        """Checks that alpha has one weight for each feature of `teacher`, a `Network`.
 
         Raises:
             UserError: If the groups or their numbers of features differ.
@@ -108,6 +108,9 @@ class Alpha:
         Args:
             path: The file.
             source: The `source` of the result; the path by default.
+
+        Returns:
+            The `Alpha`.
 
         Raises:
             UserError: If the file is missing or malformed.
@@ -152,12 +155,12 @@ def _check_weights(group, path, advice):
 
 
 def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:
-    """Returns the architecture parameters at the start of a group's search.
+    """Returns the initial architecture parameters of a group.
 
     Args:
-        kind: "last": beta is 0 except for the last feature, whose alpha is 0.99 for any number of
-            features (a softmax cannot reach the paper's 1, §3.4); "uniform": all 0; "random":
-            draws from N(0, 1).
+        kind: "last": 0 except for the last feature, whose alpha is 0.99 for any number of features
+            (a softmax cannot reach the paper's 1, §3.4). "uniform": all 0. "random": draws from
+            N(0, 1).
         count: Number of features.
         seed: Seed of the draws.
 
@@ -173,16 +176,16 @@ def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:
 
 
 def fixed(kind: str, teacher: Any, seed: int = 0) -> Alpha:
-    """Returns an alpha without a search (DFA, Table 5).
+    """Returns fixed aggregation weights, which need no search (DFA, Table 5).
 
     Args:
-        kind: "last": one-hot; "average": uniform; "random": the softmax of one N(0, 1) draw for
-            each feature.
+        kind: "last": 1 for the last feature of each group, 0 for the others. "average": equal
+            weights. "random": the softmax of one N(0, 1) draw for each feature.
         teacher: The teacher, a `Network`.
         seed: Seed of the draws.
 
     Raises:
-        UserError: If `kind` is another one.
+        UserError: If `kind` is unknown.
     """
     if kind not in get_args(FixedAlpha):
         raise UserError(f"alpha: expected 'last', 'average' or 'random', got {kind!r}")

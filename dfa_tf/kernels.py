@@ -1,11 +1,11 @@
-"""Fast versions of formulas. The plain form of each stands where it is used:
+"""Fast kernels of formulas. The plain form of a formula is in the module that uses it:
 
     @accelerated(kernels.normalized_l2)
     def normalized_l2(x, y):
         return tf.reduce_sum(tf.square(unit(flatten(x)) - unit(flatten(y))), -1)
 
-runs the kernel. `normalized_l2.formula` is the plain form. The tests compare the two, value and
-gradient, in both precisions.
+A call of `normalized_l2` runs the kernel, and `normalized_l2.formula` is the plain form. The tests
+compare values and gradients of the two, in both precisions.
 
 Kernels return maps in the dtype of their inputs. Sums and products are computed in float32.
 """
@@ -21,13 +21,13 @@ TINY = 1e-12  # squared norms below this are treated as zero, so that gradients 
 
 
 def accelerated(kernel):
-    """Returns a decorator that runs `kernel` in place of a plain formula.
+    """Returns a decorator that replaces a plain formula by `kernel`.
 
     Args:
         kernel: A function of this module with the formula's arguments.
 
     Returns:
-        A decorator. The decorated function has the attribute `formula`, the plain form.
+        A decorator. The attribute `formula` of the decorated function is the plain form.
     """
 
     def decorate(formula):
@@ -45,6 +45,8 @@ def accelerated(kernel):
 
 
 def aggregate(features, alpha, clipped=False):
+    """Computes `dfa_tf.methods.dfa_search.aggregate`."""
+
     @tf.custom_gradient
     def weighted_sum(alpha, *features):
         def gradient(upstream):
@@ -88,6 +90,7 @@ def _float32(feature, clipped):
 
 @fused
 def clip(feature):
+    """Computes `dfa_tf.methods.dfa_search.clip`."""
     return tf.maximum(feature, tf.cast(FLOOR, feature.dtype))
 
 
@@ -95,7 +98,9 @@ def clip(feature):
 
 
 def normalized_l2(x, y):
-    # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|): no normalized map is computed.
+    """Computes `dfa_tf.methods.dfa_search.normalized_l2`."""
+
+    # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|), so the normalized maps are not needed.
     @tf.custom_gradient
     def distance(x, y):
         xy, xx, yy = (tf.reduce_sum(sums, 1) for sums in _inner_products(x, y))
@@ -124,10 +129,12 @@ def _combined(p, x, q, y):
     return tf.cast(p * tf.cast(x, tf.float32) + q * tf.cast(y, tf.float32), x.dtype)
 
 
-# --- The overhaul's partial L2, used as L2 of DFA's Eqn 3   ---------------------------------------
+# --- The partial L2 of Heo et al., used as L2 in DFA's Eqn 3 --------------------------------------
 
 
 def partial_l2(student, target, margin=FLOOR):
+    """Computes `dfa_tf.methods.feature_distillation.partial_l2`."""
+
     @tf.custom_gradient
     def distance(student, target):
         def gradient(upstream):
@@ -159,6 +166,7 @@ def _partial_gradient(factors, student, target, margin):
 
 
 def relu(x):
+    """Computes a ReLU, with a fused gradient in bfloat16."""
     if x.dtype != tf.bfloat16:
         return tf.nn.relu(x)
 
@@ -177,5 +185,6 @@ def _relu_gradient(upstream, y):
 
 @fused
 def affine(x, scale, offset, rectify):
+    """Computes x * scale + offset for a map `[B, H, W, C]`, then a ReLU if `rectify` is set."""
     y = tf.cast(x, tf.float32) * scale + offset
     return tf.cast(tf.nn.relu(y) if rectify else y, x.dtype)

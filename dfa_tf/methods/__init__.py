@@ -1,4 +1,4 @@
-"""Distillation methods: one file for each, and what they share.
+"""Distillation methods, one file for each, and the code that they share.
 
 To add a method, see docs/adding-a-method.md.
 """

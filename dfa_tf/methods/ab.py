@@ -14,15 +14,16 @@ from dfa_tf.validation import NonNegative, Positive
 
 @dataclasses.dataclass(frozen=True)
 class AB(Method):
-    """First stage: weight * sum over groups l of 2^-(L - l) AB(F_s(S_l), T_l). Then CE.
+    """First weight * sum over groups l = 1..L of 2^(l - L) AB(F_s(S_l), T_l), then CE.
 
-    AB is the activation transfer loss (`ab_loss`) of the groups' last pre-ReLU features, F_s a 1x1
-    convolution with batch normalization. The paper's other second stage is KD: list KD as well.
+    The first stage minimises the activation transfer loss AB (`ab_loss`) alone. T_l and S_l are
+    the last pre-ReLU features of group l. F_s is a 1x1 convolution with batch normalization. The
+    paper's alternative second stage is KD: add `KD()` to the methods.
 
     Args:
         weight: Weight of the sum over the groups.
         epochs: Epochs of the first stage.
-        margin: mu.
+        margin: Margin mu of `ab_loss`.
     """
 
     weight: NonNegative = 3e-3
@@ -53,12 +54,21 @@ class AB(Method):
 
 
 def ab_loss(teacher: tf.Tensor, student: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
-    """Returns the activation transfer loss `[B]` of two pre-ReLU maps `[B, H, W, C]`.
+    """Returns the activation transfer loss of two pre-ReLU maps.
 
-    It is the sum over elements of
+    With s and t the elements of student and teacher and mu the margin, it is the sum of
 
         (s + mu)^2  if t <= 0 and s > -mu
         (s - mu)^2  if t > 0 and s <= mu
+        0           otherwise
+
+    Args:
+        teacher: Map `[B, H, W, C]`.
+        student: Map `[B, H, W, C]`. The larger map is averaged down to the size of the other.
+        margin: mu.
+
+    Returns:
+        Float32 tensor `[B]`.
     """
     t, s = (flatten(m) for m in match_sizes(teacher, student))
     off = tf.square(tf.nn.relu(s + margin))

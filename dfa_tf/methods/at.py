@@ -14,15 +14,16 @@ from dfa_tf.validation import NonNegative
 
 @dataclasses.dataclass(frozen=True)
 class AT(Method):
-    """CE + sum over groups of the distance of attention maps Q / |Q| (Eqn 2).
+    """CE + beta * sum over groups of the distance between attention maps Q / |Q| (Eqn 2).
 
-    Q = vec(mean over channels of F^2), of each group's last feature F after its ReLU.
+    Q is the mean over channels of F^2, flattened to a vector. F is the last feature of a group,
+    after its ReLU.
 
     Args:
-        form: "paper": beta / (2 H W) |Q_S - Q_T| for each group, because the text of §4 divides
-            beta by the number of elements. "code", as in their and others' code:
-            beta mean((Q_S - Q_T)^2).
-        beta: Weight.
+        form: The distance between the normalized maps Q_S and Q_T. "paper":
+            |Q_S - Q_T| / (2 H W), because §4 divides beta by the number of elements. "code":
+            mean((Q_S - Q_T)^2), as in the authors' code and later implementations.
+        beta: Weight of the sum over the groups.
     """
 
     form: Literal["paper", "code"] = "paper"
@@ -45,12 +46,24 @@ class AT(Method):
 
 
 def attention(activation: tf.Tensor) -> tf.Tensor:
-    """Returns Q / |Q| `[B, H W]`, Q the mean of squares over channels of `[B, H, W, C]`."""
+    """Returns the attention maps Q / |Q| `[B, H * W]` of activations `[B, H, W, C]`.
+
+    Q is the mean of the squares over the channels.
+    """
     return unit(flatten(tf.reduce_mean(tf.square(tf.cast(activation, tf.float32)), -1)))
 
 
 def at_distance(teacher: tf.Tensor, student: tf.Tensor, form: str) -> tf.Tensor:
-    """Returns the distance `[B]` of two activations' attention; see `AT.form`."""
+    """Returns the distance between the attention maps of two activations.
+
+    Args:
+        teacher: Map `[B, H, W, C]`.
+        student: Map `[B, H, W, C]`. The larger map is averaged down to the size of the other.
+        form: As in `AT`.
+
+    Returns:
+        Float32 tensor `[B]`.
+    """
     teacher_attention, student_attention = (attention(m) for m in match_sizes(teacher, student))
     difference = student_attention - teacher_attention
     if form == "code":

@@ -10,20 +10,20 @@ from dfa_tf.seeds import derived_seed
 
 
 def group_pairs(teacher: Network, student: Network) -> list[tuple[str, str]]:
-    """Returns the corresponding groups (teacher, student), first to last.
+    """Returns the names of corresponding groups, `(teacher group, student group)`, in order.
 
-    The last groups correspond, the ones before them, and so on, up to the first group of the
-    network with fewer groups.
+    Groups are paired from the last to the first. If one network has more groups than the other,
+    its first groups are not paired.
     """
     count = min(len(teacher.group_names), len(student.group_names))
     return list(zip(teacher.group_names[-count:], student.group_names[-count:], strict=True))
 
 
 def check_same_groups(teacher: Network, student: Network) -> None:
-    """Checks that both networks have groups of the same spatial sizes (DFA §3.1).
+    """Checks that both networks have the same groups, of the same spatial sizes (DFA §3.1).
 
     Raises:
-        UserError: If they do not.
+        UserError: If the groups or their sizes differ.
     """
     sizes = [_sizes(network) for network in (teacher, student)]
     if teacher.group_names != student.group_names or sizes[0] != sizes[1]:
@@ -51,6 +51,9 @@ def connector(
         normalize: Whether batch normalization follows, as in stage 2.
         seed: Seed of the initial weights.
         precision: Keras dtype policy. Input and output have its compute dtype.
+
+    Returns:
+        A model from `[B, height, width, shape[2]]` to `[B, height, width, channels]`.
     """
     x = inputs = keras.Input(shape, dtype=keras.DTypePolicy(precision).compute_dtype)
     x = keras.layers.Conv2D(
@@ -71,7 +74,14 @@ def group_connectors(
 ) -> list[keras.Model]:
     """Builds a connector with batch normalization for each of `group_pairs`.
 
-    Each maps the student's last feature to the teacher's channels: F_s of DFA's Eqn 3.
+    Each connector maps the last feature of the student's group to the teacher's number of
+    channels. It is F_s of DFA's Eqn 3.
+
+    Args:
+        teacher: The teacher.
+        student: The student.
+        seed: Seed of the initial weights.
+        precision: Keras dtype policy of the connectors.
     """
     return [
         connector(

@@ -14,15 +14,15 @@ from dfa_tf.validation import Count, NonNegative, Positive
 
 @dataclasses.dataclass(frozen=True)
 class CRD(Method):
-    """CE + weight * NCE of both directions.
+    """CE + weight * noise-contrastive loss in both directions (`crd_loss`).
 
-    Both embeddings are mapped linearly to `dimension` numbers of norm 1. The negatives are the
-    images of other classes in the global batch. The paper draws 16,384 from a memory of the
-    training set; the batch needs no memory.
+    Each network's embedding passes through a trained linear map and is divided by its norm. The
+    negatives of an image are the images of other classes in the global batch. The paper instead
+    draws 16,384 negatives from a memory bank of the training set.
 
     Args:
-        weight: Weight.
-        temperature: tau.
+        weight: Weight of the contrastive loss.
+        temperature: Temperature tau.
         dimension: Size of the mapped embeddings.
     """
 
@@ -53,18 +53,19 @@ def crd_loss(
 ) -> tf.Tensor:
     """Returns the noise-contrastive loss of mapped embeddings.
 
-    For the student's embedding of image i and the teacher's of N images j of other classes, it is
+    Let s_i be the student's embedding of image i, and t_j the teacher's embedding of image j, one
+    of N images of other classes. The loss of image i is
 
         -log h(i, i) - sum over j of log(1 - h(i, j)),  h = e / (e + N Z),  e = exp(s_i t_j / tau)
 
     plus the same with the networks exchanged. Z is the mean of e over all pairs of different
-    classes in the batch; it has no gradient. The authors' code computes it once, from the first
-    batch.
+    classes in the batch. It receives no gradient. The authors' code computes Z once, from the
+    first batch.
 
     Args:
-        teacher: Tensor `[B, D]` of norm 1.
-        student: Tensor `[B, D]` of norm 1.
-        labels: Tensor `[B]`.
+        teacher: The teacher's mapped embeddings `[B, D]`, each of norm 1.
+        student: The student's mapped embeddings `[B, D]`, each of norm 1.
+        labels: Integer tensor `[B]`.
         temperature: tau.
 
     Returns:

@@ -18,14 +18,16 @@ DISTANCES = {"partial": partial_l2, "clipped": clipped_l2}
 class DFA(Method):
     """L_student = CE + gamma_fd L_fd (Eqn 4), with the teacher's aggregations as targets.
 
-    L_fd = sum over groups i of 2^(i - G) L2(A_i, F_s(S_i)), where A_i aggregates the unclipped
-    pre-ReLU features of the teacher (Eqn 2) and F_s is a 1x1 convolution with batch normalization.
-    This is Eqn 3 without F_t; the weights 2^(i - G) are not in the paper (see docs/method.md).
+    L_fd = sum over groups i = 1..G of 2^(i - G) L2(A_i, F_s(S_i)). A_i aggregates the teacher's
+    unclipped pre-ReLU features (Eqn 2). S_i is the last feature of the student's group. F_s is a
+    1x1 convolution with batch normalization. This is Eqn 3 without F_t. The weights 2^(i - G) are
+    not in the paper (see docs/method.md).
 
     Args:
         alpha: The aggregation weights. `distill` sets them.
         gamma_fd: Weight of L_fd.
-        distance: L2: "partial" (the overhaul's partial L2), or "clipped" (of maps clipped at -1).
+        distance: The distance L2: "partial" (`partial_l2`), or "clipped" (`clipped_l2`, of maps
+            clipped at -1).
     """
 
     alpha: Alpha | None = dataclasses.field(default=None, metadata=NOT_BINDABLE)
@@ -36,7 +38,7 @@ class DFA(Method):
     needs = (ALPHA,)
 
     def check(self, teacher, student):
-        """Checks that the groups correspond."""
+        """Checks that both networks have the same groups."""
         check_same_groups(teacher, student)
 
     def build(self, teacher, student, seed, precision):

@@ -1,20 +1,23 @@
 """DFA's search for feature aggregation weights: Algorithm 1, left (ECCV 2020, §3.2 to §3.4).
 
-Group i of the teacher has the features T_i^1 ... T_i^N, and the student's last one is S_i.
+T_i^1 ... T_i^N are the features of the teacher's group i. S_i is the last feature of the student's.
 
     Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
     Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
-    Eqn 10  L_TS = CE(gt, f_G(... f_{i+1}(F_t(A_i))))                  `BridgeLoss`
+    Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `BridgeLoss`
     Eqn 11  L_ST = |F_s(S_i) / |F_s(S_i)| - A_i / |A_i||^2             `normalized_l2`
     Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `BridgeLoss`
     Eqn 7   minimise L_val(w, beta) + lambda R(beta) over beta         `beta_step`
     Eqn 8   minimise L_train(w, beta) over w                           `w_step`
     Algorithm 1, lines 3 to 8                                          `algorithm_1`
 
-F_t and F_s, the teacher and the student transform, are 1x1 convolutions: the TS and the ST
-connector of Fig 3. f_i is group i of the student. Both steps use the bridge loss of group i, on
-a validation and on a training batch. The search is first order: the beta step takes the present w
-in place of w*(beta), as first-order DARTS does. The cost in Eqn 13 has no second-order term.
+F_t and F_s, the teacher and student transforms, are 1x1 convolutions. Fig 3 shows them as the
+teacher-to-student (TS) and student-to-teacher (ST) connectors. f_i is group i of the student. Both
+steps minimise the bridge loss of group i: the beta step on a validation batch, the w step on a
+training batch.
+
+The search is first order: the beta step uses the current w in place of w*(beta), as in first-order
+DARTS. This agrees with the cost in Eqn 13, which has no second-order term.
 """
 
 import dataclasses
@@ -49,8 +52,8 @@ def aggregate(features: Sequence[tf.Tensor], alpha: tf.Tensor, clipped: bool = F
 
     Args:
         features: N tensors `[B, H, W, C]`.
-        alpha: Float32 tensor `[N]` of sum 1.
-        clipped: Whether to clip the features first (§3.4).
+        alpha: Float32 tensor `[N]` whose sum is 1.
+        clipped: Whether to clip the features at -1 first (§3.4).
 
     Returns:
         Tensor `[B, H, W, C]` in the features' dtype. The sum is computed in float32.
@@ -62,7 +65,7 @@ def aggregate(features: Sequence[tf.Tensor], alpha: tf.Tensor, clipped: bool = F
 
 @accelerated(kernels.clip)
 def clip(feature: tf.Tensor) -> tf.Tensor:
-    """Returns max(feature, -1): values no smaller than -1 are preserved (§3.4)."""
+    """Returns max(feature, -1) `[B, H, W, C]`: values of at least -1 are preserved (§3.4)."""
     return tf.maximum(feature, tf.cast(FLOOR, feature.dtype))
 
 
@@ -82,7 +85,7 @@ def normalized_l2(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class SearchOptions(Settings):
-    """What the paper leaves open about the search, and the weights of its losses.
+    """Settings of the search: the weights of its losses, and choices that the paper leaves open.
 
     Args:
         loss: The loss of both steps: "bridge" (Eqn 12), or "student" for the student's own loss,
@@ -90,12 +93,12 @@ class SearchOptions(Settings):
         gamma_st: Weight of the ST loss in Eqn 12.
         gamma_ts: Weight of the TS loss in Eqn 12.
         gamma_fd: Weight of the distillation loss in Eqn 4, for `loss="student"`.
-        initial: Start of beta: "last" (alpha of the last feature is 0.99), "uniform" or "random".
+        initial: Initial beta: "last" (alpha of the last feature is 0.99), "uniform" or "random".
         clip: Whether to clip the teacher's features and S_i at -1 (§3.4).
-        tail_input: Where the TS connector's output enters the student: "stream", the input of
-            group i + 1, or "feature", the last feature of group i.
+        tail_input: The map of the student that the TS connector's output replaces: "stream", the
+            input of group i + 1, or "feature", the last feature of group i.
         connector_normalization: Whether batch normalization follows the connectors.
-        final: The resulting alpha: that of the "last" iteration, or the "mean" over iterations.
+        final: The alpha to return: of the "last" iteration, or the "mean" over iterations.
     """
 
     loss: Literal["bridge", "student"] = "bridge"
@@ -112,22 +115,24 @@ class SearchOptions(Settings):
 
 
 class Supernet:
-    """The student, joined to the frozen teacher by two connectors for each group (Fig 3).
+    """The student and the frozen teacher, with two connectors between them for each group (Fig 3).
 
-    Groups with one feature have nothing to search and are skipped.
+    Groups with one feature have nothing to search and are skipped. Build the supernet in the scope
+    of the run's strategy.
 
     Args:
-        teacher: The teacher, in the form for inference (see `Network.folded`).
-        student: The student that is trained. All variables are created in the scope of the run's
-            strategy.
+        teacher: The frozen teacher, folded for inference (see `Network.folded`).
+        student: The student to train.
         options: Settings of the search.
         precision: Keras dtype policy of the connectors.
         seed: Seed of the connectors and of a random beta.
 
     Attributes:
-        beta: For each searched group, the architecture parameters: float32 variable `[N]`.
-        ts_connectors: For each group, F_t of Eqn 10: from the teacher's to the student's channels.
-        st_connectors: For each group, F_s of Eqn 11: from the student's to the teacher's channels.
+        beta: For each searched group, the architecture parameters, a float32 variable `[N]`.
+        ts_connectors: For each searched group, F_t of Eqn 10, which maps the teacher's channels to
+            the student's.
+        st_connectors: For each searched group, F_s of Eqn 11, which maps the student's channels to
+            the teacher's.
     """
 
     def __init__(
@@ -175,30 +180,38 @@ class Supernet:
         return [self.student, *self.st_connectors.values(), *self.ts_connectors.values()]
 
     def weights(self, group: str) -> list:
-        """Returns the part of w that the group's loss depends on: student and two connectors."""
+        """Returns the variables of w for one group: those of the student and two connectors."""
         models = [self.student, self.st_connectors[group], self.ts_connectors[group]]
         return [variable for model in models for variable in model.trainable_variables]
 
     def teacher_features(self, group: str, images: tf.Tensor) -> list[tf.Tensor]:
-        """Returns T_i^1 ... T_i^N. The frozen teacher runs only as far as the group."""
+        """Returns the teacher's features of a group, without computing later groups.
+
+        Args:
+            group: The group's name.
+            images: Tensor `[B, H, W, C]`.
+
+        Returns:
+            The features `[T_i^1, ..., T_i^N]`, each `[B, h, w, c]`.
+        """
         return self.teacher.features(group, images, training=False)
 
     def aggregation(self, group: str, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns A_i of the features, with the weights that follow from beta_i."""
+        """Returns A_i, the sum of N features `[B, H, W, C]` weighted by the softmax of beta_i."""
         alpha = aggregation_weights(self.beta[group])  # Eqn 6
         return aggregate(features, alpha, self.options.clip)  # Eqn 2
 
     def student_feature(self, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns S_i, the last of a group's features, clipped as the teacher's are."""
+        """Returns S_i `[B, H, W, C]`, a group's last feature, clipped if `options.clip` is set."""
         return clip(features[-1]) if self.options.clip else features[-1]
 
 
 class SearchLoss(Protocol):
-    """The loss of both steps.
+    """The loss that both steps minimise.
 
     Attributes:
         name: Name of the loss among its measurements.
-        progress_metrics: What the progress line shows: `{title: name of a measurement}`.
+        progress_metrics: Measurements that the progress line shows, `{title: name}`.
     """
 
     @property
@@ -215,12 +228,28 @@ class SearchLoss(Protocol):
         labels: tf.Tensor,
         aggregation: tf.Tensor,
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Returns the loss of each example `[B]`, and measurements by name, `[B]` each."""
+        """Computes the loss of one group.
+
+        Args:
+            net: The supernet.
+            group: The group's name.
+            images: Tensor `[B, H, W, C]`.
+            labels: Integer tensor `[B]`.
+            aggregation: A_i, a tensor `[B, h, w, c]`.
+
+        Returns:
+            The loss of each example, `[B]`, and measurements `{name: [B]}`.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class BridgeLoss:
-    """The bridge loss of a group (Eqns 10 to 12)."""
+    """The bridge loss of a group (Eqns 10 to 12).
+
+    Args:
+        gamma_st: Weight of the ST loss.
+        gamma_ts: Weight of the TS loss.
+    """
 
     gamma_st: float = 1e-3
     gamma_ts: float = 1.0
@@ -247,20 +276,20 @@ class BridgeLoss:
 def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
     """Returns the step that minimises L_val + lambda R(beta) over beta_i alone (Eqn 7).
 
-    The weights w, the teacher, the other groups' beta and all moving averages stay unchanged. Only
-    beta_i is watched, and it enters the loss through A_i alone. The validation batch holds images
-    that w was not fitted to.
+    The step leaves w, the teacher, the other groups' beta and all moving averages unchanged. The
+    gradient reaches beta_i through A_i alone. Validation images are not used to train w.
 
     Args:
         net: The supernet.
         group: The group whose beta is trained.
         loss: The loss L_val.
-        optimizer: An `Optimizer` of [beta_i], whose weight decay is lambda.
+        optimizer: An `Optimizer` of `[beta_i]` with weight decay lambda.
         batch_size: Size of the global batch.
 
     Returns:
-        A replica's step: it takes a validation batch (images, labels) and returns this replica's
-        share of each measurement.
+        A function that runs on each replica. It receives the replica's part of a validation
+        batch, images `[B, H, W, C]` and labels `[B]`, and returns the replica's share of each
+        measurement, `{name: tensor}`.
     """
     beta = net.beta[group]
 
@@ -268,8 +297,8 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
         features = net.teacher_features(group, images)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(beta)
-            # The student uses batch statistics, as in DARTS. The scope discards their moving
-            # averages, so that nothing but beta changes.
+            # The student uses batch statistics, as in DARTS. The scope discards the updates of the
+            # moving averages, so that only beta changes.
             with keras.StatelessScope():
                 aggregation = net.aggregation(group, features)
                 loss_per_example, measurements = loss(net, group, images, labels, aggregation)
@@ -278,7 +307,7 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
         (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
         alpha = aggregation_weights(beta)
         measured = _means("validation", measurements, batch_size) | {
-            # Measurements are summed over the replicas.
+            # The loop sums measurements over the replicas, and alpha is the same on each.
             "alpha": alpha / tf.distribute.get_strategy().num_replicas_in_sync,
             "beta_loss_gradient": gradient,
             "beta_decay": decay,
@@ -300,17 +329,17 @@ def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: i
         batch_size: Size of the global batch.
 
     Returns:
-        A replica's step of a training batch, as in `beta_step`.
+        A function like that of `beta_step`, for a training batch.
     """
     weights = [variable.value for variable in net.weights(group)]
 
     def step(images, labels):
-        # Outside of the tape: A_i is a constant of this step.
+        # Outside the tape, because A_i is a constant in this step.
         aggregation = net.aggregation(group, net.teacher_features(group, images))
         with tf.GradientTape() as tape:
             loss_per_example, measurements = loss(net, group, images, labels, aggregation)
             mean_loss = global_mean(loss_per_example, batch_size)
-        # The student's own loss does not use the TS connector.
+        # The student's own loss does not use the TS connector, which then has no gradient.
         optimizer.apply(tape.gradient(mean_loss, weights, unconnected_gradients="zero"))
         return _means("train", measurements, batch_size)
 
@@ -331,11 +360,12 @@ def algorithm_1(
         loss: The loss of both steps.
         optimizers: For each group, the optimizers of beta_i and of w.
         batch_size: Size of the global batches.
-        iterate: A function of a group and of its steps, by the split that each draws batches
-            from. It runs the steps in turn, for all iterations, and yields its progress.
+        iterate: A function of a group and its steps, `{split: step}`, where each step receives
+            batches of its split. It runs the steps in turn for all iterations, and yields its
+            progress.
 
     Yields:
-        (group, progress) for everything that `iterate` yields.
+        (group, progress) for each item that `iterate` yields.
     """
     for group in net.beta:
         beta_optimizer, w_optimizer = optimizers[group]

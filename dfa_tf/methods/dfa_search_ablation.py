@@ -10,9 +10,12 @@ from dfa_tf.methods.losses import cross_entropy, is_correct
 class StudentLoss:
     """The student's loss of one group: CE + gamma_fd L_fd (Eqn 4).
 
-    Only L_fd depends on beta (Eqn 9), so the search moves A_i towards what the student has
-    learned already. L_fd is that of group i alone, with its weight among all groups, because the
-    other groups' beta are constant. Its L2 is that of maps clipped at -1.
+    Only L_fd depends on beta (Eqn 9), so the search moves A_i towards what the student has already
+    learned. The beta of other groups is constant, so L_fd consists of the term of group i alone,
+    with its weight from `group_weight`. The distance is `clipped_l2`.
+
+    Args:
+        gamma_fd: Weight of L_fd.
     """
 
     gamma_fd: float = 1e-3

@@ -13,10 +13,11 @@ from dfa_tf.validation import NonNegative, Positive
 class DKD(Method):
     """CE + alpha TCKD + beta NCKD (Eqn 7).
 
-    The weights are constant. The paper raises them linearly over the first 20 epochs.
+    The terms are target-class and non-target-class knowledge distillation (`dkd_terms`). The
+    weights are constant. The paper raises them linearly over the first 20 epochs.
 
     Args:
-        temperature: tau of both terms.
+        temperature: Temperature tau of both terms.
         alpha: Weight of TCKD.
         beta: Weight of NCKD: 6 in the paper's CIFAR-100 settings for wide ResNets, 8 for most
             ResNets.
@@ -42,13 +43,14 @@ def dkd_terms(
 ) -> dict[str, tf.Tensor]:
     """Returns TCKD and NCKD (Eqns 5 and 6) times tau^2.
 
-    TCKD is the divergence of (true class, all others) as two outcomes, NCKD that of the softmax
-    over the other classes alone. KD is TCKD + (1 - p_t) NCKD with the teacher's p_t.
+    TCKD is the KL divergence of the binary distributions (true class, all other classes). NCKD is
+    that of the softmax over the other classes. KD equals TCKD + (1 - p_t) NCKD, where p_t is the
+    teacher's probability of the true class.
 
     Args:
         teacher: Logits `[B, classes]`.
         student: Logits `[B, classes]`.
-        labels: Tensor `[B]`.
+        labels: Integer tensor `[B]`.
         temperature: tau.
 
     Returns:

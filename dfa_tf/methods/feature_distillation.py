@@ -1,7 +1,8 @@
-"""DFA's feature distillation loss (Eqn 3), with the partial L2 of the overhaul as distance.
+"""DFA's feature distillation loss (Eqn 3), with a partial L2 distance.
 
-Table 5's "Last" equals Table 2's "Margin" (Heo et al., ICCV 2019) in two of three pairs, so the
-distance L2 is that method's partial L2, with a margin of -1.
+The distance L2 is the partial L2 of Heo et al. ("A comprehensive overhaul of feature distillation",
+ICCV 2019) with a margin of -1. The reason is that DFA's "Last" (Table 5) equals that method,
+"Margin" (Table 2), for two of three pairs of networks.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +15,21 @@ from dfa_tf.kernels import FLOOR, accelerated
 
 @accelerated(kernels.partial_l2)
 def partial_l2(student: tf.Tensor, target: tf.Tensor, margin: float = FLOOR) -> tf.Tensor:
-    """Returns the squared distance to the target where it matters, one term of Eqn 3.
+    """Returns the partial L2 distance between two maps, the distance in one term of Eqn 3.
 
     With s and t the elements of student and target and m the margin, it is the sum of
 
         (s - m)^2  if t <= m and s > m
         (s - t)^2  if m < t <= 0 and s > t, or t > 0
-        0          otherwise: both are negative, and the student is lower already
+        0          otherwise: a target that is not positive, and a student at or below max(t, m)
 
-    which is (s - t')^2 where s > t' or t' > 0, for t' = max(t, m).
+    Equivalently, it is the sum of (s - t')^2 where s > t' or t' > 0, with t' = max(t, m).
 
     Args:
         student: Tensor `[B, H, W, C]`, the output of the student transform F_s.
         target: Tensor `[B, H, W, C]`, the aggregation of unclipped pre-ReLU maps. It receives no
             gradient.
-        margin: m, negative.
+        margin: The margin m, a negative number.
 
     Returns:
         Float32 tensor `[B]`.
@@ -40,14 +41,28 @@ def partial_l2(student: tf.Tensor, target: tf.Tensor, margin: float = FLOOR) -> 
 
 
 def clipped_l2(student: tf.Tensor, target: tf.Tensor, margin: float = FLOOR) -> tf.Tensor:
-    """Returns the squared distance of two maps clipped at the margin. See `partial_l2`."""
+    """Returns the squared distance between two maps after clipping both at `margin`.
+
+    Args:
+        student: Tensor `[B, H, W, C]`.
+        target: Tensor `[B, H, W, C]`.
+        margin: The lowest value that clipping preserves.
+
+    Returns:
+        Float32 tensor `[B]`.
+    """
     floor = tf.cast(margin, student.dtype)
     difference = tf.maximum(student, floor) - tf.maximum(tf.cast(target, student.dtype), floor)
     return tf.reduce_sum(tf.square(tf.cast(difference, tf.float32)), [1, 2, 3])
 
 
 def group_weight(group: int, groups: int) -> float:
-    """Returns the weight of group 1..groups: half of the next group's; the last has 1."""
+    """Returns the weight of a group: 1 for the last, half the next group's weight for others.
+
+    Args:
+        group: Number of the group, from 1 to `groups`.
+        groups: Number of groups.
+    """
     return 0.5 ** (groups - group)
 
 
@@ -61,7 +76,7 @@ def feature_distillation_loss(
     Args:
         students: For each group, the transformed student feature `[B, H, W, C]`.
         targets: For each group, the aggregation `[B, H, W, C]`.
-        distance: The distance L2.
+        distance: The distance L2, a function of a student and a target that returns `[B]`.
 
     Returns:
         Float32 tensor `[B]`.

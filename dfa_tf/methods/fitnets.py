@@ -15,7 +15,9 @@ from dfa_tf.validation import NonNegative, Positive
 
 @dataclasses.dataclass(frozen=True)
 class FitNets(Method):
-    """Hints from the middle group: MSE(r(S), T), where r is a 1x1 convolution (Eqn 3).
+    """A hint loss on the middle group, MSE(r(S), T), where r is a 1x1 convolution (Eqn 3).
+
+    r, the regressor, maps the student's feature S to the channels of the teacher's feature T.
 
     Args:
         form: "paper" trains the student's lower half and r on the hint, then the student with KD.
@@ -23,10 +25,10 @@ class FitNets(Method):
         weight: Weight of the hint in the joint form.
         hint_epochs: Epochs of the paper's first stage.
         temperature: As in `KD`, for the paper's second stage.
-        alpha: As in `KD`.
-        gamma: As in `KD`.
-        rectified: Whether batch normalization and a ReLU follow r, as in some code; negative
-            targets are then out of reach.
+        alpha: As in `KD`, for the paper's second stage.
+        gamma: As in `KD`, for the paper's second stage.
+        rectified: Whether batch normalization and a ReLU follow r, as in some code. The output of
+            r then cannot match negative targets.
     """
 
     form: Literal["paper", "joint"] = "paper"
@@ -73,6 +75,9 @@ class FitNets(Method):
 
 
 def hint_loss(teacher: tf.Tensor, regressed: tf.Tensor) -> tf.Tensor:
-    """Returns the mean squared difference `[B]` of two maps `[B, H, W, C]`."""
+    """Returns the mean squared difference `[B]` between two maps `[B, H, W, C]`.
+
+    The larger map is averaged down to the size of the other.
+    """
     teacher, regressed = match_sizes(teacher, regressed)
     return tf.reduce_mean(tf.square(flatten(regressed) - flatten(teacher)), -1)

@@ -18,13 +18,14 @@ from dfa_tf.validation import NonNegative, Positive
 class FT(Method):
     """CE + weight * mean |F_S / |F_S| - F_T / |F_T||^p.
 
-    F_T is the code of the paraphraser, an autoencoder of the teacher's last activation that is
-    trained first. F_S is the output of the translator, its counterpart for the student.
+    F_T is the bottleneck of the paraphraser, an autoencoder of the teacher's last activation. The
+    paraphraser is trained first. F_S is the output of the translator, an encoder of the student's
+    last activation.
 
     Args:
-        weight: Weight.
-        k: Channels of a factor as a fraction of the teacher's channels.
-        p: 1 or 2.
+        weight: Weight of the factor loss.
+        k: Ratio of the channels of a factor to the teacher's channels.
+        p: Exponent of the differences, 1 or 2.
         reconstruction: Loss of the paraphraser: "l1", or "l2" as in the paper's Eqn 1.
         paraphraser_epochs: Epochs of the paraphraser's training.
     """
@@ -83,7 +84,17 @@ class FT(Method):
 
 
 def ft_loss(teacher: tf.Tensor, student: tf.Tensor, p: int) -> tf.Tensor:
-    """Returns the mean `[B]` of |F_S / |F_S| - F_T / |F_T||^p over elements of `[B, H, W, C]`."""
+    """Returns the mean over elements of |F_S / |F_S| - F_T / |F_T||^p.
+
+    Args:
+        teacher: The factors F_T `[B, H, W, C]`.
+        student: The factors F_S `[B, H, W, C]`. The larger map is averaged down to the size of the
+            other.
+        p: 1 or 2.
+
+    Returns:
+        Float32 tensor `[B]`.
+    """
     teacher, student = match_sizes(teacher, student)
     difference = unit(flatten(student)) - unit(flatten(teacher))
     return tf.reduce_mean(tf.abs(difference) if p == 1 else tf.square(difference), -1)
@@ -92,7 +103,18 @@ def ft_loss(teacher: tf.Tensor, student: tf.Tensor, p: int) -> tf.Tensor:
 def encoder(
     shape: tuple[int, int, int], name: str, factors: int, seed: int, precision: str
 ) -> keras.Model:
-    """Builds three 3x3 convolutions, C to C to `factors` to `factors`, with leaky ReLUs (0.1)."""
+    """Builds three 3x3 convolutions, each followed by a leaky ReLU with slope 0.1.
+
+    Args:
+        shape: (height, width, channels) of the input.
+        name: Name of the model.
+        factors: Channels of the second and third convolution. The first keeps those of the input.
+        seed: Seed of the initial weights.
+        precision: Keras dtype policy.
+
+    Returns:
+        A model from `[B, height, width, channels]` to `[B, height, width, factors]`.
+    """
     inputs = keras.Input(shape, dtype=keras.DTypePolicy(precision).compute_dtype)
     return keras.Model(inputs, _encode(inputs, factors, seed, precision), name=name)
 
@@ -100,7 +122,11 @@ def encoder(
 def autoencoder(
     shape: tuple[int, int, int], name: str, factors: int, seed: int, precision: str
 ) -> keras.Model:
-    """Builds `encoder` and its mirror image, with outputs {"factors", "rebuilt" `[B, H, W, C]`}."""
+    """Builds an encoder and a decoder that mirrors it. Arguments are as in `encoder`.
+
+    Returns:
+        A model from `[B, H, W, C]` to `{"factors": [B, H, W, factors], "rebuilt": [B, H, W, C]}`.
+    """
     inputs = keras.Input(shape, dtype=keras.DTypePolicy(precision).compute_dtype)
     code = x = _encode(inputs, factors, seed, precision)
     for k, filters in enumerate((factors, shape[-1], shape[-1])):
@@ -127,5 +153,6 @@ def _layer(kind, x, filters, name, seed, precision):
 
 
 def _leaky_relu(x):
-    # Not tf.nn.leaky_relu, whose fusion into the convolution fails in training.
+    # tf.nn.leaky_relu is not used, because TensorFlow fuses it into the convolution, and the fused
+    # operation fails in training.
     return tf.maximum(x, tf.cast(0.1, x.dtype) * x)

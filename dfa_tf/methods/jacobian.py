@@ -13,12 +13,12 @@ from dfa_tf.validation import NonNegative
 class Jacobian(Method):
     """CE + weight |J_S / |J_S| - J_T / |J_T||^2.
 
-    J is the gradient of the true class' logit with respect to the image. The training step needs
-    a second-order gradient. The student uses batch statistics, so J is the gradient of the sum of
-    the batch's logits.
+    J is the gradient of the true class's logit with respect to the image. The training step needs
+    a second-order gradient. The student's batch statistics connect the images of a batch, so its J
+    is the gradient of the sum of these logits over the batch.
 
     Args:
-        weight: Weight.
+        weight: Weight of the Jacobian loss.
     """
 
     weight: NonNegative = 20.0
@@ -36,5 +36,13 @@ class Jacobian(Method):
 
 
 def jacobian_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns the squared distance `[B]`, from 0 to 4, of two directions `[B, H, W, C]`."""
+    """Returns the squared distance between two gradients, each divided by its norm.
+
+    Args:
+        teacher: Gradient `[B, H, W, C]`.
+        student: Gradient `[B, H, W, C]`.
+
+    Returns:
+        Float32 tensor `[B]` with values from 0 to 4.
+    """
     return tf.reduce_sum(tf.square(unit(flatten(student)) - unit(flatten(teacher))), -1)

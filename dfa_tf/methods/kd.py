@@ -13,8 +13,8 @@ class KD(Method):
     """gamma CE + alpha tau^2 KL(softmax(T / tau) || softmax(S / tau)).
 
     Args:
-        temperature: tau.
-        alpha: Weight of the divergence.
+        temperature: Temperature tau.
+        alpha: Weight of the KL divergence.
         gamma: Weight of the cross entropy.
     """
 
@@ -34,9 +34,17 @@ class KD(Method):
 
 
 def kd_loss(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns tau^2 KL(softmax(T / tau) || softmax(S / tau)) `[B]` of logits `[B, classes]`.
+    """Returns tau^2 KL(softmax(T / tau) || softmax(S / tau)).
 
-    The factor tau^2 keeps the size of the gradient at any temperature.
+    The factor tau^2 keeps the magnitude of the gradient similar for all temperatures.
+
+    Args:
+        teacher: Logits T `[B, classes]`.
+        student: Logits S `[B, classes]`.
+        temperature: tau.
+
+    Returns:
+        Tensor `[B]`.
     """
     teacher_log_probs, student_log_probs = (
         tf.nn.log_softmax(logits / temperature) for logits in (teacher, student)
@@ -45,5 +53,5 @@ def kd_loss(teacher: tf.Tensor, student: tf.Tensor, temperature: float) -> tf.Te
 
 
 def kl_divergence(log_p: tf.Tensor, log_q: tf.Tensor) -> tf.Tensor:
-    """Returns KL(p || q) `[B]` of log-probabilities `[B, classes]`."""
+    """Returns KL(p || q) `[B]` for log-probabilities `[B, classes]`."""
     return tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), -1)

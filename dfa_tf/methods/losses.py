@@ -1,4 +1,4 @@
-"""Cross entropy and accuracy, for each example."""
+"""Cross entropy and accuracy of each example, and the objective of plain training."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,18 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns whether each prediction is correct: bool `[B]`."""
+    """Returns whether logits `[B, classes]` predict the labels `[B]`: bool `[B]`."""
     return tf.argmax(logits, -1, output_type=labels.dtype) == labels
 
 
 def plain_objective(network: Network) -> Callable:
     """Returns the objective of plain training: cross entropy alone (DFA, Eqn 5).
 
-    It is a function of (images, labels) as `training.fit.Problem` expects.
+    Args:
+        network: The network to train.
+
+    Returns:
+        A function of (images, labels), as `training.fit.Problem` expects.
     """
 
     def objective(images, labels):

@@ -1,19 +1,19 @@
-"""Feature maps of different sizes: the larger is averaged down to the smaller."""
+"""Area averaging, which reduces feature maps of different sizes to the same size."""
 
 import tensorflow as tf
 
 
 def match_sizes(*maps: tf.Tensor) -> list[tf.Tensor]:
-    """Averages maps `[B, H, W, C]` over areas, down to the smallest height and width of them."""
+    """Averages maps `[B, H, W, C]` down to the smallest height and the smallest width."""
     height, width = (min(m.shape[axis] for m in maps) for axis in (1, 2))
     return [area_average(m, height, width) for m in maps]
 
 
 def area_average(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """Averages x `[B, H, W, C]` over equal areas.
+    """Resizes a map by averaging over equal areas.
 
     Args:
-        x: The map.
+        x: Tensor `[B, H, W, C]`.
         height: The new height, at most H.
         width: The new width, at most W.
 
@@ -29,7 +29,10 @@ def area_average(x: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def _shares(before, after):
-    """Returns [before, after]: the share of each old cell in each new one. Columns sum to 1."""
+    """Returns a matrix [before, after]: the share of each old cell in each new cell.
+
+    Columns sum to 1.
+    """
     edge = before / after
     return [
         [max(0.0, min(i + 1, (j + 1) * edge) - max(i, j * edge)) / edge for j in range(after)]

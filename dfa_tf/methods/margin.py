@@ -18,11 +18,12 @@ from dfa_tf.validation import NonNegative
 class Margin(Method):
     """CE + weight * sum over groups l of 2^-(L - l) partial L2(BN(conv(S)), max(T, margin)).
 
-    T is the last pre-ReLU feature of a group. The margin of a channel is the expectation of its
-    negative values, from the batch normalization that outputs T (see `expected_negative`).
+    T and S are the last pre-ReLU features of group l = 1..L. The margin of a channel is the
+    expectation of its negative values. It follows from the parameters of the batch normalization
+    that outputs T (see `expected_negative`).
 
     Args:
-        weight: Weight.
+        weight: Weight of the sum over the groups.
     """
 
     weight: NonNegative = 1e-3
@@ -30,7 +31,7 @@ class Margin(Method):
     name = "margin"
 
     def check(self, teacher, student):
-        """Checks that batch normalization outputs the teacher's features."""
+        """Checks that a batch normalization outputs the last feature of each teacher group."""
         for group, _ in group_pairs(teacher, student):
             if teacher.group(group).normalization is None:
                 raise UserError(
@@ -63,19 +64,28 @@ class Margin(Method):
 
 
 def l2_above_margin(student: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
-    """Returns the sum `[B]` of (s - t)^2 where s > t or t > 0; t is no smaller than its margin."""
+    """Returns the sum of (s - t)^2 over the elements where s > t or t > 0.
+
+    Args:
+        student: Tensor `[B, H, W, C]` with elements s.
+        target: Tensor `[B, H, W, C]` with elements t, clipped at the margin of each channel.
+
+    Returns:
+        Float32 tensor `[B]`.
+    """
     return partial_l2(student, target, -np.inf)
 
 
 def expected_negative(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Returns E[x | x < 0] for normal x, the margin of each channel.
+    """Returns E[x | x < 0] for normally distributed x, the margin of each channel.
 
-    With mean m, deviation s, and phi and Phi of the standard normal distribution, it is
-    m - s phi(m / s) / Phi(-m / s), or -3 s if Phi(-m / s) is below 1e-3.
+    Let m be the mean, s the standard deviation, and phi and Phi the density and the distribution
+    function of the standard normal distribution. The expectation is m - s phi(m / s) / Phi(-m / s).
+    If Phi(-m / s) is at most 1e-3, the result is -3 s.
 
     Args:
-        mean: Array `[C]`.
-        deviation: Array `[C]`; its sign is ignored.
+        mean: Means, an array `[C]`.
+        deviation: Standard deviations, an array `[C]`. Signs are ignored.
 
     Returns:
         Float32 array `[C]`.

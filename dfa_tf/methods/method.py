@@ -1,7 +1,11 @@
 """The interface of a distillation method.
 
-A method is a frozen dataclass of the settings of its paper. docs/adding-a-method.md has a full
-example.
+A method is a frozen dataclass whose fields are the settings of its paper. For a full example, see
+docs/adding-a-method.md.
+
+In the docstrings of the methods, CE is the cross entropy with the labels. T and S are outputs of
+the teacher and the student, and |x| is the Euclidean norm. Equations and sections are those of the
+method's paper.
 """
 
 import dataclasses
@@ -28,7 +32,7 @@ class Outputs:
         logits: Float32 tensor `[B, classes]`.
         features: For each group, the pre-ReLU map `[B, H, W, C]` of each block.
         pooled_map: The map `[B, H, W, C]` whose spatial average the classifier receives.
-        input_gradient: Float32 tensor `[B, H, W, C]`, the gradient of the true class' logit with
+        input_gradient: Float32 tensor `[B, H, W, C]`, the gradient of the true class's logit with
             respect to the image; None if no method needs it.
     """
 
@@ -53,14 +57,14 @@ class Outputs:
 
 @dataclasses.dataclass(frozen=True)
 class Pretraining:
-    """A phase before the student is trained with cross entropy.
+    """A training phase that precedes the distillation and does not use cross entropy.
 
     Attributes:
-        terms: As in `Distillation`. There is no cross entropy.
+        terms: As in `Distillation`.
         weights: As in `Distillation`.
         variables: The variables that the phase trains.
-        epochs: Its length. The stage's optimizer restarts for it.
-        uses_student: Whether `terms` reads the student's outputs; otherwise it receives None.
+        epochs: Length of the phase. Each phase has an optimizer of its own.
+        uses_student: Whether `terms` reads the student's outputs. If not, it receives None.
     """
 
     terms: Callable
@@ -81,7 +85,7 @@ class Distillation:
         cross_entropy: The weight of the cross entropy with the labels.
         connectors: Keras models trained together with the student but not part of it.
         helpers: Keras models that only the pretraining trains.
-        pretraining: The phase before, if the method has one.
+        pretraining: The phase that runs first; None if the method has none.
     """
 
     terms: Callable
@@ -97,21 +101,21 @@ class Method(Settings):
 
     Attributes:
         name: The method's name in files, logs and gin.
-        needs: What it needs beyond logits and features: INPUT_GRADIENT, ALPHA.
+        needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT, ALPHA.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
 
     def with_alpha(self, alpha: Alpha) -> "Method":
-        """Returns the method with these aggregation weights, if it needs ALPHA."""
+        """Returns a copy with these aggregation weights. Only methods that need ALPHA have them."""
         return dataclasses.replace(self, alpha=alpha)  # type: ignore[type-var]
 
     def check(self, teacher: Network, student: Network) -> None:
-        """Checks whether the method can distil this teacher into this student.
+        """Checks that the method can distil this teacher into this student.
 
         Raises:
-            UserError: If it cannot.
+            UserError: If the method does not support the two networks.
         """
 
     def build(self, teacher: Network, student: Network, seed: int, precision: str) -> Distillation:
@@ -119,8 +123,11 @@ class Method(Settings):
 
         Args:
             teacher: The trained teacher.
-            student: The student that is trained.
+            student: The student to train.
             seed: Seed of all initial weights.
-            precision: Keras dtype policy of connectors.
+            precision: Keras dtype policy of the connectors.
+
+        Returns:
+            The `Distillation`.
         """
         raise NotImplementedError

@@ -15,11 +15,11 @@ from dfa_tf.validation import NonNegative
 class NST(Method):
     """CE + weight / 2 * sum over groups of MMD^2 with the kernel (x . y)^2.
 
-    A sample is the map of one channel, divided by its norm, of each group's last feature after
-    its ReLU.
+    MMD is the maximum mean discrepancy between the channels of teacher and student. The channels
+    are those of a group's last feature after its ReLU, each divided by its norm.
 
     Args:
-        weight: Weight.
+        weight: Weight of the loss.
     """
 
     weight: NonNegative = 50.0
@@ -44,7 +44,7 @@ def nst_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 
 
 def _channels(activation):
-    """Returns the channels' maps, each of norm 1: float32 [B, C, H W]."""
+    """Returns the channels, each divided by its norm: float32 [B, C, H * W]."""
     height, width, channels = activation.shape[1:]
     rows = tf.reshape(tf.cast(activation, tf.float32), [-1, height * width, channels])
     return unit(tf.transpose(rows, [0, 2, 1]))

@@ -20,15 +20,15 @@ def student_objective(
     needs: Collection[str] = (),
     ce_weight: float | None = None,
 ) -> Callable:
-    """Returns the objective ce_weight CE + sum over methods of weight * (weighted terms).
+    """Returns the objective ce_weight * CE + sum over methods of weight * weighted sum of terms.
 
     Args:
         teacher: The frozen teacher.
         student: The student.
-        distillations: The methods, built for both.
+        distillations: The methods, built for both networks.
         weights: A factor for each method.
-        needs: What the methods need, see `Method.needs`.
-        ce_weight: Weight of the cross entropy; None for the product of the methods' own.
+        needs: The union of the methods' `Method.needs`.
+        ce_weight: Weight of the cross entropy; None for the product of the methods' weights.
 
     Returns:
         A function of (images, labels), as `training.fit.Problem` expects.
@@ -44,7 +44,7 @@ def student_objective(
         for k, (distillation, weight) in enumerate(zip(distillations, weights, strict=True), 1):
             terms = distillation.terms(teacher_outputs, student_outputs, labels)
             loss += weight * weighted_sum(terms, distillation.weights)  # DFA, Eqn 4
-            # Two methods may have terms of one name, such as FitNets and KD.
+            # Two methods, such as FitNets and KD, may have terms of the same name.
             for name, term in terms.items():
                 measurements[f"{name}_{k}" if name in measurements else name] = term
         return loss, student_outputs.logits, measurements
@@ -55,7 +55,7 @@ def student_objective(
 def pretraining_objective(
     teacher: Network, student: Network, pretraining: Pretraining, needs: Collection[str] = ()
 ) -> Callable:
-    """Returns the objective of a pretraining. Arguments are as in `student_objective`."""
+    """Returns the objective of a pretraining phase. Arguments are as in `student_objective`."""
 
     def objective(images, labels):
         teacher_outputs = frozen_outputs(teacher, images, labels, needs)
@@ -69,10 +69,15 @@ def pretraining_objective(
 
 
 def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Tensor | int:
-    """Returns the sum of weight * term `[B]`, or 0 without terms.
+    """Returns the sum of weight * term, `[B]`, or 0 if there are no terms.
+
+    Args:
+        terms: The terms `{name: [B]}`.
+        weights: The weight of each term.
 
     Raises:
-        ValueError: If the names differ, or one is reserved for the loop's own measurements.
+        ValueError: If terms and weights have different names, or a name is reserved for a
+            measurement of the objective itself.
     """
     if RESERVED & set(terms):
         raise ValueError(f"terms: the names {', '.join(RESERVED & set(terms))} are reserved")

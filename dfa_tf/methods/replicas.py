@@ -4,20 +4,25 @@ import tensorflow as tf
 
 
 def global_mean(values: tf.Tensor, batch_size: int) -> tf.Tensor:
-    """Returns this replica's share of the mean over the global batch; the shares sum to it.
+    """Returns this replica's share of the mean over the global batch.
+
+    The shares of all replicas sum to the mean.
 
     Args:
         values: Tensor `[B / replicas]` of any dtype.
         batch_size: Size B of the global batch.
+
+    Returns:
+        Float32 scalar.
     """
     return tf.nn.compute_average_loss(tf.cast(values, tf.float32), global_batch_size=batch_size)
 
 
 def global_batch(x: tf.Tensor) -> tf.Tensor:
-    """Gathers x `[B / replicas, ...]` of all replicas, in their order: `[B, ...]`.
+    """Concatenates x `[B / replicas, ...]` of all replicas, in order, to `[B, ...]`.
 
-    With it, a loss that compares examples sees the same batch, and has the same value and
-    gradients, on any number of replicas. Gradients flow back to the replicas.
+    A loss that compares examples then has the same value and gradients on any number of replicas.
+    Gradients flow back to the replicas.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:

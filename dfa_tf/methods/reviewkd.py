@@ -14,20 +14,21 @@ from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import Count, NonNegative
 
-LEVELS = (4, 2, 1)  # further sizes at which the hierarchical context loss compares maps
+LEVELS = (4, 2, 1)  # smaller sizes at which the hierarchical context loss also compares maps
 
 
 @dataclasses.dataclass(frozen=True)
 class ReviewKD(Method):
     """CE + weight * sum over stages of HCL(fused S, T), on pre-ReLU maps.
 
-    The student's maps are fused by attention (ABF), from the last stage back to the first, each
-    with the result of the later stages. The embedding is an additional last stage. The weight is
-    constant; the authors' code raises it over the first epochs.
+    HCL is the hierarchical context loss (`hcl`). Attention-based fusion (ABF) combines each map of
+    the student with the fused map of the following stage, from the last stage to the first. The
+    embedding is an additional last stage. The weight is constant. The authors' code raises it over
+    the first epochs.
 
     Args:
-        weight: Weight; 5 in the authors' CIFAR-100 settings for wide ResNets.
-        width: Channels of the fused maps; None for those of the student's last group.
+        weight: Weight of the sum; 5 in the authors' CIFAR-100 settings for wide ResNets.
+        width: Channels of the fused maps; None for the channels of the student's last group.
     """
 
     weight: NonNegative = 5.0
@@ -58,8 +59,8 @@ class ReviewKD(Method):
 def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     """Returns the hierarchical context loss `[B]` of two maps `[B, H, W, C]`.
 
-    It is a weighted mean of the mean squared differences of the maps and of their area averages
-    of 4x4, 2x2 and 1x1, as far as these are smaller. The weights are 1, 1/2, 1/4, 1/8.
+    It is a weighted mean of mean squared differences: of the maps, and of their area averages at
+    those of the sizes 4x4, 2x2 and 1x1 that are smaller. The weights are 1, 1/2, 1/4 and 1/8.
     """
     teacher, student = (tf.cast(m, tf.float32) for m in match_sizes(teacher, student))
     height, width = teacher.shape[1:3]
@@ -89,7 +90,7 @@ def reviewer(
         precision: Keras dtype policy.
 
     Returns:
-        A model from a list of maps to a list of maps, stage by stage.
+        A model whose input and output are lists with one map `[B, H, W, C]` for each stage.
     """
     policy = keras.DTypePolicy(precision)
     inputs = [keras.Input(shape, dtype=policy.compute_dtype) for shape in shapes]
@@ -125,7 +126,7 @@ def reviewer(
 
 
 def _resize(x, size, name, precision):
-    """Enlarges x to `size` = (height, width) by nearest neighbours."""
+    """Enlarges x to `size` = (height, width) by nearest-neighbour interpolation."""
     if tuple(x.shape[1:3]) == tuple(size):
         return x
     rows, columns = (new // old for new, old in zip(size, x.shape[1:3], strict=True))

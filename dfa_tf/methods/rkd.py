@@ -15,8 +15,8 @@ from dfa_tf.validation import NonNegative
 class RKD(Method):
     """CE + distance * RKD-D + angle * RKD-A, on the embeddings that the classifier receives.
 
-    The losses compare the distances of all pairs and the angles of all triples of the global
-    batch. They are averaged over pairs and triples, as in the authors' code; the paper sums.
+    RKD-D compares the distances of all pairs of images in the global batch, RKD-A the angles of all
+    triples. They are means over pairs and triples, as in the authors' code. The paper has sums.
 
     Args:
         distance: Weight of RKD-D.
@@ -41,12 +41,16 @@ class RKD(Method):
 
 
 def rkd_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns RKD-D: the Huber distance of psi_D = |e_i - e_j| / mu, averaged over j.
+    """Returns RKD-D: the Huber loss between the networks' |e_i - e_j| / mu, averaged over j.
 
-    mu is the mean distance of the batch's pairs. The embeddings are `[B, D]` with any D.
+    mu is the mean distance over the pairs of the batch.
+
+    Args:
+        teacher: Embeddings `[B, D]`.
+        student: Embeddings `[B, D]`, where D may differ from the teacher's.
 
     Returns:
-        Float32 tensor `[B]`, by i.
+        Float32 tensor `[B]`, one value for each i.
     """
     relative = []
     for embeddings in (teacher, student):
@@ -59,10 +63,14 @@ def rkd_distance(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 
 
 def rkd_angle(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns RKD-A: the Huber distance of the cosine at j in the triangle i j k.
+    """Returns RKD-A: the Huber loss between the networks' cosines of the angle i j k.
+
+    Args:
+        teacher: Embeddings `[B, D]`.
+        student: Embeddings `[B, D]`, where D may differ from the teacher's.
 
     Returns:
-        Float32 tensor `[B]`, by j, averaged over i and k.
+        Float32 tensor `[B]`, one value for each vertex j, averaged over i and k.
     """
     cosines = []
     for embeddings in (teacher, student):
@@ -72,11 +80,11 @@ def rkd_angle(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
 
 
 def huber(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
-    """Returns (x - y)^2 / 2 if |x - y| < 1, otherwise |x - y| - 1/2."""
+    """Returns the element-wise Huber loss: (x - y)^2 / 2 if |x - y| < 1, else |x - y| - 1/2."""
     difference = tf.abs(x - y)
     return tf.where(difference < 1, tf.square(difference) / 2, difference - 0.5)
 
 
 def _differences(x, y):
-    """Returns [b, B, D], each row of y [B, D] minus each row of x [b, D]."""
+    """Returns [b, B, D]: each row of y [B, D] minus each row of x [b, D]."""
     return y[None] - x[:, None]

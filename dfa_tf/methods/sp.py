@@ -14,11 +14,11 @@ from dfa_tf.validation import NonNegative
 class SP(Method):
     """CE + weight / B^2 |G_T - G_S|_F^2.
 
-    G = A A^T with rows of norm 1, where A `[B, H W C]` is the last group's activation of the
-    global batch.
+    G is A A^T with each row divided by its norm. A `[B, H * W * C]` is the activation of the last
+    group for the global batch. |G|_F is the Frobenius norm.
 
     Args:
-        weight: Weight.
+        weight: Weight of the loss.
     """
 
     weight: NonNegative = 3000.0
@@ -36,12 +36,19 @@ class SP(Method):
 
 
 def similarities(activation: tf.Tensor) -> tf.Tensor:
-    """Returns G's rows `[B / replicas, B]` of this replica's activations `[B / replicas, ...]`."""
+    """Returns the rows of G for this replica's activations.
+
+    Args:
+        activation: Tensor `[B / replicas, H, W, C]`.
+
+    Returns:
+        Float32 tensor `[B / replicas, B]`, where B is the size of the global batch.
+    """
     a = flatten(activation)
     return unit(tf.matmul(a, global_batch(a), transpose_b=True))
 
 
 def sp_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns values `[B]` whose mean is |G_T - G_S|_F^2 / B^2."""
+    """Returns values `[B]` whose mean is |G_T - G_S|_F^2 / B^2, for activations `[B, H, W, C]`."""
     difference = similarities(teacher) - similarities(student)
     return tf.reduce_mean(tf.square(difference), -1)

@@ -1,4 +1,4 @@
-"""Norms with finite gradients everywhere."""
+"""Norms whose gradients are finite everywhere."""
 
 import math
 
@@ -13,7 +13,7 @@ def flatten(x: tf.Tensor) -> tf.Tensor:
 
 
 def unit(x: tf.Tensor, axis: int = -1) -> tf.Tensor:
-    """Returns x / |x| along an axis; 0, with a finite gradient, where x is 0."""
+    """Returns x / |x| along an axis. Where x is 0, the result is 0 and its gradient is finite."""
     return tf.math.l2_normalize(x, axis, TINY)
 
 

@@ -21,12 +21,13 @@ MIN_VARIANCE = 1e-5
 class VID(Method):
     """CE + weight * sum over groups of -log q(T | S).
 
-    q is normal. Three 1x1 convolutions of S predict its mean; its variance is one number for each
-    of the teacher's channels. The maps are the groups' last features after their ReLU. The loss is
-    averaged over elements, and unbounded below until the variance reaches 1e-5.
+    q is a normal distribution. Three 1x1 convolutions predict its mean from S. Its variance is one
+    trained number for each of the teacher's channels. T and S are the last features of a group
+    after their ReLU. The loss is a mean over elements. It can be negative, and is bounded below
+    because the variance is at least 1e-5.
 
     Args:
-        weight: Weight.
+        weight: Weight of the sum over the groups.
         variance: Initial variance.
     """
 
@@ -66,8 +67,9 @@ def vid_loss(teacher: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Ten
     This is -log q(T | S) without the constant log(2 pi) / 2.
 
     Args:
-        teacher: Map `[B, H, W, C]`.
-        mean: Map `[B, H, W, C]`.
+        teacher: The teacher's map T `[B, H, W, C]`.
+        mean: The predicted mean `[B, H, W, C]`. The larger map is averaged down to the size of the
+            other.
         variance: Tensor `[C]`.
 
     Returns:
@@ -93,7 +95,7 @@ class _Gaussian(keras.layers.Layer):
                 activation="relu" if k < 2 else None,
             )(x)
         self.mean = keras.Model(inputs, x, name="mean")
-        # variance = log(1 + exp(raw)) + MIN_VARIANCE
+        # The inverse of variance = log(1 + exp(raw)) + MIN_VARIANCE.
         start = math.log(math.expm1(variance - MIN_VARIANCE))
         self._raw = self.add_weight(
             shape=(channels,), initializer=keras.initializers.Constant(start), name="raw_variance"

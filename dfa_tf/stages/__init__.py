@@ -1,1 +1,1 @@
-"""The story: teacher, search, distillation, export."""
+"""The stages of a run: teacher, search, distillation, export."""

@@ -1,4 +1,4 @@
-"""Checks that networks, examples and a schedule fit each other."""
+"""Checks that networks, examples and a schedule are compatible."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ def check_pair(teacher: Network, student: Network) -> None:
     """Checks that both networks have the same image shape and number of classes.
 
     Raises:
-        UserError: If they do not.
+        UserError: If the shapes or the numbers differ.
     """
     pair = f"the teacher {teacher.name} and the student {student.name}"
     if teacher.image_shape != student.image_shape:
@@ -28,15 +28,15 @@ def check_pair(teacher: Network, student: Network) -> None:
 
 
 def check_same_features(searched: Network, teacher: Network, source: str) -> None:
-    """Checks that alpha of one teacher has a weight for each feature of another.
+    """Checks that the alpha of one teacher has a weight for each feature of another teacher.
 
     Args:
         searched: The teacher that alpha was searched for.
-        teacher: The teacher that it is used with.
-        source: Where the search comes from, for the message.
+        teacher: The teacher to use it with.
+        source: Where the search comes from, for the error message.
 
     Raises:
-        UserError: If the groups have other numbers of features.
+        UserError: If the numbers of features differ in any group.
     """
     counts = [
         [len(network.group(name).features) for name in network.group_names]
@@ -51,16 +51,16 @@ def check_same_features(searched: Network, teacher: Network, source: str) -> Non
 
 
 def check_task(network: Network, num_classes: int, image_shape: Sequence[int], path: str) -> None:
-    """Checks that a network is one for a data set.
+    """Checks that a network has the classes and the image shape of a data set.
 
     Args:
         network: The network.
-        num_classes: Classes of the data set.
+        num_classes: Number of classes of the data set.
         image_shape: (height, width, channels) of the data set.
-        path: Where the network comes from, for the message.
+        path: Where the network comes from, for the error message.
 
     Raises:
-        UserError: If it is not.
+        UserError: If the number of classes or the image shape differs.
     """
     advice = "give a network trained on this data set, or remove the file"
     if network.num_classes != num_classes:
@@ -76,10 +76,10 @@ def check_task(network: Network, num_classes: int, image_shape: Sequence[int], p
 
 
 def check_examples(network: Network, *examples) -> None:
-    """Checks that a network accepts the images and has all classes of each set of examples.
+    """Checks that a network accepts the images of each set of examples and has all their classes.
 
     Raises:
-        UserError: If it does not.
+        UserError: If an image shape differs, or a label is outside the network's classes.
     """
     for part in examples:
         if network.image_shape != part.image_shape:
@@ -98,12 +98,12 @@ def check_schedule(examples: Sequence, training: Training, replicas: int) -> Non
     """Checks that a run can draw its batches.
 
     Args:
-        examples: The sets that batches are drawn from. Epochs count over the first.
+        examples: The sets to draw batches from. Epochs are passes over the first set.
         training: The recipe.
         replicas: Number of replicas that share a batch.
 
     Raises:
-        UserError: If a batch or the padding does not fit, or the epochs are too few.
+        UserError: If the batch size or the padding is too large, or the epochs are too few.
     """
     for part in examples:
         check_batches(part, training.batch_size, training.augmentation, replicas)

@@ -1,4 +1,4 @@
-"""Stage 2: the student learns from the teacher, by DFA or other methods (Algorithm 1, right)."""
+"""Stage 2: distils the teacher into the student, by DFA or other methods (Algorithm 1, right)."""
 
 import dataclasses
 import json
@@ -37,11 +37,11 @@ def check(
     training: Training,
     replicas: int,
 ) -> None:
-    """Checks whether a distillation can run. Arguments are as in `distill`.
+    """Checks that a distillation can run. Arguments are as in `distill`.
 
     Raises:
-        UserError: If a method cannot distil the teacher into the student, or the student does not
-            fit the examples, or the examples the schedule.
+        UserError: If a method does not support the two networks, or if student, examples and
+            schedule are incompatible.
     """
     if methods:
         if teacher is None:
@@ -72,26 +72,26 @@ def distill(
 
     Args:
         teacher: The trained teacher, which is not changed; None for plain training.
-        student: The student. Its weights are the start; the network itself is not changed.
+        student: The student. Training starts from its weights; the network is not changed.
         train: Training examples. The paper uses the search's train and validation examples.
         test: Test examples; None for no evaluation.
         workdir: The result is written to WORKDIR/distill. An interrupted run is resumed.
         methods: Methods of `dfa_tf.methods`, for instance `[KD()]`; by default `[DFA()]` (Eqns 2
             to 4). An empty list is plain training. Pretraining phases run first, in this order.
         weights: A factor for the loss of each method; 1 by default.
-        ce_weight: Weight of the cross entropy; by default the product of the methods' own.
+        ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
-        training: The recipe. A pretraining has its own epochs and restarts the optimizer.
+        training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
         runtime: Devices, logging and saving.
-        record: What is written down about the origin of the run.
+        record: Origin of the run, for config.gin and metrics.json.
 
     Returns:
-        The float32 network that WORKDIR/distill/student.keras holds.
+        The trained float32 network, as saved in WORKDIR/distill/student.keras.
 
     Raises:
-        UserError: If the arguments do not fit each other or the workdir.
-        Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+        UserError: If the arguments are incompatible with each other or with the workdir.
+        Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     strategy = runtime.devices
     methods = [DFA()] if methods is None else methods
@@ -141,7 +141,7 @@ def distill(
 def _train(teacher, student, train, test, methods, weights, ce_weight, training, folder, runtime):
     """Runs the pretraining phases and the distillation.
 
-    Returns (the trained network, TrainingResult, entries of metrics.json about the phases).
+    Returns (trained network, TrainingResult, entries of metrics.json for the phases).
     """
     seed = derived_seed(training.seed, "distill")
     with runtime.devices.scope():
@@ -213,7 +213,8 @@ def check_methods(
     """Checks the methods of a distillation and their weights.
 
     Raises:
-        UserError: If one is not a method, is listed twice, or the weights do not fit.
+        UserError: If an item is not a method or is listed twice, or the weights are not one
+            non-negative number for each method.
     """
     if not isinstance(methods, list | tuple):
         raise UserError(f"distill.methods: expected a list such as [@kd()], got {methods!r}")
@@ -234,10 +235,10 @@ def check_methods(
 
 
 def needs_alpha(methods: Sequence[Method]) -> bool:
-    """Returns whether one of the methods takes aggregation weights."""
+    """Returns whether any of the methods needs aggregation weights."""
     return any(ALPHA in method.needs for method in methods)
 
 
 def methods_label(methods: Sequence[Method]) -> str:
-    """Returns the methods' names as one, "dfa+kd" for instance, or "plain" for none."""
+    """Returns the methods' names joined by "+", such as "dfa+kd", or "plain" without methods."""
     return "+".join(method.name for method in methods) or PLAIN

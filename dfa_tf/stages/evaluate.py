@@ -11,7 +11,7 @@ from dfa_tf.training.evaluation import evaluation_counts, mean_counts
 
 
 def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -> dict[str, float]:
-    """Evaluates a saved model, each test example counted once.
+    """Evaluates a saved model on all test examples.
 
     Args:
         path: A `.keras` file, a SavedModel folder or a `.tflite` file.
@@ -22,7 +22,8 @@ def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -
         {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
 
     Raises:
-        UserError: If the file is not a classifier, or not one for this data set.
+        UserError: If the file is not a classifier, or its images or classes are not those of the
+            data set.
     """
     model = load_classifier(path)
     advice = "name the config of its data set with --gin_file"

@@ -38,11 +38,11 @@ def check(
     augmentation: Augmentation,
     replicas: int,
 ) -> None:
-    """Checks whether an export can run. Arguments are as in `export`; weights are not used.
+    """Checks that an export can run. Arguments are as in `export`. No weights are read.
 
     Raises:
-        UserError: If the class names do not fit the network, or integer files lack training
-            examples, or a fine-tuning cannot run.
+        UserError: If the number of class names is wrong, training examples for integer files are
+            missing, or the fine-tuning cannot run.
     """
     if class_names and len(class_names) != network.num_classes:
         raise UserError(
@@ -80,8 +80,8 @@ def export(
     """Writes a network as a SavedModel and as TF Lite files, and verifies and measures each.
 
     All files have the input `image` `[B, H, W, C]`, raw pixels in 0..255, and the outputs `logits`
-    and `probabilities` `[B, classes]`. An earlier export is reused if it has the same inputs,
-    unless `runtime.fresh` is set; if it lacks some of `options.kinds`, all files are written again.
+    and `probabilities` `[B, classes]`. An earlier export with the same inputs is reused, unless
+    `runtime.fresh` is set. If it lacks any of `options.kinds`, all files are written again.
 
     Args:
         network: The trained student. Only its path from image to logits is exported.
@@ -90,19 +90,19 @@ def export(
         train: Training examples, for calibration and fine-tuning.
         teacher: A network or its `.keras` file. With a teacher, an integer file that loses more
             accuracy than `options.fine_tune_above` is fine-tuned.
-        class_names: Names of the classes, by label; by default the labels.
-        options: What to write, and the limits.
+        class_names: Names of the classes, in label order; by default the labels.
+        options: Files to write, and the accuracy that they may lose.
         augmentation: Augmentation of the fine-tuning.
         seed: Seed of the fine-tuning.
         runtime: Devices, logging and `fresh`.
-        command: The command that runs, which the files mention.
+        command: Name of the running command, which the files record.
         reuse_any: Whether to reuse an earlier export of the same weights whose other inputs differ.
 
     Returns:
         The content of WORKDIR/export/export.json.
 
     Raises:
-        UserError: If the arguments do not fit each other.
+        UserError: If the arguments are incompatible with each other.
         ExportError: If a file differs too much from the network. The file is not written.
     """
     tutor: Network | None = None

@@ -1,4 +1,4 @@
-"""The folder of a stage in a workdir: its config, whether it is finished, who works in it."""
+"""The folder of a stage in a workdir: its config, its result and its lock."""
 
 import contextlib
 import dataclasses
@@ -19,18 +19,19 @@ CONFIG = "config.gin"
 LOCK = ".lock"
 INPUT = "# input "
 MAX_DIFFERENCES = 6
-# The path may differ between machines: the weights are recorded as an input.
+# The path may differ between machines. The weights themselves are recorded as an input.
 IGNORED = "keras_file.path"
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a stage writes down about the origin of a run.
+    """The origin of a run, as a stage records it.
 
     Attributes:
         dataset: Name of the data set.
-        settings: The bindings that config.gin holds, `{name: text}`. If it has an attribute
-            `unbound`, the names there are at their defaults. None to record the stage's arguments.
+        settings: The bindings to write to config.gin, `{name: text}`; None to record the stage's
+            arguments. The mapping may have an attribute `unbound`, the names that no config binds
+            and that have their defaults.
     """
 
     dataset: str = ""
@@ -38,17 +39,17 @@ class Record:
 
 
 class StageFolder:
-    """WORKDIR/<stage>.
+    """The folder WORKDIR/<stage>.
 
     Args:
         workdir: The workdir.
         stage: Name of the stage.
-        artifact: Name of the file that a finished stage leaves. It is written last.
-        settings: Everything that shapes the result, as gin bindings `{name: text}`. Bindings in
-            its attribute `unbound`, if it has one, are at their defaults: a folder that does not
-            record them was made before they existed, and agrees.
-        inputs: What identifies the results of earlier stages, `{name: text}`.
-        writes: Whether this process writes here; of several workers, only the chief does.
+        artifact: Name of the result file. A stage writes it last.
+        settings: All settings that affect the result, as gin bindings `{name: text}`. The mapping
+            may have an attribute `unbound`, as in `Record`. A folder that does not record an
+            unbound setting was written before the setting existed, and matches.
+        inputs: Texts that identify the stage's inputs, `{name: text}`.
+        writes: Whether this process writes to the folder. Among workers, only the chief does.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class StageFolder:
 
     @property
     def config_text(self) -> str:
-        """The stage's config.gin."""
+        """The text of the stage's config.gin."""
         lines = [f"{name} = {value}" for name, value in self._lines.items()]
         return "\n".join([f"# The settings of {self.stage}.", *lines, ""])
 
@@ -77,7 +78,7 @@ class StageFolder:
         """Returns whether the stage is finished.
 
         Raises:
-            UserError: If the folder was made with other settings or inputs.
+            UserError: If the folder was written with other settings or inputs.
         """
         self._check_config()
         return os.path.exists(self.artifact)
@@ -108,8 +109,8 @@ class StageFolder:
     def _clear(self):
         """Empties the folder.
 
-        The artifact goes first and the config last, so that a kill leaves neither a result nor
-        the state of another config.
+        The artifact is deleted first and the config last. If the process is killed in between, no
+        result remains, and the remaining state still has its config.
         """
         order = {self.artifact.name: 0, CONFIG: 2}
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
@@ -150,9 +151,9 @@ class StageFolder:
 
 @contextlib.contextmanager
 def locked(path: pathlib.Path) -> Iterator[None]:
-    """Creates a folder and keeps other processes out of it.
+    """Creates a folder and locks it against other processes.
 
-    Half-written files of a killed process are removed.
+    Unfinished files of a killed process are deleted.
 
     Raises:
         UserError: If the folder cannot be written or another process has locked it.
@@ -186,14 +187,14 @@ def _lock_file(path):
             raise
         except OSError:
             return lock  # a file system without locks
-        # The previous holder may have ended between the two calls and removed the file.
+        # The previous holder may have removed the file between `open` and `flock`.
         if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
             return lock
         lock.close()
 
 
 def _shortened(*texts):
-    """Returns the texts, long ones cut around the first difference; None means unbound."""
+    """Returns the texts, cut around the first difference if long. None reads "unbound"."""
     shown = ["unbound" if text is None else text for text in texts]
     pairs = enumerate(zip(*shown, strict=False))
     first_difference = next((k for k, pair in pairs if len(set(pair)) > 1), 0)
@@ -224,7 +225,7 @@ def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
 
 
 def fingerprint(network: Network) -> str:
-    """Returns the name and a digest of the weights, which tells one training from another."""
+    """Returns text that identifies a trained network: its name and a digest of its weights."""
     digest = hashlib.sha256()
     for weight in network.get_weights():
         digest.update(weight.tobytes())

@@ -1,4 +1,4 @@
-"""metrics.json: what a stage reached, what it took, and where it ran."""
+"""The metrics.json of a stage: its results, duration, memory, versions and device."""
 
 import dataclasses
 import platform
@@ -51,14 +51,14 @@ def parameter_count(network: Network) -> int:
 
 
 def _peak_memory():
-    """Returns the peak memory in bytes, of the first GPU, otherwise of this process."""
+    """Returns the peak memory in bytes of the first GPU, or of this process without a GPU."""
     if tf.config.list_physical_devices("GPU"):
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
     return system.peak_memory()
 
 
 def device_name() -> str:
-    """Returns the number and name of the GPUs, or of the CPU's threads."""
+    """Returns the number and name of the GPUs, or without GPUs those of the CPU threads."""
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")

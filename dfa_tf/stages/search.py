@@ -1,6 +1,6 @@
-"""Stage 1 of DFA: the aggregation search as a run that can be resumed.
+"""Stage 1 of DFA: runs the aggregation search, and resumes it after an interruption.
 
-The method itself, Algorithm 1, is in dfa_tf/methods/dfa_search.py.
+The algorithm itself is in dfa_tf/methods/dfa_search.py.
 """
 
 import dataclasses
@@ -29,14 +29,15 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 PICTURE = "alpha"  # .png and .pdf
-TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # 40: §4.1; cosine: docs/method.md
+TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # epochs: §4.1; cosine: docs/method.md
 
 
 def check(teacher: Network, student: Network, train, validation, training, replicas: int) -> None:
-    """Checks whether a search can run. Arguments are as in `search`.
+    """Checks that a search can run. Arguments are as in `search`.
 
     Raises:
-        UserError: If the networks do not correspond, or do not fit the examples or the schedule.
+        UserError: If the networks have different groups, or if networks, examples and schedule are
+            incompatible.
     """
     check_pair(teacher, student)
     check_same_groups(teacher, student)
@@ -60,30 +61,30 @@ def search(
     """Searches the aggregation weights of a teacher's features, group by group.
 
     Two steps alternate for each group i. One updates beta_i on a batch of `validation` (DFA,
-    Eqn 7), the other the weights w of student and connectors on a batch of `train` (Eqn 8).
+    Eqn 7). The other updates the weights w of student and connectors on a batch of `train` (Eqn 8).
 
     Args:
         teacher: The trained teacher. It is not changed.
-        student: A student whose groups correspond to the teacher's. Its weights are the start of
-            w; the network itself is not changed.
+        student: A student with the same groups as the teacher. The search starts from its weights;
+            the network is not changed.
         train: Examples for w (see `dfa_tf.data`).
         validation: Examples for beta.
         workdir: The result is written to WORKDIR/search. An interrupted search is resumed.
-        training: The recipe of w. Epochs count for each group, and the learning rate restarts
-            with each group.
+        training: The recipe for w. Each group is searched for `epochs`, with a learning-rate
+            schedule of its own.
         beta_optimizer: The optimizer of beta; its weight decay is lambda of Eqn 7. One step moves
-            beta by about the learning rate at most, so a short search needs a higher one:
-            learning rate × steps is 11 in the paper (10,937 steps at 1e-3).
-        options: The loss, and what the paper leaves open.
+            beta by about the learning rate at most, so a shorter search needs a higher rate.
+            Learning rate × steps is 11 in the paper (10,937 steps at 1e-3).
+        options: The loss, and choices that the paper leaves open.
         runtime: Devices, logging and saving.
-        record: What is written down about the origin of the run.
+        record: Origin of the run, for config.gin and metrics.json.
 
     Returns:
-        The alpha that WORKDIR/search/alpha.json holds.
+        The aggregation weights, as saved in WORKDIR/search/alpha.json.
 
     Raises:
-        UserError: If the arguments do not fit each other or the workdir.
-        Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+        UserError: If the arguments are incompatible with each other or with the workdir.
+        Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     chief = is_chief(runtime.devices)
     folder = StageFolder(
@@ -130,7 +131,7 @@ def search(
 
 
 def search_loss(options: SearchOptions) -> SearchLoss:
-    """Returns the loss that the options choose."""
+    """Returns the loss that `options.loss` selects."""
     if options.loss == "student":
         return StudentLoss(options.gamma_fd)
     return BridgeLoss(options.gamma_st, options.gamma_ts)
@@ -138,7 +139,11 @@ def search_loss(options: SearchOptions) -> SearchLoss:
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """What a search took, as recorded in metrics.json."""
+    """The result of a search, as recorded in metrics.json.
+
+    The fields are those of `TrainingResult`. A search does not measure test accuracy, so `best` is
+    None, `test_examples` is 0, and `last` holds the validation loss alone.
+    """
 
     steps: int
     epochs: float
@@ -182,7 +187,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     ends = {group: (k + 1) * steps_per_group for k, group in enumerate(net.beta)}
 
     def iterate(group, steps):
-        if journal.step >= ends[group]:  # done before this run was interrupted
+        if journal.step >= ends[group]:  # finished before the search was interrupted
             return
         record.start(group)
         metrics = {title: f"train/{name}" for title, name in loss.progress_metrics.items()}

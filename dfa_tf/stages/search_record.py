@@ -1,4 +1,4 @@
-"""What the search records about alpha: its history, and what moved it."""
+"""The record of a search: the history of alpha, and the gradients that moved it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,14 +13,15 @@ from dfa_tf.training.loop import Block
 
 @dataclasses.dataclass
 class SearchJournal(Journal):
-    """The journal of a search. The dictionaries are by group.
+    """The journal of a search. The keys of the dictionaries are group names.
 
     Attributes:
         history: `[step, alpha]` at the logged steps.
-        group_steps: Iterations so far.
-        loss_gradient_sums: Sums over them of the gradient of the loss with respect to beta.
-        decay_sums: Sums of the decay, lambda * beta.
-        alpha_sums: Sums of alpha.
+        group_steps: Number of finished iterations.
+        loss_gradient_sums: The gradient `[N]` of the loss with respect to beta, summed over these
+            iterations.
+        decay_sums: The decay lambda * beta `[N]`, summed likewise.
+        alpha_sums: alpha `[N]`, summed likewise.
         validation_loss: Mean of the validation loss at the last log; None before the first.
     """
 
@@ -33,7 +34,7 @@ class SearchJournal(Journal):
 
 
 class SearchRecord:
-    """Follows beta through the search. All that it knows is in its journal.
+    """Records beta during the search. Its state is in the journal, which checkpoints contain.
 
     Args:
         net: The supernet.
@@ -49,7 +50,7 @@ class SearchRecord:
         self._steps_per_group = steps_per_group
 
     def start(self, group: str) -> None:
-        """Records the group's first alpha, unless a resumed run has it."""
+        """Records the group's initial alpha, unless the journal of a resumed run has it."""
         self._journal.history.setdefault(group, [[0, self._alpha_now(group)]])
 
     def add(self, group: str, block: Block) -> None:
@@ -61,7 +62,7 @@ class SearchRecord:
             "alpha": journal.alpha_sums,
         }
         for name, sums in sums_by_measurement.items():
-            # One after the other, so that an interrupted run has the same sums.
+            # Values are added one by one, so that a resumed run has exactly the same sums.
             for value in block.measurements[name]:
                 sums[group] = (np.asarray(sums.get(group, 0.0)) + value).tolist()
         steps = len(block.measurements["alpha"])
@@ -72,11 +73,14 @@ class SearchRecord:
             journal.validation_loss = float(block.means[f"validation/{self._loss}"])
 
     def scalars(self, group: str, means: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Returns what TensorBoard shows of beta.
+        """Returns the scalars for TensorBoard: alpha, and the two gradients of beta.
 
         Args:
             group: The group that is searched.
             means: Means of the measurements since the last log.
+
+        Returns:
+            `{name: value}`, with three entries for each feature.
         """
         alpha = self._alpha_now(group)
         scalars = {}
@@ -87,7 +91,7 @@ class SearchRecord:
         return scalars
 
     def alpha_line(self, group: str) -> str:
-        """Returns the group's alpha as a line."""
+        """Returns the group's alpha as one line of text."""
         names = self._net.teacher.group(group).feature_names
         return ", ".join(
             f"{name.removeprefix(f'{group}_')} {weight:.3f}"
@@ -102,7 +106,7 @@ class SearchRecord:
         student: str = "",
         seed: int = 0,
     ) -> Alpha:
-        """Returns the `Alpha` so far.
+        """Returns the current `Alpha`.
 
         Args:
             final: "last", or "mean" over the iterations of each group.

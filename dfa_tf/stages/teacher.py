@@ -1,4 +1,4 @@
-"""The teacher: trained, or taken from a file."""
+"""The teacher stage: trains a teacher, or copies one that was trained elsewhere."""
 
 import pathlib
 
@@ -18,10 +18,10 @@ from dfa_tf.training.runtime import Runtime
 
 
 def check(network: Network, train, test, training: Training, replicas: int) -> None:
-    """Checks whether a teacher can be trained. Arguments are as in `train_teacher`.
+    """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
-        UserError: If the network does not fit the examples, or the examples the schedule.
+        UserError: If network, examples and schedule are incompatible.
     """
     check_examples(network, *filter(None, (train, test)))
     check_schedule([train], training, replicas)
@@ -40,20 +40,20 @@ def train_teacher(
     """Trains a network with cross entropy and saves it as WORKDIR/teacher/model.keras.
 
     Args:
-        network: The network. Its weights are the start; the network itself is not changed.
+        network: The network. Training starts from its weights; the network is not changed.
         train: Training examples (see `dfa_tf.data`).
         test: Test examples; None for no evaluation.
         workdir: The result is written to WORKDIR/teacher. An interrupted training is resumed.
         training: The recipe.
         runtime: Devices, logging and saving.
-        record: What is written down about the origin of the run.
+        record: Origin of the run, for config.gin and metrics.json.
 
     Returns:
         The trained float32 network.
 
     Raises:
-        UserError: If the arguments do not fit each other or the workdir.
-        Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+        UserError: If the arguments are incompatible with each other or with the workdir.
+        Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     strategy = runtime.devices
     settings = record.settings or recorded_settings("train_teacher", training)
@@ -96,16 +96,16 @@ def adopt_teacher(
 
     Args:
         network: A trained network.
-        path: The file it comes from. If the metrics.json beside it is about the same weights and
-            test examples, its result is used.
+        path: The network's file. If the metrics.json next to it is for the same weights and test
+            examples, its result is reused.
         test: Test examples; None for no evaluation.
         workdir: The result is written to WORKDIR/teacher.
-        seed: Seed of the run, for the record.
+        seed: Seed of the run, for metrics.json.
         runtime: Devices, logging and saving.
-        record: What is written down about the origin of the run.
+        record: Origin of the run, for config.gin and metrics.json.
 
     Returns:
-        The network that WORKDIR/teacher/model.keras holds.
+        The float32 network, as saved in WORKDIR/teacher/model.keras.
 
     Raises:
         UserError: If the workdir holds another teacher.
@@ -139,11 +139,14 @@ def adopt_teacher(
 
 
 def load_teacher(path: pathlib.Path, expected: Network) -> Network:
-    """Loads a teacher.
+    """Loads a teacher and checks its task.
 
     Args:
         path: A `.keras` file.
         expected: A network with the image shape and classes that the teacher must have.
+
+    Returns:
+        The float32 network.
 
     Raises:
         UserError: If the file is damaged or holds a network for another task.
@@ -163,5 +166,5 @@ def _teacher_folder(workdir, settings, inputs, strategy):
 
 
 def _evaluated(network, test):
-    """Returns which weights were evaluated on which examples."""
+    """Returns the texts that identify the evaluated weights and the test examples."""
     return {"network": fingerprint(network), "test": test and test.description}

@@ -1,1 +1,1 @@
-"""How anything is trained."""
+"""Training, shared by all stages: loop, optimizers, checkpoints and devices."""

@@ -1,4 +1,4 @@
-"""The state of a stage, variables and journal, saved together and atomically."""
+"""Checkpoints of a run: variables and journal, saved together and atomically."""
 
 import dataclasses
 import json
@@ -13,13 +13,14 @@ from dfa_tf.errors import UserError, first_line
 
 @dataclasses.dataclass
 class Journal:
-    """What a run has recorded so far. It is saved with the variables.
+    """The records of a run, which checkpoints contain.
 
     Attributes:
-        step: Steps taken.
-        seconds: Duration of the run, over all its processes.
-        timed_steps: Steps whose duration was measured; the first block is not, because it traces.
-        timed_seconds: Their duration.
+        step: Number of finished steps.
+        seconds: Duration of the run in seconds, including the time before interruptions.
+        timed_steps: Steps whose duration was measured. The first block of a loop is excluded,
+            because its duration includes tracing.
+        timed_seconds: Duration of these steps in seconds.
         window_steps: Steps since the last log entry.
         window_sums: Sums of all measurements over these steps.
         curve: `[step, accuracy, loss]` of each evaluation.
@@ -34,7 +35,7 @@ class Journal:
     curve: list = dataclasses.field(default_factory=list)
 
     def images_per_second(self, images_per_step: int) -> float | None:
-        """Returns the speed of the steps, without tracing and evaluation; None if not measured."""
+        """Returns the speed without tracing and evaluation, or None if it was not measured."""
         if not self.timed_seconds:
             return None
         return round(self.timed_steps * images_per_step / self.timed_seconds, 1)
@@ -53,12 +54,12 @@ class _SavedJournal(tf.train.experimental.PythonState):
 
 
 class Checkpoints:
-    """The last two states of a run.
+    """Saves and restores the state of a run, and keeps the last two states.
 
     Args:
         folder: Folder of the files.
         journal: The journal of the run.
-        variables: Variables by purpose, `{"network": [...], "optimizer": [...]}`. All must exist.
+        variables: Variables by purpose, such as `{"network": [...], "optimizer": [...]}`.
         chief: Whether this process writes to `folder`. Every process must call `save`, because
             all of them take part in averaging variables over the replicas. The other processes
             write to a temporary folder.
@@ -81,7 +82,7 @@ class Checkpoints:
         )
 
     def restore(self) -> bool:
-        """Restores the last readable state. Returns whether there was one.
+        """Restores the latest readable state, and returns whether there was one.
 
         Raises:
             UserError: If there are checkpoints, but none can be read.
@@ -108,11 +109,11 @@ class Checkpoints:
         return f"the checkpoint of step {path.rsplit('-', 1)[1]} is kept"
 
     def is_finite(self) -> bool:
-        """Returns whether all variables are finite."""
+        """Returns whether all floating-point variables are finite."""
         return all(bool(tf.reduce_all(tf.math.is_finite(v))) for v in self._variables)
 
     def save(self) -> None:
-        """Saves the present state. A kill during the save leaves the previous state."""
+        """Saves the current state. If the process is killed meanwhile, the previous one remains."""
         if self._chief:
             self._manager.save(checkpoint_number=self.journal.step)
         else:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 
-PORT = 8888  # of the first process on a machine, if the environment names none
+PORT = 8888  # of the first process on a machine, if the environment sets no port
 POD_LABEL, HOST = "DFA_POD_LABEL", "HOST_IP"
 
 resolvers = tf.distribute.cluster_resolver
@@ -19,8 +19,8 @@ def cluster_resolver(environ: Mapping[str, str] = os.environ):
 
     With Slurm, every task of the step is a worker, and the tasks of a machine share its GPUs
     evenly. With Kubernetes, the pods with the label in DFA_POD_LABEL ("job-name=dfa") are the
-    workers, one on each machine and on its network; HOST_IP is the machine's address. This needs
-    the package kubernetes.
+    workers. Each machine runs one, on the host network, and HOST_IP is the machine's address.
+    Kubernetes requires the package `kubernetes`.
 
     Args:
         environ: The environment variables.
@@ -29,7 +29,7 @@ def cluster_resolver(environ: Mapping[str, str] = os.environ):
         A `tf.distribute.cluster_resolver.ClusterResolver`.
 
     Raises:
-        UserError: If the environment does not name the machines, or not this one.
+        UserError: If the environment does not name the machines, or this machine is missing.
     """
     if environ.get("TF_CONFIG"):
         return resolvers.TFConfigClusterResolver()
@@ -48,7 +48,8 @@ def cluster_resolver(environ: Mapping[str, str] = os.environ):
 def _slurm(environ):
     if environ.get("CUDA_VISIBLE_DEVICES") or shutil.which("nvidia-smi"):
         return resolvers.SlurmClusterResolver(port_base=PORT)
-    # Without GPUs, TensorFlow's resolver creates no workers. It is told that each task has one.
+    # Without GPUs, TensorFlow's resolver creates no workers, so it gets one GPU for each task here,
+    # and the resolver that is returned has none.
     slurm = resolvers.SlurmClusterResolver(
         port_base=PORT,
         gpus_per_node=int(environ["SLURM_STEP_NUM_TASKS"]),
@@ -56,7 +57,7 @@ def _slurm(environ):
         auto_set_gpu=False,
     )
     cluster = slurm.cluster_spec()
-    job, index = slurm.get_task_info()  # known once the cluster is
+    job, index = slurm.get_task_info()  # set by cluster_spec()
     return _resolver(cluster, job, index, gpus=0)
 
 

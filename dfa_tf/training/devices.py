@@ -9,7 +9,7 @@ import tensorflow as tf
 from dfa_tf.errors import ReportedError, UserError, first_line
 from dfa_tf.training.cluster import cluster_resolver
 
-# What TensorFlow raises if another process stops responding.
+# Errors that TensorFlow raises if another process stops responding.
 LOST_CONNECTION = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -23,7 +23,7 @@ class WorkerLost(ReportedError):
 
 
 def strategy_named(name: str) -> tf.distribute.Strategy:
-    """Returns the strategy that --strategy names. Call it before anything else of TensorFlow.
+    """Returns the strategy for a value of --strategy. Call it before any other TensorFlow function.
 
     Args:
         name: "mirrored": all GPUs of this machine, or its CPU. "multi_worker": all machines that
@@ -74,7 +74,7 @@ def replica_sum(strategy: tf.distribute.Strategy, values: Any) -> Any:
 
 
 class Consensus:
-    """Sums numbers over all processes, so that all of them take the same decision."""
+    """Sums numbers over all processes, so that all of them make the same decision."""
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._workers = worker_count(strategy)
@@ -96,11 +96,14 @@ class Consensus:
 
 @contextlib.contextmanager
 def lost_workers_reported(label: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Raises WorkerLost if another process stops responding within the block.
+    """Reports lost workers: if one stops responding within the block, raises `WorkerLost`.
 
     Args:
-        label: What is running, for the message.
+        label: Name of what is running, for the error message.
         strategy: The strategy of the run.
+
+    Raises:
+        WorkerLost: If another process stops responding.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""The accuracy of a network, always measured on the float32 network that is saved."""
+"""Evaluation, always of the float32 network that is saved."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,10 +13,10 @@ class Evaluator:
     """Evaluates networks of one architecture on one set of examples.
 
     Args:
-        like: A network. A float32 copy of it, outside of any strategy, is evaluated, so that the
-            saved file has the reported accuracy.
-        examples: The examples, each counted once; None for no evaluation.
-        batch_size: Examples evaluated at once.
+        like: A network of this architecture. Evaluation uses a float32 copy outside any strategy,
+            so that the saved file has the reported accuracy.
+        examples: The examples; None for no evaluation.
+        batch_size: Number of examples in a batch. The last batch may be smaller.
     """
 
     def __init__(self, like: Network, examples: Any, batch_size: int = 500):
@@ -31,7 +31,10 @@ class Evaluator:
         self._count = count
 
     def network(self, trained: Network) -> Network:
-        """Returns the float32 network with the weights of `trained`, averaged over replicas."""
+        """Returns the float32 network with the weights of `trained`, averaged over replicas.
+
+        Each call returns the same network, with new weights.
+        """
         self._copy.set_weights(trained.get_weights())
         return self._copy
 
@@ -44,13 +47,26 @@ class Evaluator:
 
 
 def evaluation_counts(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (number of correct predictions, sum of cross entropies) of one batch."""
+    """Returns (number of correct predictions, sum of cross entropies) of one batch.
+
+    Args:
+        logits: Tensor `[B, classes]`.
+        labels: Integer tensor `[B]`.
+    """
     correct = tf.cast(is_correct(logits, labels), tf.float32)
     return tf.reduce_sum(correct), tf.reduce_sum(cross_entropy(logits, labels))
 
 
 def mean_counts(batches: Iterable, count: Callable) -> dict[str, float]:
-    """Averages `count(images, labels)` over all examples of finite batches."""
+    """Averages `evaluation_counts` over all examples.
+
+    Args:
+        batches: A finite iterable of (images, labels).
+        count: A function of (images, labels) that returns `evaluation_counts`.
+
+    Returns:
+        {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
+    """
     examples, correct, loss = 0, 0.0, 0.0
     for images, labels in batches:
         batch_correct, batch_loss = count(images, labels)

@@ -1,4 +1,4 @@
-"""Training one network on one objective: the teacher, the student, a pretraining."""
+"""Training of one network on one objective: a teacher, a student, or a pretraining phase."""
 
 import dataclasses
 import pathlib
@@ -24,14 +24,14 @@ from dfa_tf.training.summaries import Summaries
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is trained, and on which objective.
+    """A network to train, and its objective.
 
     Attributes:
-        network: The network that is evaluated and returned, in the scope of the run's strategy.
+        network: The network to evaluate and return, built in the scope of the run's strategy.
         objective: A function of a replica's (images, labels) that returns (loss `[B]`, logits
             `[B, classes]` or None, further measurements `{name: [B]}`).
-        models: All models whose state is saved, with `network` among them; by default it alone.
-        variables: The variables that are trained; by default all trainable ones of the models.
+        models: All models whose state is saved, including `network`; by default `network` alone.
+        variables: The variables to train; by default all trainable variables of the models.
     """
 
     network: Network
@@ -42,18 +42,18 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a training reached, as recorded in metrics.json.
+    """The result of a training run, as recorded in metrics.json.
 
     Attributes:
-        steps: Steps taken.
+        steps: Number of finished steps.
         epochs: Passes over the training examples.
         train_examples: Number of training examples.
         test_examples: Number of test examples.
-        last: Accuracy and loss at the end.
-        best: Highest accuracy, and its step.
+        last: Accuracy and loss at the end; None without evaluation.
+        best: Highest accuracy, and its step; None without evaluation.
         curve: `[step, accuracy, loss]` of each evaluation.
-        seconds: Duration.
-        images_per_second: Speed of the steps, without tracing and evaluation.
+        seconds: Duration in seconds.
+        images_per_second: Speed without tracing and evaluation; None if it was not measured.
     """
 
     steps: int
@@ -78,17 +78,17 @@ def fit(
     runtime: Runtime,
     config_text: str = "",
 ) -> tuple[Network, TrainingResult]:
-    """Trains a network, from the last checkpoint if there is one.
+    """Trains a network, and resumes from the last checkpoint if there is one.
 
     Args:
         problem: The network and its objective.
         train: The training examples.
         test: The test examples; None for no evaluation.
         training: The recipe.
-        label: What is running, for messages and for the seed of the batches.
+        label: Name of what is running, for messages and for the seed of the batches.
         folder: Folder of the checkpoints and of TensorBoard's events.
         runtime: Devices, logging and saving.
-        config_text: Shown in TensorBoard.
+        config_text: Text of the config, which TensorBoard shows.
 
     Returns:
         The trained network in float32, and the result.
@@ -150,13 +150,13 @@ def objective_step(
 
     Args:
         objective: See `Problem`.
-        variables: The variables that are trained.
+        variables: The variables to train.
         optimizer: The optimizer of these variables.
         batch_size: Size of the global batch.
 
     Returns:
-        A replica's step of (images, labels), which returns this replica's share of each
-        measurement.
+        A function of (images, labels) that runs on each replica and returns the replica's share of
+        each measurement.
     """
     weights = [variable.value for variable in variables]
 
@@ -177,8 +177,8 @@ def evaluation_steps(period: float, steps: int) -> set[int]:
     """Returns the steps to evaluate at: every `period` steps, rounded, and the last step.
 
     Args:
-        period: Steps between evaluations, possibly a fraction; 0 for the last step alone.
-        steps: Steps of the run.
+        period: Steps between evaluations, which need not be an integer; 0 for the last step alone.
+        steps: Number of steps in the run.
     """
     every = {round(k * period) for k in range(1, int(steps / period) + 1)} if period > 0 else set()
     return {step for step in every if 0 < step <= steps} | {steps}

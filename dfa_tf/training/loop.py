@@ -1,13 +1,13 @@
-"""The training loop: many steps in one TensorFlow function, everything else between such blocks.
+"""The training loop, which runs blocks of many steps, each block in one TensorFlow function.
 
-A block runs N steps of each phase in turn on the devices. Between blocks, Python logs, saves,
+A block runs N steps of each phase, in turn, on the devices. Between blocks, Python logs, saves,
 evaluates and reacts to signals:
 
     for block in loop.run([beta_phase, w_phase], last_step):
         if block.means:
             summaries.scalars(block.scalar_means, block.step)
 
-The length of a block depends on the speed of the machine. What the steps compute does not.
+The length of a block depends on the speed of the machine. The results of the steps do not.
 """
 
 import contextlib
@@ -36,11 +36,11 @@ class Diverged(ReportedError):
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of an iteration: a step and the batches it takes.
+    """A part of an iteration: a step and its batches.
 
     Attributes:
-        step: A replica's step. It takes (images, labels) and returns this replica's share of each
-            measurement, `{name: tensor}`.
+        step: A function of (images, labels) that runs on each replica. It returns the replica's
+            share of each measurement, `{name: tensor}`.
         batches: A dataset of global batches.
     """
 
@@ -50,12 +50,12 @@ class Phase:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Steps that have just run.
+    """A block of steps that has just run.
 
     Attributes:
-        step: The last of them.
+        step: The last step of the block.
         measurements: For each measurement, the values `[steps, ...]`.
-        means: At a step to log, the mean of each measurement since the last log; otherwise None.
+        means: The mean of each measurement since the last log, if `step` is logged; else None.
     """
 
     step: int
@@ -72,12 +72,12 @@ class Loop:
     """Runs phases step by step, and saves checkpoints.
 
     Args:
-        label: What is running, for messages.
+        label: Name of what is running, for messages.
         runtime: Devices, logging and saving.
         checkpoints: The state of the run.
-        images_per_step: Images in an iteration of all phases.
+        images_per_step: Number of images in one iteration, over all phases.
         finite_metric: The measurement that must stay finite.
-        progress_metrics: Measurements that the progress shows, `{title: name}`.
+        progress_metrics: Measurements that the progress line shows, `{title: name}`.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Loop:
 
     @property
     def journal(self) -> Journal:
-        """What the run has recorded so far."""
+        """The records of the run."""
         return self._checkpoints.journal
 
     def say(self, line: str) -> None:
@@ -137,8 +137,8 @@ class Loop:
     ) -> Iterator[Block]:
         """Runs the phases in turn from the journal's step to `last`, and saves at the end.
 
-        Checkpoints are saved when the iteration resumes, so that they include what the caller
-        has recorded about the yielded block.
+        A checkpoint is saved only when the caller requests the next block, so that it includes
+        what the caller recorded about the previous one.
 
         Args:
             phases: The parts of an iteration.
@@ -150,7 +150,7 @@ class Loop:
             Each `Block` of steps.
 
         Raises:
-            Interrupted: After SIGTERM or SIGINT, when the state has been saved.
+            Interrupted: On SIGTERM or SIGINT, after the state is saved.
             Diverged: If the loss or a weight is not finite.
         """
         function = StepFunction(self._strategy, phases)
@@ -181,15 +181,15 @@ class Loop:
                 means = self._window_means() if is_log else None
                 yield Block(self.journal.step, measurements, means)
             self.save()
-            *_, signum = self._agree(size, request)  # a signal during the save
+            *_, signum = self._agree(size, request)  # for a signal during the save
             if signum:
                 raise self._interrupted(signum)
 
     def _agree(self, size: int, request: StopRequest) -> tuple[int, bool, int]:
-        """Returns (steps of the next block, whether to save, signal to stop for or 0).
+        """Returns (steps of the next block, whether to save, number of the stop signal or 0).
 
-        All workers receive the same answer. The chief's clock counts, and a signal to any worker
-        stops all of them.
+        All workers receive the same result. The chief's clock decides the first two, and a signal
+        to any worker stops all of them.
         """
         save = time.monotonic() - self._saved_at > self._runtime.checkpoint_seconds
         proposal = [size * self._is_chief, save * self._is_chief, bool(request.signum)]
@@ -216,7 +216,7 @@ class Loop:
                 f"{self._checkpoints.latest}, try a lower learning rate"
             )
         for k in range(len(values)):
-            # Step by step, so that a resumed run has the same sums as a straight one.
+            # Values are added step by step, so that a resumed run has exactly the same sums.
             sums = self.journal.window_sums
             for name, value in measurements.items():
                 sums[name] = (np.float64(sums.get(name, 0.0)) + value[k]).tolist()
@@ -240,10 +240,10 @@ class Loop:
 
 
 class StepFunction:
-    """N steps of each phase, in turn, as one TensorFlow function.
+    """Runs N steps of each phase, in turn, in one TensorFlow function.
 
     Args:
-        strategy: The strategy to run under.
+        strategy: The strategy of the run.
         phases: The phases of an iteration.
     """
 
@@ -292,7 +292,7 @@ class StepFunction:
 
 
 class BlockBoundaries:
-    """The steps at which blocks must end: each log, each given step and the last step.
+    """The steps at which blocks must end: logged steps, given steps and the last step.
 
     Args:
         log_from: The step from which the log interval counts.

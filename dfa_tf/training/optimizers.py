@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules as the papers state them: in epochs, with coupled decay."""
+"""Optimizers and learning-rate schedules as in the papers: in epochs, with coupled decay."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from dfa_tf.validation import Fraction, NonNegative, Positive, Settings
 
 @dataclasses.dataclass(frozen=True)
 class StepDecay(Settings):
-    """A learning rate that is multiplied by `factor` at the start of certain epochs.
+    """A learning rate that is multiplied by `factor` at the start of given epochs.
 
     The defaults are DFA's for CIFAR-100 (§4.1).
 
     Args:
         initial: The first learning rate.
-        factor: Factor of each change.
+        factor: The factor of each change.
         epochs: Epochs at whose start the rate changes, ascending.
     """
 
@@ -37,7 +37,7 @@ class StepDecay(Settings):
         self, steps_per_epoch: float, steps: int
     ) -> keras.optimizers.schedules.LearningRateSchedule:
         """Returns the Keras schedule of a run of `steps` steps."""
-        # Keras changes the value after a boundary; the step there still has the old one.
+        # Keras still uses the old value at the boundary itself.
         boundaries = [round(epoch * steps_per_epoch) - 1 for epoch in self.epochs]
         values = [self.initial * self.factor**k for k in range(len(boundaries) + 1)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)
@@ -80,7 +80,7 @@ class SGD(Settings):
     Args:
         learning_rate: A schedule, or a number for a constant rate.
         momentum: Momentum.
-        nesterov: Whether to use Nesterov's form.
+        nesterov: Whether to use Nesterov momentum.
         weight_decay: Coupled decay of all variables, `gradient += weight_decay * weight`.
     """
 
@@ -131,14 +131,14 @@ def _schedule(rate, steps_per_epoch, steps):
 
 
 class Optimizer:
-    """A Keras optimizer of certain variables, with coupled weight decay.
+    """A Keras optimizer of given variables, with coupled weight decay.
 
     Keras' own `weight_decay` is decoupled: at a small learning rate it has almost no effect.
 
     Args:
         optimizer: A Keras optimizer.
-        variables: The variables it trains.
-        weight_decay: Factor of the decay.
+        variables: The variables to train.
+        weight_decay: Factor of the decay, `gradient += weight_decay * variable`.
     """
 
     def __init__(self, optimizer: keras.Optimizer, variables: Sequence, weight_decay: float):
@@ -155,7 +155,7 @@ class Optimizer:
     @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
-        return float(tf.convert_to_tensor(self._optimizer.learning_rate))  # of any replica
+        return float(tf.convert_to_tensor(self._optimizer.learning_rate))  # equal on all replicas
 
     def decay(self) -> list[tf.Tensor]:
         """Returns this replica's share of the decay's gradient, `weight_decay * variable`."""
@@ -164,7 +164,7 @@ class Optimizer:
         return [factor * tf.convert_to_tensor(variable) for variable in self._variables]
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Takes one step. Call it on every replica.
+        """Updates the variables. Call it on every replica.
 
         Args:
             gradients: This replica's share of the gradients, without the decay. The shares are

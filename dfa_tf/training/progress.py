@@ -1,4 +1,4 @@
-"""The progress of a run on standard error."""
+"""Progress of a run, printed to standard error."""
 
 import sys
 import time
@@ -20,10 +20,10 @@ class Progress:
     """A progress bar on a terminal, or a line every 15 seconds elsewhere.
 
     Args:
-        label: What is running.
-        first: Steps done at the start.
-        last: Steps at the end.
-        images_per_step: For the speed in images per second.
+        label: Name of what is running.
+        first: Number of steps already finished.
+        last: Number of steps at the end.
+        images_per_step: Number of images in a step, for the speed in images per second.
         quiet: Whether to print nothing.
     """
 
@@ -47,7 +47,7 @@ class Progress:
 
         Args:
             step: The last finished step.
-            seconds: Duration of the steps since the last call.
+            seconds: Duration of the steps since the last call, in seconds.
             metrics: Numbers to show, smoothed like the speed.
         """
         steps = step - self._step

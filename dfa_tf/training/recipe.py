@@ -1,4 +1,4 @@
-"""How a set of weights is trained: the settings that every stage shares."""
+"""The training recipe: settings that all stages share."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ class Training(Settings):
     Args:
         epochs: Passes over the training examples. Fractions are allowed.
         batch_size: Examples in a step, over all replicas.
-        optimizer: Recipe of the optimizer.
+        optimizer: Settings of the optimizer.
         augmentation: Augmentation of the training images.
         precision: "float32" or "mixed_bfloat16". Logits and losses are float32 in both.
         seed: Seed of batches and initial weights.
@@ -32,13 +32,13 @@ class Training(Settings):
     name = "training"
 
     def steps(self, examples: int) -> int:
-        """Returns the number of steps over a set of `examples` examples.
+        """Returns the number of steps of a run on `examples` training examples.
 
-        Steps are full batches, and remainders carry over to the next epoch: 40 epochs of 35,000
-        examples in batches of 128 are 10,937 steps.
+        Steps are full batches, and remainders carry over to the next epoch. For instance, 40 epochs
+        of 35,000 examples in batches of 128 are 10,937 steps.
 
         Raises:
-            UserError: If the epochs are shorter than one batch.
+            UserError: If the epochs contain less than one batch.
         """
         steps = int(self.epochs * examples / self.batch_size + 1e-9)
         if steps < 1:
@@ -49,5 +49,5 @@ class Training(Settings):
         return steps
 
     def steps_per_epoch(self, examples: int) -> float:
-        """Returns the number of steps in an epoch of `examples` examples, with its fraction."""
+        """Returns the number of steps in an epoch of `examples` examples, not rounded."""
         return examples / self.batch_size

@@ -1,4 +1,4 @@
-"""How a run behaves: devices, logging and saving."""
+"""Settings of devices, logging and saving."""
 
 import dataclasses
 
@@ -9,14 +9,14 @@ from dfa_tf.validation import NOT_BINDABLE, Count, NonNegative, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Runtime(Settings):
-    """Settings that do not change what a run computes.
+    """Settings that do not affect the result of a run.
 
     Args:
         strategy: A `tf.distribute` strategy; None for the one in scope.
         log_every: Steps between entries in TensorBoard and in alpha's history.
-        evaluate_every: Epochs between evaluations; 0 for the end alone.
+        evaluate_every: Epochs between evaluations; 0 to evaluate at the end alone.
         checkpoint_seconds: Seconds between checkpoints.
-        fresh: Whether to delete what the stage's folder holds and start from scratch.
+        fresh: Whether to empty the stage's folder and start from scratch.
         quiet: Whether to print nothing.
     """
 

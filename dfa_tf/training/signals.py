@@ -20,7 +20,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Records the first SIGTERM or SIGINT instead of ending the process.
+    """Records the first SIGTERM or SIGINT within the block, instead of ending the process.
 
     A second signal has its usual effect.
     """

@@ -24,7 +24,7 @@ class Summaries:
         )
 
     def scalars(self, values: Mapping[str, Any], step: int) -> None:
-        """Writes numbers by name."""
+        """Writes the scalars `{name: value}`."""
         with self._writer.as_default(step):
             for name, value in values.items():
                 tf.summary.scalar(name, value)
