@@ -105,6 +105,9 @@ class Alpha:
     def load(cls, path: str | os.PathLike, source: str = "") -> "Alpha":
         """Reads alpha.json.
 
+        A file written by hand may contain `{"format": 1, "groups": [{"name", "alpha"}, ...]}`
+        alone.
+
         Args:
             path: The file.
             source: The `source` of the result; the path by default.
@@ -126,20 +129,24 @@ class Alpha:
         try:
             if content["format"] != FORMAT:
                 raise UserError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
-            groups = [
-                GroupAlpha(**{f.name: group[f.name] for f in dataclasses.fields(GroupAlpha)})
-                for group in content["groups"]
-            ]
-            fields = {
-                f.name: content[f.name] for f in dataclasses.fields(cls) if f.name != "source"
-            }
+            groups = [_group_alpha(group) for group in content["groups"]]
         except KeyError as error:
             raise UserError(f"{path}: the key {error} is missing; {advice}") from error
         except TypeError as error:
             raise UserError(f"{path}: not the layout of an alpha.json; {advice}") from error
         for group in groups:
             _check_weights(group, path, advice)
-        return cls(**fields | {"groups": groups, "source": source or str(path)})
+        defaults = {"dataset": "", "teacher": "", "student": "", "seed": 0, "steps": 0}
+        fields = {name: content.get(name, value) for name, value in defaults.items()}
+        return cls(**fields, groups=groups, source=source or str(path))
+
+
+def _group_alpha(content):
+    """Returns the group in an entry of alpha.json. Only its name and alpha are required."""
+    names = {field.name for field in dataclasses.fields(GroupAlpha)}
+    known = {name: value for name, value in content.items() if name in names}
+    required = {"name": content["name"], "alpha": content["alpha"]}
+    return GroupAlpha(**{"features": [], "beta": []} | known | required)
 
 
 def _check_weights(group, path, advice):
@@ -173,6 +180,29 @@ def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:
     elif kind == "random":
         beta = np.random.default_rng(seed).standard_normal(count).astype(np.float32)
     return beta
+
+
+def permuted(alpha: Alpha, seed: int = 0) -> Alpha:
+    """Returns an alpha with the weights of each group in another order.
+
+    Each feature receives the weight of another one, drawn uniformly among such orders. This is the
+    control for a search: the same weights, on other features.
+
+    Args:
+        alpha: The aggregation weights.
+        seed: Seed of the draws.
+    """
+    draws = np.random.default_rng(seed)
+    groups = []
+    for group in alpha.groups:
+        count = len(group.alpha)
+        order = np.arange(count)
+        while count > 1 and np.any(order == np.arange(count)):
+            order = draws.permutation(count)
+        beta = [group.beta[j] for j in order] if group.beta else []
+        weights = [group.alpha[j] for j in order]
+        groups.append(GroupAlpha(group.name, group.features, beta, weights))
+    return dataclasses.replace(alpha, groups=groups, source=f"permuted {alpha.source}")
 
 
 def fixed(kind: str, teacher: Any, seed: int = 0) -> Alpha:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dfa_tf.alpha import Alpha, GroupAlpha, fixed, initial_beta
+from dfa_tf.alpha import Alpha, GroupAlpha, fixed, initial_beta, permuted
 from dfa_tf.errors import UserError
 from tests.conftest import small_network
 
@@ -115,6 +115,24 @@ def test_malformed_file_is_named(alpha, tmp_path, how, key):
     with pytest.raises(UserError, match=rf"alpha\.json.*{key}") as caught:
         Alpha.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_file_written_by_hand_needs_names_and_weights_alone(tmp_path):
+    path = tmp_path / "alpha.json"
+    path.write_text('{"format": 1, "groups": [{"name": "group1", "alpha": [0.2, 0.8]}]}')
+    np.testing.assert_allclose(Alpha.load(path)["group1"], [0.2, 0.8])
+
+
+def test_permutation_keeps_the_weights_and_moves_each_of_them(alpha):
+    alpha.groups[0].alpha = [0.1, 0.2, 0.3, 0.4]
+    alpha.groups[0].beta = [1.0, 2.0, 3.0, 4.0]
+    orders = {tuple(permuted(alpha, seed).groups[0].alpha) for seed in range(200)}
+    assert len(orders) == 9  # the derangements of four
+    for order in orders:
+        assert sorted(order) == [0.1, 0.2, 0.3, 0.4]
+        assert all(a != b for a, b in zip(order, alpha.groups[0].alpha, strict=True))
+    assert permuted(alpha, 3) == permuted(alpha, 3)
+    assert permuted(alpha, 0).groups[1].alpha == [0.75, 0.25]
 
 
 def test_missing_file_is_named(tmp_path):

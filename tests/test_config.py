@@ -193,7 +193,8 @@ def test_short_searches_let_beta_move_as_far_as_the_papers():
     """Learning rate times steps per group near 11."""
     for path, examples in (
         ("gin/cifar100_cpu.gin", 35_000),
-        ("gin/reproduce_cpu.gin", 7_000),
+        ("gin/reproduce_cpu.gin", 14_000),
+        ("gin/reproduce_smoke.gin", 7_000),
         ("gin/digits.gin", 908),
     ):
         config = Config([path])

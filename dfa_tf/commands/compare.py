@@ -47,7 +47,7 @@ def reproduce(values: flags.FlagValues, arguments: Sequence[str]) -> None:
     if len(arguments) != 1 or arguments[0] not in EXPERIMENTS:
         raise UserError(
             f"expected one experiment of {', '.join(EXPERIMENTS)}, got "
-            f"{' '.join(arguments) or 'none'}; for example: reproduce table2 --scale=cpu"
+            f"{' '.join(arguments) or 'none'}; for example: reproduce table2 --seeds=1"
         )
     (name,) = arguments
     root = pathlib.Path(values.workdir or f"runs/reproduce_{values.scale}")
@@ -61,6 +61,7 @@ def reproduce(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         only=values.only,
         shard=parse_shard(values.shard),
         common=CommonFlags(values.gin_file or (), values.gin_bindings or (), others),
+        results=pathlib.Path(values.results) if values.results else None,
     )
     failure = None
     try:

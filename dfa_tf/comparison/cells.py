@@ -20,12 +20,18 @@ class Row:
         title: Name in tables and figures.
         files: Further gin files. "{pair}" in a file name stands for the name of the pair.
         bindings: Further gin bindings.
+        alpha_of: Name of the row whose search, with the same seed, provides alpha; "" if the row
+            does not use the search of another row.
+        permuted: Whether the weights of that alpha are permuted within each group, so that each
+            feature receives the weight of another one.
     """
 
     name: str
     title: str
     files: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
+    alpha_of: str = ""
+    permuted: bool = False
 
     def with_title(self, title: str) -> "Row":
         """Returns the same row under another title."""
@@ -41,12 +47,14 @@ class Experiment:
         rows: The rows.
         pairs: For each scale, the names of its pairs in `PAIRS`.
         command: The command that runs a cell. "search" is enough if only alpha is compared.
+        baselines: Titles of the rows that the other rows are compared with, seed by seed.
     """
 
     description: str
     rows: tuple[Row, ...]
     pairs: Mapping[str, tuple[str, ...]]
     command: Literal["distill", "search"] = "distill"
+    baselines: tuple[str, ...] = ("Student",)
 
     @property
     def artifact(self) -> str:
@@ -73,17 +81,15 @@ class Pair:
     teacher_bindings: tuple[str, ...] = ()
 
 
+ALL_IMAGES = ("dataset.train_fraction=1.0",)
 PAIRS = {
     "pair1": Pair("gin/wrn_pair1.gin", "teacher", "gin/wrn.gin", "pair1"),
     "pair2": Pair("gin/wrn_pair2.gin", "teacher", "gin/wrn.gin", "pair2"),
     "pair3": Pair("gin/wrn.gin", "teacher", "gin/wrn.gin", "pair3"),
-    "cpu": Pair(
-        "gin/reproduce_cpu.gin",
-        "teacher",
-        "gin/reproduce_cpu.gin",
-        "pair3",
-        ("dataset.train_fraction=1.0",),
+    "smoke": Pair(
+        "gin/reproduce_smoke.gin", "teacher", "gin/reproduce_smoke.gin", "pair3", ALL_IMAGES
     ),
+    "cpu": Pair("gin/reproduce_cpu.gin", "teacher", "gin/reproduce_cpu.gin", "pair3", ALL_IMAGES),
     "cinic10_pair1": Pair(
         "gin/cinic10_pair1.gin", "teacher_cinic10_x2", "gin/cinic10_pair1.gin", "cinic10_pair1"
     ),
@@ -97,10 +103,16 @@ PAIRS = {
         "gin/cinic10_cpu.gin", "teacher_cinic10", "gin/cinic10_cpu.gin", "cinic10_pair3"
     ),
 }
-SCALES = ("paper", "cpu")
-CIFAR100 = {"paper": ("pair1", "pair2", "pair3"), "cpu": ("cpu",)}
-CINIC10 = {"paper": ("cinic10_pair1", "cinic10_pair2", "cinic10_pair3"), "cpu": ("cinic10_cpu",)}
-FIGURE4 = {"paper": ("pair1",), "cpu": ("cpu",)}
+SCALES = ("smoke", "cpu", "paper")
+SMALL = {"smoke": ("smoke",), "cpu": ("cpu",)}
+CIFAR100 = SMALL | {"paper": ("pair1", "pair2", "pair3")}
+CINIC10 = {
+    "smoke": ("cinic10_cpu",),
+    "cpu": ("cinic10_cpu",),
+    "paper": ("cinic10_pair1", "cinic10_pair2", "cinic10_pair3"),
+}
+FIGURE4 = SMALL | {"paper": ("pair1",)}
+PAIR3 = SMALL | {"paper": ("pair3",)}
 
 
 def _method_row(name):
@@ -115,10 +127,33 @@ def _search_row(name, title, *bindings):
     return Row(name, title, ("gin/methods/dfa.gin",), bindings)
 
 
+def _varied(row, suffix, *bindings):
+    """Returns a row under the same title, with further bindings."""
+    name, alpha_of = (f"{n}_{suffix}" if n else "" for n in (row.name, row.alpha_of))
+    bindings = (*row.bindings, *bindings)
+    return dataclasses.replace(row, name=name, alpha_of=alpha_of, bindings=bindings)
+
+
 STUDENT = Row("student", "Student", bindings=('distill.aggregation="none"',))
 DFA = _method_row("dfa")
 DFA_T = Row("dfa_t", "DFA-T", ("gin/dfa_t_{pair}.gin",))
 RANDOM, LAST, AVERAGE = map(_aggregation_row, ("random", "last", "average"))
+KD = _method_row("kd")
+DFA_KD = Row(
+    "dfa_kd",
+    "DFA + KD",
+    bindings=(
+        "distill.methods=[@dfa(), @kd()]",
+        "distill.weights=(1.0, 1.0)",
+        "distill.ce_weight=1.0",
+    ),
+    alpha_of="dfa",
+)
+PERMUTED = Row("dfa_permuted", "DFA, permuted", alpha_of="dfa", permuted=True)
+UNIFORM = _search_row("init_uniform", "from uniform", 'search.initial="uniform"')
+RAW = 'keras_file.features="raw"', 'student/wide_resnet.features="raw"'
+# 1,093 steps for each group: see gin/reproduce_cpu.gin for the learning rate.
+FULL = *ALL_IMAGES, "search/adam.learning_rate=0.01"
 NO_DECAY = _search_row("lambda_0", "lambda 0", "search/adam.weight_decay=0.0")
 DECAY_ONLY = _search_row("decay_alone", "decay", "search.gamma_st=0.0", "search.gamma_ts=0.0")
 STUDENT_LOSS = _search_row("student_loss", "student loss", 'search.loss="student"')
@@ -128,11 +163,59 @@ EXPERIMENTS = {
         "distillation methods",
         (
             STUDENT,
-            *map(_method_row, ("kd", "fitnets", "at", "jacobian", "ft", "ab", "sp", "margin")),
+            KD,
+            *map(_method_row, ("fitnets", "at", "jacobian", "ft", "ab", "sp", "margin")),
             DFA,
             *map(_method_row, ADDITIONAL_METHODS),
         ),
         CIFAR100,
+    ),
+    "settled": Experiment(
+        "whether 20 epochs are enough: the same rows after 30",
+        (
+            *(STUDENT, LAST, AVERAGE),
+            *(_varied(row, "30", "distill.epochs=30") for row in (STUDENT, LAST, AVERAGE)),
+        ),
+        {"cpu": ("cpu",)},
+        baselines=("Student", "Average"),
+    ),
+    "methods": Experiment(
+        "whether distillation and the search are worth their cost",
+        (
+            *(STUDENT, KD, LAST, DFA, AVERAGE),
+            *map(_method_row, ("margin", "reviewkd")),
+            DFA_KD,
+        ),
+        PAIR3,
+        baselines=("Student", "Last"),
+    ),
+    "alpha": Experiment(
+        "whether the weights that the search finds matter",
+        (
+            *(STUDENT, RANDOM, LAST, AVERAGE, DFA),
+            UNIFORM.with_title("DFA, uniform start"),
+            PERMUTED,
+        ),
+        PAIR3,
+        baselines=("Last", "Average"),
+    ),
+    "features": Experiment(
+        "the block's sum as a feature, instead of the sum after the next batch normalization",
+        (
+            *(LAST, AVERAGE, DFA),
+            *(
+                _varied(row, "raw", *RAW).with_title(f"{row.title}, raw")
+                for row in (LAST, AVERAGE, DFA)
+            ),
+        ),
+        PAIR3,
+        baselines=("Last", "Last, raw"),
+    ),
+    "headline": Experiment(
+        "on all images",
+        tuple(_varied(row, "full", *FULL) for row in (STUDENT, LAST, DFA, DFA_KD)),
+        {"cpu": ("cpu",)},
+        baselines=("Student", "Last"),
     ),
     "table4": Experiment(
         "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",
@@ -158,7 +241,7 @@ EXPERIMENTS = {
             _search_row("lambda_1e-4", "lambda = 1e-4", "search/adam.weight_decay=1e-4"),
             DFA.with_title("lambda = 1e-3"),
         ),
-        {"paper": CINIC10["paper"], "cpu": ("cpu",)},
+        SMALL | {"paper": CINIC10["paper"]},
     ),
     "student-loss": Experiment(
         "the loss that the search minimises",
@@ -184,7 +267,7 @@ EXPERIMENTS = {
         "initial value of beta",
         (
             DFA.with_title("from last"),
-            _search_row("init_uniform", "from uniform", 'search.initial="uniform"'),
+            UNIFORM,
             _search_row("init_random", "from random", 'search.initial="random"'),
         ),
         CIFAR100,
@@ -235,7 +318,7 @@ def cells(
 ) -> list[Cell]:
     """Returns the cells of an experiment.
 
-    They are ordered by seed, so that the first seed alone completes a table.
+    A row that uses the alpha of another row comes after it. Cells are ordered by seed, so that the first seed alone completes a table.
 
     Args:
         experiment: Name in `EXPERIMENTS`.
@@ -244,9 +327,14 @@ def cells(
         only: Names of the rows to run; all rows if empty.
 
     Raises:
-        UserError: If the experiment does not have one of the rows.
+        UserError: If the experiment does not have one of the rows, or does not have the scale.
     """
     rows = EXPERIMENTS[experiment].rows
+    if scale not in EXPERIMENTS[experiment].pairs:
+        raise UserError(
+            f"--scale: expected {' or '.join(EXPERIMENTS[experiment].pairs)} for {experiment}, "
+            f"got {scale}"
+        )
     names = [row.name for row in rows]
     for name in only:
         if name not in names:

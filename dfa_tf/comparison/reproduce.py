@@ -2,13 +2,16 @@
 
 import dataclasses
 import pathlib
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
 
 from dfa_tf import files
+from dfa_tf.alpha import Alpha, permuted
 from dfa_tf.comparison import paper
 from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, Cell, Pair, cells, flags
+from dfa_tf.comparison.kept import keep
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import read_run
 from dfa_tf.comparison.subprocesses import CommandRunner
@@ -16,6 +19,7 @@ from dfa_tf.errors import ReportedError, UserError
 
 POLL_SECONDS = 10
 RECORD = "reproduce.json"
+TEACHER = "teacher/model.keras"
 
 
 class CellsFailed(ReportedError):
@@ -48,9 +52,11 @@ class Reproduction:
         only: Names of the rows to run; all rows if empty.
         shard: (k, n): this process runs every n-th cell, starting with the k-th.
         common: Flags of all commands.
+        results: Folder that keeps the small files of finished cells, and the teachers. Cells that
+            it contains are finished. None for no such folder.
 
     Raises:
-        UserError: If the experiment does not have a row of `only`.
+        UserError: If the experiment does not have a row of `only`, or does not have the scale.
     """
 
     def __init__(
@@ -63,7 +69,9 @@ class Reproduction:
         only: Sequence[str] = (),
         shard: tuple[int, int] = (1, 1),
         common: CommonFlags = CommonFlags(),
+        results: pathlib.Path | None = None,
     ):
+        self._results = results
         self._experiment = EXPERIMENTS[name]
         self._cells = cells(name, scale, seeds, only)
         self._root, self._shard = pathlib.Path(root), shard
@@ -121,6 +129,8 @@ class Reproduction:
                 raise UserError(f"{cell.folder} cannot be run; see the error above")
             if status:
                 failed.append(cell.folder)
+            elif self._results:
+                keep(self._root, cell.folder, self._results)
         if failed:
             raise CellsFailed(
                 f"{', '.join(failed)} failed; see the errors above, "
@@ -128,25 +138,55 @@ class Reproduction:
             )
 
     def _run_of(self, cell):
-        return dataclasses.replace(read_run(self._root / cell.folder), row_title=cell.row.title)
+        folder = self._results if self._is_kept(cell) else self._root
+        return dataclasses.replace(read_run(folder / cell.folder), row_title=cell.row.title)
 
     def _is_finished(self, cell):
-        return (self._root / cell.folder / self._experiment.artifact).exists()
+        is_finished = (self._root / cell.folder / self._experiment.artifact).exists()
+        return is_finished or self._is_kept(cell)
+
+    def _is_kept(self, cell):
+        if not self._results:
+            return False
+        return (self._results / cell.folder / self._experiment.command / "metrics.json").exists()
 
     def _arguments(self, cell):
         path = self._teacher_path(PAIRS[cell.pair]).resolve()
-        teacher = ["teacher=@keras_file", f'keras_file.path="{path}"']
+        bindings = ["teacher=@keras_file", f'keras_file.path="{path}"']
+        if cell.row.alpha_of:
+            bindings.append(f'distill.aggregation="{self._alpha_path(cell).resolve()}"')
         return cell.arguments(self._experiment.command) + flags(
-            self._common.gin_files, [*teacher, *self._common.bindings]
+            self._common.gin_files, [*bindings, *self._common.bindings]
         )
 
+    def _alpha_path(self, cell):
+        """Returns the alpha.json of a cell that uses the search of another row."""
+        folder = f"{cell.pair}/{cell.row.alpha_of}_seed{cell.seed}/search/alpha.json"
+        roots = [self._root, *([self._results] if self._results else [])]
+        path = next((root / folder for root in roots if (root / folder).exists()), None)
+        if path is None:
+            raise UserError(
+                f"{cell.folder}: needs the search of {cell.row.alpha_of}, but "
+                f"{self._root / folder} is missing; run that row first"
+            )
+        if not cell.row.permuted:
+            return path
+        control = self._root / cell.folder / "alpha.json"
+        permuted(Alpha.load(path), cell.seed).save(control)
+        return control
+
     def _teacher_path(self, pair):
-        return self._root / pair.teacher / "teacher/model.keras"
+        return self._root / pair.teacher / TEACHER
 
     def _train_teacher(self, pair: Pair):
         """Trains the teacher of a pair. Other shards than the first wait for it."""
         path = self._teacher_path(pair)
         if path.exists():
+            return
+        if self._results and (self._results / pair.teacher / TEACHER).exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with files.replacing(path) as part:
+                shutil.copyfile(self._results / pair.teacher / TEACHER, part)
             return
         if self._shard[0] > 1:
             _say(f"waiting for shard 1 to train the teacher {path}")
@@ -162,6 +202,8 @@ class Reproduction:
             raise UserError("the teacher cannot be trained; see the error above")
         if status:
             raise CellsFailed("training the teacher failed; see the error above")
+        if self._results:
+            keep(self._root, pair.teacher, self._results, TEACHER)
 
     def _run_command(self, command, folder, arguments):
         workdir = f"--workdir={self._root / folder}"

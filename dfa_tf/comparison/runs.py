@@ -212,7 +212,11 @@ def find_runs(paths: Iterable[str | os.PathLike]) -> list[Run]:
 
 
 def read_run(workdir: pathlib.Path) -> Run:
-    """Returns the run of a workdir, which may be missing."""
+    """Returns the run of a workdir, which may be missing.
+
+    Metrics without a student and without checkpoints are those of a finished run whose other files
+    were not kept (see `kept.py`).
+    """
     stage = workdir / "distill"
     content, teacher, search = (
         read_json(workdir / name / "metrics.json") for name in ("distill", "teacher", "search")
@@ -228,7 +232,8 @@ def read_run(workdir: pathlib.Path) -> Run:
         return dataclasses.replace(run, state=MISSING, note=note)
     if not content and (stage / "metrics.json").exists():
         return dataclasses.replace(run, note="metrics.json is damaged")
-    if not content or not (stage / "student.keras").exists():
+    is_kept = not (stage / "checkpoints").exists()
+    if not content or not (is_kept or (stage / "student.keras").exists()):
         return dataclasses.replace(run, note=_progress(stage))
     try:
         student = StudentMetrics.from_json(content)

@@ -48,13 +48,14 @@ class DFA(Method):
         groups = teacher.group_names
         alpha = {group: self.alpha[group] for group in groups}
         connectors = group_connectors(teacher, student, seed, precision)
+        transforms = dict(zip(groups, connectors, strict=True))
 
         def terms(teacher, student, labels):
-            targets = [aggregate(teacher.features[group], alpha[group]) for group in groups]
-            transformed = [
-                transform(student.last(group), training=True)
-                for transform, group in zip(connectors, groups, strict=True)
-            ]
+            targets = {group: aggregate(teacher.features[group], alpha[group]) for group in groups}
+            transformed = {
+                group: transform(student.last(group), training=True)
+                for group, transform in transforms.items()
+            }
             fd = feature_distillation_loss(transformed, targets, DISTANCES[self.distance])
             return {"feature_distillation": fd}
 

@@ -5,7 +5,7 @@ ICCV 2019) with a margin of -1. The reason is that DFA's "Last" (Table 5) equals
 "Margin" (Table 2), for two of three pairs of networks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
@@ -67,11 +67,11 @@ def group_weight(group: int, groups: int) -> float:
 
 
 def feature_distillation_loss(
-    students: Sequence[tf.Tensor],
-    targets: Sequence[tf.Tensor],
+    students: Mapping[str, tf.Tensor],
+    targets: Mapping[str, tf.Tensor],
     distance: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = partial_l2,
-) -> tf.Tensor:
-    """Returns L_fd for each example: Eqn 3, with group i of G weighted by 2^(i - G).
+) -> dict[str, tf.Tensor]:
+    """Returns the groups' parts of L_fd for each example: Eqn 3, group i of G times 2^(i - G).
 
     Args:
         students: For each group, the transformed student feature `[B, H, W, C]`.
@@ -79,12 +79,9 @@ def feature_distillation_loss(
         distance: The distance L2, a function of a student and a target that returns `[B]`.
 
     Returns:
-        Float32 tensor `[B]`.
+        A float32 tensor `[B]` for each group. Their sum is L_fd.
     """
-    groups = len(targets)
-    return tf.add_n(
-        [
-            group_weight(group, groups) * distance(student, target)
-            for group, (student, target) in enumerate(zip(students, targets, strict=True), start=1)
-        ]
-    )
+    return {
+        name: group_weight(group, len(targets)) * distance(students[name], target)
+        for group, (name, target) in enumerate(targets.items(), start=1)
+    }

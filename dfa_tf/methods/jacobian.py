@@ -11,8 +11,9 @@ from dfa_tf.validation import NonNegative
 
 @dataclasses.dataclass(frozen=True)
 class Jacobian(Method):
-    """CE + weight |J_S / |J_S| - J_T / |J_T||^2.
+    """CE + weight * mean((J_S / |J_S| - J_T / |J_T|)^2).
 
+    The mean is over the elements of the image, as in the public code that the weight comes from.
     J is the gradient of the true class's logit with respect to the image. The training step needs
     a second-order gradient. The student's batch statistics connect the images of a batch, so its J
     is the gradient of the sum of these logits over the batch.
@@ -36,13 +37,13 @@ class Jacobian(Method):
 
 
 def jacobian_loss(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns the squared distance between two gradients, each divided by its norm.
+    """Returns the mean squared difference of two gradients, each divided by its norm.
 
     Args:
         teacher: Gradient `[B, H, W, C]`.
         student: Gradient `[B, H, W, C]`.
 
     Returns:
-        Float32 tensor `[B]` with values from 0 to 4.
+        Float32 tensor `[B]` with values from 0 to 4 / (H W C).
     """
-    return tf.reduce_sum(tf.square(unit(flatten(student)) - unit(flatten(teacher))), -1)
+    return tf.reduce_mean(tf.square(unit(flatten(student)) - unit(flatten(teacher))), -1)

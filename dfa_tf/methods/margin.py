@@ -6,11 +6,12 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import norm
 
-from dfa_tf.errors import UserError
+from dfa_tf.kernels import FLOOR
 from dfa_tf.methods.connectors import group_connectors, group_pairs
 from dfa_tf.methods.feature_distillation import feature_distillation_loss, partial_l2
 from dfa_tf.methods.maps import match_sizes
 from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.models.network import Group
 from dfa_tf.validation import NonNegative
 
 
@@ -18,9 +19,10 @@ from dfa_tf.validation import NonNegative
 class Margin(Method):
     """CE + weight * sum over groups l of 2^-(L - l) partial L2(BN(conv(S)), max(T, margin)).
 
-    T and S are the last pre-ReLU features of group l = 1..L. The margin of a channel is the
-    expectation of its negative values. It follows from the parameters of the batch normalization
-    that outputs T (see `expected_negative`).
+    T and S are the last pre-ReLU features of group l = 1..L. If a batch normalization outputs T,
+    the margin of a channel is the expectation of its negative values, which follows from the
+    parameters of the normalization (see `expected_negative`). Otherwise, as for the sum of a
+    residual block, the margin is -1.
 
     Args:
         weight: Weight of the sum over the groups.
@@ -30,37 +32,30 @@ class Margin(Method):
 
     name = "margin"
 
-    def check(self, teacher, student):
-        """Checks that a batch normalization outputs the last feature of each teacher group."""
-        for group, _ in group_pairs(teacher, student):
-            if teacher.group(group).normalization is None:
-                raise UserError(
-                    f"margin: expected a batch normalization that outputs the features of "
-                    f"{teacher.name}'s {group}, got none; use normalized features"
-                )
-
     def build(self, teacher, student, seed, precision):
         """Builds the method."""
-        self.check(teacher, student)
         pairs = group_pairs(teacher, student)
-        margins = []
-        for t, _ in pairs:
-            normalization = teacher.group(t).normalization
-            mean, deviation = np.array(normalization.beta), np.array(normalization.gamma)
-            margins.append(expected_negative(mean, deviation))
+        margins = [margin_of(teacher.group(group)) for group, _ in pairs]
         connectors = group_connectors(teacher, student, seed, precision)
 
         def terms(teacher, student, labels):
-            students, targets = [], []
+            students, targets = {}, {}
             for (t, s), margin, connect in zip(pairs, margins, connectors, strict=True):
                 target = teacher.last(t)
                 target = tf.maximum(target, tf.cast(margin, target.dtype))
                 target, transformed = match_sizes(target, connect(student.last(s), training=True))
-                targets.append(target)
-                students.append(transformed)
+                targets[t], students[t] = target, transformed
             return {"margin": feature_distillation_loss(students, targets, l2_above_margin)}
 
         return Distillation(terms, {"margin": self.weight}, connectors=connectors)
+
+
+def margin_of(group: Group) -> np.ndarray:
+    """Returns the margin of each channel of a teacher's group: float32 `[C]`."""
+    normalization = group.normalization
+    if normalization is None:
+        return np.full(group.feature_shape[-1], FLOOR, np.float32)
+    return expected_negative(np.array(normalization.beta), np.array(normalization.gamma))
 
 
 def l2_above_margin(student: tf.Tensor, target: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ method's paper.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -20,6 +20,9 @@ from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings
 
 INPUT_GRADIENT, ALPHA = "input_gradient", "alpha"
+
+# A term of a loss: `[B]`, or its parts by name, `[B]` each, whose sum is the term.
+Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +83,9 @@ class Distillation:
 
     Attributes:
         terms: A function of the teacher's `Outputs`, the student's `Outputs` and the labels `[B]`
-            that returns `{name: float32 [B]}`. Each term is logged without its weight.
+            that returns `{name: term}`. A term is a float32 tensor `[B]`, or a mapping of its
+            parts `{"group1": [B], ...}`, whose sum is the term. Each term and each part is logged
+            without the term's weight.
         weights: The weight of each term.
         cross_entropy: The weight of the cross entropy with the labels.
         connectors: Keras models trained together with the student but not part of it.

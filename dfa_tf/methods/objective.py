@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import tensorflow as tf
 
 from dfa_tf.methods.losses import cross_entropy
-from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining
+from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining, Term
 from dfa_tf.models.network import Network
 
 RESERVED = {"loss", "accuracy", "cross_entropy"}
@@ -45,7 +45,7 @@ def student_objective(
             terms = distillation.terms(teacher_outputs, student_outputs, labels)
             loss += weight * weighted_sum(terms, distillation.weights)  # DFA, Eqn 4
             # Two methods, such as FitNets and KD, may have terms of the same name.
-            for name, term in terms.items():
+            for name, term in _measurements(terms).items():
                 measurements[f"{name}_{k}" if name in measurements else name] = term
         return loss, student_outputs.logits, measurements
 
@@ -63,16 +63,18 @@ def pretraining_objective(
         if pretraining.uses_student:
             student_outputs = network_outputs(student, images, labels, needs, training=True)
         terms = pretraining.terms(teacher_outputs, student_outputs, labels)
-        return weighted_sum(terms, pretraining.weights), None, terms
+        return weighted_sum(terms, pretraining.weights), None, _measurements(terms)
 
     return objective
 
 
-def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -> tf.Tensor | int:
+def weighted_sum(terms: Mapping[str, Term], weights: Mapping[str, float]) -> tf.Tensor | int:
     """Returns the sum of weight * term, `[B]`, or 0 if there are no terms.
 
+    The value of a term with parts is the sum of its parts.
+
     Args:
-        terms: The terms `{name: [B]}`.
+        terms: The terms by name.
         weights: The weight of each term.
 
     Raises:
@@ -83,7 +85,20 @@ def weighted_sum(terms: Mapping[str, tf.Tensor], weights: Mapping[str, float]) -
         raise ValueError(f"terms: the names {', '.join(RESERVED & set(terms))} are reserved")
     if set(terms) != set(weights):
         raise ValueError(f"weights: expected the names {set(terms)}, got {set(weights)}")
-    return sum(weights[name] * term for name, term in terms.items())
+    return sum(weights[name] * _total(term) for name, term in terms.items())
+
+
+def _total(term: Term) -> tf.Tensor:
+    return tf.add_n(list(term.values())) if isinstance(term, Mapping) else term
+
+
+def _measurements(terms: Mapping[str, Term]) -> dict[str, tf.Tensor]:
+    """Returns each term by its name, and each part of a term by "term/part"."""
+    measurements = {name: _total(term) for name, term in terms.items()}
+    for name, term in terms.items():
+        if isinstance(term, Mapping):
+            measurements |= {f"{name}/{part}": value for part, value in term.items()}
+    return measurements
 
 
 def frozen_outputs(

@@ -3,13 +3,14 @@
 import os
 import zipfile
 from collections.abc import Sequence
+from typing import Literal
 
 import keras
 
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.models.from_keras import from_keras
-from dfa_tf.models.network import Network
+from dfa_tf.models.network import Network, from_spec
 from dfa_tf.validation import checked_arguments
 
 
@@ -19,12 +20,15 @@ def load(
     groups: Sequence[Sequence[str]] | None = None,
     scale: float = 1.0,
     offset: float = 0.0,
+    features: Literal["normalized", "raw"] | None = None,
 ) -> Network:
     """Loads a network from a `.keras` file.
 
     Args:
         path: A file that this package saved, or one of any functional Keras model.
         groups, scale, offset: See `from_keras`; for files that this package did not save.
+        features: The features of a wide ResNet, see `wide_resnet`; those of the file by default.
+            The weights are the file's in either case.
 
     Raises:
         UserError: If the file is missing or damaged, or if it is not a network.
@@ -40,6 +44,11 @@ def load(
     except Exception as error:
         raise UserError(f"{path}: Keras cannot load the file ({first_line(error)})") from error
     if not isinstance(model, Network):
+        if features is not None:
+            raise UserError(
+                f"keras_file.features: expected the file of a wide_resnet, but {path} contains "
+                "another Keras model; remove the binding"
+            )
         try:
             return from_keras(model, groups, scale, offset)
         except UserError as error:
@@ -49,7 +58,21 @@ def load(
             f"{path}: the file contains its groups and scale; remove the bindings of "
             "keras_file.groups, keras_file.scale and keras_file.offset"
         )
-    return model
+    return model if features is None else _with_features(model, features, path)
+
+
+def _with_features(network, features, path):
+    """Returns the network with the same weights and other features."""
+    spec = network.spec
+    if "features" not in spec["arguments"]:
+        raise UserError(
+            f"keras_file.features: expected the file of a wide_resnet, but {path} contains "
+            f"{network.name}; remove the binding"
+        )
+    spec["arguments"]["features"] = features
+    twin = from_spec(spec, network.precision)
+    twin.set_weights(network.get_weights())
+    return twin
 
 
 def save(network: Network, path: str | os.PathLike) -> None:

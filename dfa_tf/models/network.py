@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.models.keras_graph import producer
-from dfa_tf.models.layers import Affine, ResidualAdd
+from dfa_tf.models.layers import Affine
 from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.validation import check_value
 
@@ -51,13 +51,8 @@ class Group:
 
     @property
     def normalization(self) -> BatchNormalization | None:
-        """The batch normalization that outputs the last feature, or None.
-
-        If the last feature is a `ResidualAdd`, it is the one that outputs the branch.
-        """
+        """The batch normalization that outputs the last feature, or None."""
         layer = producer(self.features[-1])
-        if isinstance(layer, ResidualAdd):
-            layer = producer(layer.input[1])
         return layer if isinstance(layer, BatchNormalization) else None
 
 

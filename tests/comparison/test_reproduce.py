@@ -1,20 +1,26 @@
 """bin/reproduce: the cells of each experiment, and resumption after a signal."""
 
+import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, SCALES, cells, parse_shard
+from dfa_tf.alpha import Alpha
+from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, cells, parse_shard
+from dfa_tf.comparison.kept import keep
 from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
 from dfa_tf.comparison.subprocesses import CommandRunner
 from dfa_tf.config import Config
 from dfa_tf.errors import UserError
 from dfa_tf.methods import METHODS
+from tests.comparison.workdirs import write_search
 from tests.conftest import ROOT
 
 # A few steps of small networks on digits.
@@ -54,21 +60,33 @@ def _config(cell, command="distill"):
     return Config(files, bindings)
 
 
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("name", EXPERIMENTS)
+def _experiments_by_scale():
+    return [(name, scale) for name in EXPERIMENTS for scale in EXPERIMENTS[name].pairs]
+
+
+@pytest.mark.parametrize(("name", "scale"), _experiments_by_scale())
 def test_config_of_every_cell_is_valid(name, scale):
-    """With the row's method and aggregation; alpha is searched unless the row sets it."""
+    """With the row's methods and aggregation; alpha is searched unless the row sets it."""
     without_search = {"student": "none", "random": "random", "last": "last", "average": "average"}
     for cell in cells(name, scale, [0]):
         config = _config(cell, EXPERIMENTS[name].command)
-        (method,) = config.value("distill", "methods")
+        methods = [method.name for method in config.value("distill", "methods")]
         aggregation = config.value("distill", "aggregation")
-        if cell.row.name == "dfa_t":
+        row = re.sub("_(30|raw|full)$", "", cell.row.name)
+        if row == "dfa_t":
             assert aggregation.startswith("gin/dfa_t_search")
         else:
-            assert aggregation == without_search.get(cell.row.name, "search")
-        is_method = cell.row.name in METHODS
-        assert method.name == (cell.row.name if is_method else "dfa")
+            assert aggregation == without_search.get(row, "search")
+        if row == "dfa_kd":
+            assert methods == ["dfa", "kd"]
+        else:
+            assert methods == [row if row in METHODS else "dfa"]
+
+
+def test_experiment_without_a_scale_is_a_user_error():
+    with pytest.raises(UserError, match="--scale") as error:
+        cells("headline", "paper", [0])
+    assert "cpu" in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["fig4-right", "student-loss", "gamma", "init", "fig4-left"])
@@ -194,6 +212,83 @@ def test_first_cell_that_the_user_can_fix_stops_the_run(tmp_path, monkeypatch):
         Reproduction("table2", "cpu", [0], tmp_path).run()
 
 
+class Commands:
+    """Stands in for the commands: records their flags, and leaves the files of a finished cell."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        monkeypatch.setattr(CommandRunner, "run", lambda _, *call: self._run(*call))
+
+    def _run(self, command, arguments):
+        self.calls.append((command, arguments))
+        workdir = pathlib.Path(arguments[-1].removeprefix("--workdir="))
+        if command == "train_teacher":
+            _finish_teacher(workdir.parent)
+        else:
+            write_search(workdir, 0.75)
+        return 0
+
+
+def test_kept_results_finish_cells_and_bring_the_teacher(tmp_path, monkeypatch):
+    """On another machine: the workdirs are missing, the results are there."""
+    commands, results = Commands(monkeypatch), tmp_path / "results"
+    only = {"only": ["student", "dfa"], "results": results}
+    Reproduction("methods", "cpu", [0], tmp_path / "first", **only).run()
+    assert [command for command, _ in commands.calls] == ["train_teacher", "distill", "distill"]
+    assert not list(results.rglob("student.keras"))
+    assert "commit" in json.loads((results / "cpu/dfa_seed0/origin.json").read_text())
+
+    second = Reproduction("methods", "cpu", [0, 1], tmp_path / "second", **only)
+    second.run()
+    assert [arguments[-1] for _, arguments in commands.calls[3:]] == [
+        f"--workdir={tmp_path}/second/cpu/{row}_seed1" for row in ("student", "dfa")
+    ]
+    assert (tmp_path / "second/teacher/teacher/model.keras").read_text() == "a finished teacher"
+    (report,) = second.report().values()
+    assert len(report.finished) == 4
+
+
+def test_kept_files_contain_no_path_of_the_machine(tmp_path, monkeypatch):
+    Commands(monkeypatch)
+    root = tmp_path / "root"
+    write_search(root / "cpu/dfa_seed0", 0.75)
+    config = root / "cpu/dfa_seed0/distill/config.gin"
+    config.write_text(f'keras_file.path = "{root}/teacher/teacher/model.keras"')
+    keep(root, "cpu/dfa_seed0", tmp_path / "results")
+    kept = tmp_path / "results/cpu/dfa_seed0/distill/config.gin"
+    assert kept.read_text() == 'keras_file.path = "teacher/teacher/model.keras"'
+
+
+def _alpha_flag(arguments):
+    (flag,) = [a for a in arguments if a.startswith("--gin_bindings=distill.aggregation=")]
+    return pathlib.Path(flag.split('"')[1])
+
+
+def test_row_uses_the_alpha_of_another_rows_search(tmp_path, monkeypatch):
+    commands = Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    only = ["dfa", "dfa_kd"]
+    Reproduction("methods", "cpu", [3], tmp_path, only=only).run()
+    alpha = _alpha_flag(commands.calls[1][1])
+    assert alpha == tmp_path / "cpu/dfa_seed3/search/alpha.json"
+
+
+def test_permuted_row_gives_each_feature_the_weight_of_another(tmp_path, monkeypatch):
+    """Two features of weights 0.25 and 0.75 exchange them."""
+    commands = Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    Reproduction("alpha", "cpu", [0], tmp_path, only=["dfa", "dfa_permuted"]).run()
+    alpha = Alpha.load(_alpha_flag(commands.calls[1][1]))
+    np.testing.assert_allclose(alpha["group1"], [0.75, 0.25])
+
+
+def test_row_without_the_search_it_needs_is_a_user_error(tmp_path, monkeypatch):
+    Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    with pytest.raises(UserError, match=r"dfa_kd.*dfa_seed0"):
+        Reproduction("methods", "cpu", [0], tmp_path, only=["dfa_kd"]).run()
+
+
 def _command(workdir, *more):
     bindings = [f"--gin_bindings={binding}" for binding in SHORT]
     start = [sys.executable, str(ROOT / "bin" / "reproduce"), "table2", "--only=student,kd"]
@@ -231,7 +326,7 @@ def test_stopped_reproduction_resumes_and_ends_with_the_table(tmp_path):
     assert os.stat(tmp_path / "teacher/teacher/model.keras").st_mtime == teacher
     assert re.search(r"^Student +1 ", second.stdout, re.MULTILINE)
     assert re.search(r"^KD +1 ", second.stdout, re.MULTILINE)
-    assert (tmp_path / "table2_cpu" / "report.md").exists()
+    assert (tmp_path / "table2_smoke" / "report.md").exists()
 
     started = time.monotonic()
     third = subprocess.run(_command(tmp_path), capture_output=True, text=True)

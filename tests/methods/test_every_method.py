@@ -86,6 +86,8 @@ def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batc
         assert (value.dtype, value.shape) == (tf.float32, (BATCH,))
         assert np.isfinite(value).all()
     ce = built.distillation.cross_entropy * terms.pop("cross_entropy")
+    for name in [name for name in terms if "/" in name]:  # a part of another term
+        del terms[name]
     np.testing.assert_allclose(
         loss, ce + weighted_sum(terms, built.distillation.weights), rtol=1e-5
     )
@@ -103,6 +105,14 @@ def test_bfloat16_loss_is_close_to_float32(method, batch):
     rough, _, gradients = _gradients(built.objective(), built.variables, *batch)
     np.testing.assert_allclose(np.mean(rough), np.mean(exact), rtol=0.03)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
+
+
+@_for([DFA, methods.METHODS["margin"]])
+def test_parts_of_the_groups_add_up_to_the_term(method, batch):
+    _, terms, _ = _gradients(Built(method).objective(), [], *batch)
+    (name,) = {name.split("/")[0] for name in terms if "/" in name}
+    parts = [terms[f"{name}/group{g}"] for g in (1, 2, 3)]
+    np.testing.assert_allclose(terms[name], np.sum(parts, 0), rtol=1e-6)
 
 
 @_for(PRETRAINED)

@@ -68,10 +68,14 @@ def test_clipped_l2_clips_both_maps():
 
 
 def test_group_weights_are_a_quarter_a_half_and_one():
-    """Terms 4, 4 and 4 of three groups: 1 + 2 + 4 = 7."""
-    maps = [tf.fill([1, 1, 1, 1], 3.0)] * 3
-    targets = [tf.fill([1, 1, 1, 1], 1.0)] * 3
-    np.testing.assert_allclose(fd.feature_distillation_loss(maps, targets), [7.0])
+    """Terms 4, 4 and 4 of three groups: 1, 2 and 4."""
+    groups = ("group1", "group2", "group3")
+    maps = {group: tf.fill([1, 1, 1, 1], 3.0) for group in groups}
+    targets = {group: tf.fill([1, 1, 1, 1], 1.0) for group in groups}
+    parts = fd.feature_distillation_loss(maps, targets)
+    assert {name: part.numpy().tolist() for name, part in parts.items()} == {
+        "group1": [1.0], "group2": [2.0], "group3": [4.0],
+    }  # fmt: skip
     assert [fd.group_weight(g, 5) for g in range(1, 6)] == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
 

@@ -9,12 +9,13 @@ from dfa_tf.methods.objective import network_outputs, student_objective
 from tests.conftest import small_network
 
 STEP = 2e-3
+ELEMENTS = 192  # of an image: the loss is a mean over them
 
 
 @pytest.fixture(scope="module")
 def parts():
     teacher, student = small_network(16, 2, seed=1), small_network(10, 1, seed=2)
-    distillation = Jacobian(weight=1.0).build(teacher, student, 0, "float32")
+    distillation = Jacobian(weight=ELEMENTS).build(teacher, student, 0, "float32")
     objective = student_objective(
         teacher, student, [distillation], [1.0], Jacobian.needs, ce_weight=0.0
     )
@@ -49,7 +50,7 @@ def test_second_order_gradient_equals_a_numerical_gradient(batch, layer):
             network_outputs(network, images, labels, Jacobian.needs).input_gradient
             for network in (teacher, student)
         ]
-        return tf.reduce_sum(jacobian_loss(*gradients))
+        return ELEMENTS * tf.reduce_sum(jacobian_loss(*gradients))
 
     variable = student.weights[layer]
     with tf.GradientTape() as tape:

@@ -13,10 +13,11 @@ from dfa_tf.methods.fitnets import hint_loss
 from dfa_tf.methods.ft import ft_loss
 from dfa_tf.methods.jacobian import jacobian_loss
 from dfa_tf.methods.maps import area_average
-from dfa_tf.methods.margin import expected_negative, l2_above_margin
+from dfa_tf.methods.margin import expected_negative, l2_above_margin, margin_of
 from dfa_tf.methods.nst import nst_loss
 from dfa_tf.methods.reviewkd import hcl
 from dfa_tf.methods.vid import vid_loss
+from tests.conftest import small_network
 from tests.methods.numerics import assert_equals_formula, flat, maps, unit
 
 
@@ -35,7 +36,7 @@ def _at_code(t, s):
 
 
 def _jacobian(t, s):
-    return ((unit(flat(s)) - unit(flat(t))) ** 2).sum(-1)
+    return ((unit(flat(s)) - unit(flat(t))) ** 2).mean(-1)
 
 
 def _ft(power):
@@ -151,6 +152,11 @@ def test_margin_is_the_expected_negative_value(mean, gamma):
     mass, moment = (integrate.quad(f, low, 0)[0] for f in (density, lambda x: x * density(x)))
     margin = expected_negative(np.array([mean]), np.array([gamma]))
     np.testing.assert_allclose(margin, [moment / mass], rtol=1e-4)
+
+
+def test_margin_is_minus_one_without_a_batch_normalization():
+    raw = small_network(10, 1, features="raw")
+    assert margin_of(raw.group("group2")).tolist() == [-1.0] * 32
 
 
 def test_margin_of_a_rarely_negative_channel_is_three_deviations():

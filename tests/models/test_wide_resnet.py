@@ -6,7 +6,7 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
-from tests.conftest import small_network
+from tests.conftest import same, small_network
 
 
 # DFA, Tables 1 and 2 (100 classes), in trainable parameters.
@@ -64,6 +64,23 @@ def test_raw_features_are_the_outputs_of_blocks(batch):
     network = small_network(features="raw")
     stream = keras.Model(network.input, network.group("group3").stream)(images, training=False)
     np.testing.assert_array_equal(network(images, training=False)["features"]["group3"][-1], stream)
+
+
+def test_file_can_be_loaded_with_other_features_and_the_same_weights(tmp_path):
+    saved = small_network(seed=4)
+    path = tmp_path / "teacher.keras"
+    saved.save(path)
+    raw = models.load(path, features="raw")
+    assert raw.spec["arguments"]["features"] == "raw"
+    assert same(raw.get_weights(), saved.get_weights())
+    assert models.load(path).spec["arguments"]["features"] == "normalized"
+
+
+def test_features_of_a_file_without_a_choice_are_a_user_error(tmp_path):
+    path = tmp_path / "vgg.keras"
+    models.vgg(8, num_classes=10).save(path)
+    with pytest.raises(UserError, match=r"keras_file\.features"):
+        models.load(path, features="raw")
 
 
 def test_features_of_one_group_equal_those_of_a_call(batch):

@@ -12,12 +12,12 @@ from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.ft import FT
 from dfa_tf.methods.kd import KD
-from dfa_tf.methods.margin import Margin
 from dfa_tf.methods.objective import student_objective
 from dfa_tf.methods.vid import VID
 from dfa_tf.training.loop import Loop
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import same, small_network, values
+from tests.methods.networks import plain_network
 
 TEACHER = {"depth": 16, "width": 2, "seed": 1}
 
@@ -139,7 +139,7 @@ def test_wrong_setting_of_a_method_is_named(wrong, setting):
 
 
 def test_refused_pair_leaves_no_files(run):
-    raw = small_network(**TEACHER, features="raw")
-    with pytest.raises(UserError, match="margin"):
-        run.distill(teacher=raw, methods=[Margin()])
+    teacher = plain_network(seed=1)  # of two groups; the student has three
+    with pytest.raises(UserError, match="group"):
+        run.distill(teacher=teacher, methods=[DFA()])
     assert not (run.workdir / "distill").exists()
