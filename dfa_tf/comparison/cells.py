@@ -47,14 +47,12 @@ class Experiment:
         rows: The rows.
         pairs: For each scale, the names of its pairs in `PAIRS`.
         command: The command that runs a cell. "search" is enough if only alpha is compared.
-        baselines: Titles of the rows that the other rows are compared with, seed by seed.
     """
 
     description: str
     rows: tuple[Row, ...]
     pairs: Mapping[str, tuple[str, ...]]
     command: Literal["distill", "search"] = "distill"
-    baselines: tuple[str, ...] = ("Student",)
 
     @property
     def artifact(self) -> str:
@@ -177,7 +175,6 @@ EXPERIMENTS = {
             *(_varied(row, "30", "distill.epochs=30") for row in (STUDENT, LAST, AVERAGE)),
         ),
         {"cpu": ("cpu",)},
-        baselines=("Student", "Average"),
     ),
     "methods": Experiment(
         "whether distillation and the search are worth their cost",
@@ -187,7 +184,6 @@ EXPERIMENTS = {
             DFA_KD,
         ),
         PAIR3,
-        baselines=("Student", "Last"),
     ),
     "alpha": Experiment(
         "whether the weights that the search finds matter",
@@ -197,7 +193,6 @@ EXPERIMENTS = {
             PERMUTED,
         ),
         PAIR3,
-        baselines=("Last", "Average"),
     ),
     "features": Experiment(
         "the block's sum as a feature, instead of the sum after the next batch normalization",
@@ -209,13 +204,11 @@ EXPERIMENTS = {
             ),
         ),
         PAIR3,
-        baselines=("Last", "Last, raw"),
     ),
     "headline": Experiment(
         "on all images",
         tuple(_varied(row, "full", *FULL) for row in (STUDENT, LAST, DFA, DFA_KD)),
         {"cpu": ("cpu",)},
-        baselines=("Student", "Last"),
     ),
     "table4": Experiment(
         "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",

@@ -39,6 +39,8 @@ def keep(root: pathlib.Path, folder: str, results: pathlib.Path, *more: str) -> 
 def _commit() -> str | None:
     """Returns the commit of this code, with "-dirty" if files differ; None outside of git."""
     root = pathlib.Path(dfa_tf.__file__).parent.parent
+    if not (root / ".git").exists():  # installed, possibly below the checkout of another project
+        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -71,10 +71,9 @@ class Reproduction:
         common: CommonFlags = CommonFlags(),
         results: pathlib.Path | None = None,
     ):
-        self._results = results
         self._experiment = EXPERIMENTS[name]
         self._cells = cells(name, scale, seeds, only)
-        self._root, self._shard = pathlib.Path(root), shard
+        self._root, self._results, self._shard = pathlib.Path(root), results, shard
         self._common = common
         self._record = {
             "scale": scale,
@@ -91,9 +90,14 @@ class Reproduction:
             Interrupted: After a signal.
             CellsFailed: If cells failed. It is raised after the last cell.
         """
-        self._check_record()
+        self._check_folder(self._root, "--workdir")
+        if self._results:
+            self._check_folder(self._results, "--results")
         k, n = self._shard
         shard = self._cells[k - 1 :: n]
+        for cell in shard:  # finished, but killed before its results were kept
+            if self._is_finished(cell) and not self._is_kept(cell):
+                self._keep(cell.folder)
         remaining = [cell for cell in shard if not self._is_finished(cell)]
         _say(f"{len(shard) - len(remaining)} of {len(shard)} cells are already finished")
         if not remaining:
@@ -101,7 +105,8 @@ class Reproduction:
         with self._runner:
             for pair in {PAIRS[cell.pair].teacher: cell.pair for cell in remaining}.values():
                 self._train_teacher(PAIRS[pair])
-            files.write_json(self._root / RECORD, self._record)
+            for folder in filter(None, (self._root, self._results)):
+                files.write_json(folder / RECORD, self._record)
             self._run_cells(remaining)
 
     def report(self) -> dict[str, Report]:
@@ -124,13 +129,21 @@ class Reproduction:
             seconds_left = seconds_per_cell * (len(remaining) - count)
             time_left = f", about {_duration(seconds_left)} left" if count else ""
             _say(f"cell {count + 1} of {len(remaining)}: {cell.folder}{time_left}")
-            status = self._run_command(self._experiment.command, cell.folder, self._arguments(cell))
+            try:
+                arguments = self._arguments(cell)
+            except UserError as error:  # the row that provides its alpha failed
+                if not count:
+                    raise
+                _say(str(error))
+                failed.append(cell.folder)
+                continue
+            status = self._run_command(self._experiment.command, cell.folder, arguments)
             if status == 2 and not count:  # the other cells would most likely fail as well
                 raise UserError(f"{cell.folder} cannot be run; see the error above")
             if status:
                 failed.append(cell.folder)
-            elif self._results:
-                keep(self._root, cell.folder, self._results)
+            else:
+                self._keep(cell.folder)
         if failed:
             raise CellsFailed(
                 f"{', '.join(failed)} failed; see the errors above, "
@@ -202,16 +215,19 @@ class Reproduction:
             raise UserError("the teacher cannot be trained; see the error above")
         if status:
             raise CellsFailed("training the teacher failed; see the error above")
+        self._keep(pair.teacher, TEACHER)
+
+    def _keep(self, folder, *more):
         if self._results:
-            keep(self._root, pair.teacher, self._results, TEACHER)
+            keep(self._root, folder, self._results, *more)
 
     def _run_command(self, command, folder, arguments):
         workdir = f"--workdir={self._root / folder}"
         return self._runner.run(command, [*arguments, *self._common.others, workdir])
 
-    def _check_record(self):
+    def _check_folder(self, folder, flag):
         """Raises UserError if the folder has another config or is not writable."""
-        record = files.read_json(self._root / RECORD)
+        record = files.read_json(folder / RECORD)
         differences = [
             f"{name}: {record.get(name)!r} before, {value!r} now"
             for name, value in self._record.items()
@@ -219,14 +235,14 @@ class Reproduction:
         ]
         if differences:
             raise UserError(
-                f"{self._root}: contains cells of another config ({'; '.join(differences)}); "
-                "choose another --workdir"
+                f"{folder}: contains cells of another config ({'; '.join(differences)}); "
+                f"choose another {flag}"
             )
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{self._root}: not writable ({error.strerror}); choose another --workdir"
+                f"{folder}: not writable ({error.strerror}); choose another {flag}"
             ) from error
 
 

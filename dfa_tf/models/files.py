@@ -10,7 +10,7 @@ import keras
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.models.from_keras import from_keras
-from dfa_tf.models.network import Network, from_spec
+from dfa_tf.models.network import Network
 from dfa_tf.validation import checked_arguments
 
 
@@ -43,12 +43,14 @@ def load(
         raise
     except Exception as error:
         raise UserError(f"{path}: Keras cannot load the file ({first_line(error)})") from error
-    if not isinstance(model, Network):
-        if features is not None:
+    if features is not None:
+        if not isinstance(model, Network) or "features" not in model.spec["arguments"]:
             raise UserError(
                 f"keras_file.features: expected the file of a wide_resnet, but {path} contains "
-                "another Keras model; remove the binding"
+                f"{model.name}; remove the binding"
             )
+        model = model.copy(features=features)
+    if not isinstance(model, Network):
         try:
             return from_keras(model, groups, scale, offset)
         except UserError as error:
@@ -58,21 +60,7 @@ def load(
             f"{path}: the file contains its groups and scale; remove the bindings of "
             "keras_file.groups, keras_file.scale and keras_file.offset"
         )
-    return model if features is None else _with_features(model, features, path)
-
-
-def _with_features(network, features, path):
-    """Returns the network with the same weights and other features."""
-    spec = network.spec
-    if "features" not in spec["arguments"]:
-        raise UserError(
-            f"keras_file.features: expected the file of a wide_resnet, but {path} contains "
-            f"{network.name}; remove the binding"
-        )
-    spec["arguments"]["features"] = features
-    twin = from_spec(spec, network.precision)
-    twin.set_weights(network.get_weights())
-    return twin
+    return model
 
 
 def save(network: Network, path: str | os.PathLike) -> None:

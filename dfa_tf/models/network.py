@@ -189,17 +189,21 @@ class Network(keras.Model):
         """Builds the model that `tail` runs. Call it before threads trace `tail` in parallel."""
         self.tail_model(group, tail_input)
 
-    def copy(self, precision: Precision | None = None) -> "Network":
+    def copy(self, precision: Precision | None = None, **changes: Any) -> "Network":
         """Returns a network with equal weights in variables of its own.
 
         Args:
             precision: Keras dtype policy of the copy, by default this network's. The variables are
                 float32 in both precisions.
+            **changes: Arguments of the network's builder to change. They must not change the
+                shapes of the weights.
 
         Raises:
             UserError: If the precision is unknown.
         """
-        twin = from_spec(self.spec, self._checked(precision))
+        spec = self.spec
+        spec["arguments"] |= changes
+        twin = from_spec(spec, self._checked(precision))
         twin.set_weights(self.get_weights())
         return twin
 

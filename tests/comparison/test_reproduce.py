@@ -259,6 +259,38 @@ def test_kept_files_contain_no_path_of_the_machine(tmp_path, monkeypatch):
     assert kept.read_text() == 'keras_file.path = "teacher/teacher/model.keras"'
 
 
+def test_cell_that_finished_before_a_kill_is_kept_by_the_next_run(tmp_path, monkeypatch):
+    commands, results = Commands(monkeypatch), tmp_path / "results"
+    _finish_teacher(tmp_path / "root")
+    write_search(tmp_path / "root/cpu/dfa_seed0", 0.75)
+    Reproduction("methods", "cpu", [0], tmp_path / "root", only=["dfa"], results=results).run()
+    assert not commands.calls
+    assert (results / "cpu/dfa_seed0/distill/metrics.json").exists()
+
+
+def test_results_of_another_config_are_refused(tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "reproduce.json").write_text('{"scale": "cpu", "bindings": ["kd.alpha=0.5"]}')
+    with pytest.raises(UserError, match="--results") as error:
+        Reproduction("methods", "cpu", [0], tmp_path / "root", results=results).run()
+    assert "kd.alpha=0.5" in str(error.value)
+
+
+def test_row_whose_alpha_is_missing_does_not_stop_the_others(tmp_path, monkeypatch):
+    """DFA fails, so that DFA + KD has no alpha; Margin runs."""
+    statuses = iter([0, 1, 0])
+    monkeypatch.setattr(CommandRunner, "run", lambda *_: next(statuses))
+    _finish_teacher(tmp_path)
+    with pytest.raises(CellsFailed) as error:
+        only = ["kd", "dfa", "margin", "dfa_kd"]
+        Reproduction("methods", "cpu", [0], tmp_path, only=only).run()
+    assert next(statuses, None) is None
+    assert "cpu/dfa_seed0" in str(error.value)
+    assert "cpu/dfa_kd_seed0" in str(error.value)
+    assert "cpu/margin_seed0" not in str(error.value)
+
+
 def _alpha_flag(arguments):
     (flag,) = [a for a in arguments if a.startswith("--gin_bindings=distill.aggregation=")]
     return pathlib.Path(flag.split('"')[1])
