@@ -1,6 +1,7 @@
 """Augmentation, compared with NumPy's padding, and batches over replicas."""
 
 import collections
+import contextlib
 
 import numpy as np
 import pytest
@@ -78,8 +79,12 @@ def test_batch_that_replicas_cannot_divide_is_refused(batch_size):
         data.check_batches(made_examples(40), batch_size, NONE, replicas=2)
 
 
-def test_valid_batches_are_accepted():
-    data.check_batches(made_examples(40), 40, data.Augmentation(pad=7), replicas=2)
+def test_largest_batch_and_widest_padding_are_accepted():
+    """One more of either is refused."""
+    for size, pad, is_valid in ((40, 7, True), (42, 7, False), (40, 8, False)):
+        expected = contextlib.nullcontext() if is_valid else pytest.raises(UserError)
+        with expected:
+            data.check_batches(made_examples(40), size, data.Augmentation(pad=pad), replicas=2)
 
 
 def test_padding_wider_than_the_image_is_refused():

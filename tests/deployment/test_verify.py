@@ -20,6 +20,9 @@ def reference():
 def test_exact_file_is_accepted(reference, kind):
     comparison = Comparison(reference.accuracy, **EXACT)
     reference.check("a.tflite", kind, comparison, max_loss=0.0)
+    worse = Comparison(reference.accuracy - 1 / 40, **EXACT)  # one of the 40 images
+    with pytest.raises(ExportError, match=r"a\.tflite"):
+        reference.check("a.tflite", kind, worse, max_loss=0.0)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +48,9 @@ def test_only_float_files_must_agree_with_the_network_image_by_image(reference):
     comparison = Comparison(reference.accuracy, max_abs_error=5.0, agreement=0.5)
     for kind in ("dynamic", "int8", "uint8"):
         reference.check("a.tflite", kind, comparison, max_loss=0.01)
+    for kind in ("float32", "float16"):
+        with pytest.raises(ExportError, match=r"a\.tflite"):
+            reference.check("a.tflite", kind, comparison, max_loss=0.01)
 
 
 def test_lost_accuracy_names_the_setting_that_allows_more(reference):
