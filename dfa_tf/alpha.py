@@ -128,12 +128,16 @@ class Alpha:
             raise UserError(f"{path}: not JSON ({error}); {advice}") from error
         try:
             if content["format"] != FORMAT:
-                raise UserError(f"{path}: expected format {FORMAT}, got {content['format']!r}")
+                raise UserError(
+                    f"{path}: expected format {FORMAT}, got {content['format']!r}; {advice}"
+                )
             groups = [_group_alpha(group) for group in content["groups"]]
         except KeyError as error:
             raise UserError(f"{path}: the key {error} is missing; {advice}") from error
         except TypeError as error:
-            raise UserError(f"{path}: not the layout of an alpha.json; {advice}") from error
+            raise UserError(
+                f"{path}: expected the layout of an alpha.json, got another structure; {advice}"
+            ) from error
         for group in groups:
             _check_weights(group, path, advice)
         defaults = {"dataset": "", "teacher": "", "student": "", "seed": 0, "steps": 0}
@@ -157,7 +161,7 @@ def _check_weights(group, path, advice):
         valid = False
     if not valid:
         raise UserError(
-            f"{path}: expected alpha of {group.name} as a list of weights of sum 1; {advice}"
+            f"{path}: expected alpha of {group.name} to be non-negative weights with sum 1; {advice}"
         )
 
 

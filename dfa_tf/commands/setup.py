@@ -13,7 +13,7 @@ from dfa_tf.config import Config
 from dfa_tf.data.dataset import Dataset
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.training.devices import is_chief, strategy_named
+from dfa_tf.training.devices import build_strategy, is_chief
 
 PRECISE_STAGES = ("train_teacher", "search", "distill")
 
@@ -37,7 +37,7 @@ class Setup:
         self.flags = flags
         self.gin_files = flags.gin_file or [DEFAULT_CONFIG]
         self.config = Config(self.gin_files, flags.gin_bindings or [])
-        self.strategy = strategy or strategy_named(flags.strategy)
+        self.strategy = strategy or build_strategy(flags.strategy)
         self.is_chief = is_chief(self.strategy)
         self.workdir: pathlib.Path = default_workdir(flags)
         self._warn_of_slow_precision()

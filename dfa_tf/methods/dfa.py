@@ -44,7 +44,9 @@ class DFA(Method):
     def build(self, teacher, student, seed, precision):
         """Builds the method."""
         if self.alpha is None:
-            raise UserError("alpha: expected the weights that DFA needs, got None")
+            raise UserError(
+                "alpha: expected the weights that DFA needs, got None; run a search first"
+            )
         groups = teacher.group_names
         alpha = {group: self.alpha[group] for group in groups}
         connectors = group_connectors(teacher, student, seed, precision)

@@ -22,7 +22,7 @@ def check_pair(teacher: Network, student: Network) -> None:
         )
     if teacher.num_classes != student.num_classes:
         raise UserError(
-            f"{pair} must have the same classes, got {teacher.num_classes} and "
+            f"{pair} must have the same number of classes, got {teacher.num_classes} and "
             f"{student.num_classes} classes"
         )
 
@@ -89,8 +89,8 @@ def check_examples(network: Network, *examples) -> None:
             )
         if network.num_classes <= part.labels.max():
             raise UserError(
-                f"{network.name}: got labels up to {part.labels.max()} for "
-                f"{network.num_classes} classes; build it for {part.labels.max() + 1} classes"
+                f"{network.name}: expected labels below {network.num_classes}, got "
+                f"{part.labels.max()}; build it for {part.labels.max() + 1} classes"
             )
 
 

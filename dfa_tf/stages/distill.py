@@ -101,7 +101,7 @@ def distill(
     check_methods(methods, weights, ce_weight)
     used_alpha = None
     if needs_alpha(methods) and teacher is not None:
-        used_alpha = _loaded(alpha)
+        used_alpha = _load_alpha(alpha)
         used_alpha.check_fits(teacher)
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
     inputs = {"student": student.description, "train": train.description}
@@ -201,7 +201,7 @@ def _phase_entry(method: Method, result: TrainingResult) -> dict:
     }
 
 
-def _loaded(alpha) -> Alpha:
+def _load_alpha(alpha) -> Alpha:
     if alpha is None:
         raise UserError("alpha: expected the weights that DFA needs, got None; run a search first")
     return Alpha.load(alpha) if isinstance(alpha, str | os.PathLike) else alpha

@@ -105,11 +105,11 @@ def export(
         UserError: If the arguments are incompatible with each other.
         ExportError: If a file differs too much from the network. The file is not written.
     """
-    tutor: Network | None = None
+    teacher_network: Network | None = None
     if options.has_integer_kinds:
-        tutor = teacher if isinstance(teacher, Network | None) else load(teacher)
+        teacher_network = teacher if isinstance(teacher, Network | None) else load(teacher)
     replicas = runtime.devices.num_replicas_in_sync
-    check(network, train, tutor, class_names, options, augmentation, replicas)
+    check(network, train, teacher_network, class_names, options, augmentation, replicas)
     folder = pathlib.Path(workdir) / "export"
     info = ModelInfo(
         name=network.name,
@@ -130,17 +130,17 @@ def export(
         remove_outdated(folder, runtime.fresh)
         if train is not None:
             calibration = calibration_images(train, options.calibration_images)
-        if tutor is not None:
+        if teacher_network is not None:
             training = options.fine_tuning(len(train), augmentation, seed)
             fine_tuning = FineTuning(
                 network,
-                tutor,
+                teacher_network,
                 train,
                 test,
                 training,
                 runtime,
                 folder=fine_tuning_folder(
-                    folder, inputs["student"], fingerprint(tutor), train, training
+                    folder, inputs["student"], fingerprint(teacher_network), train, training
                 ),
             )
         writer = ExportWriter(

@@ -20,7 +20,7 @@ from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_sett
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.training.checkpoints import Checkpoints
-from dfa_tf.training.devices import is_chief, lost_workers_reported
+from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.progress import print_line
@@ -28,7 +28,7 @@ from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
-PICTURE = "alpha"  # .png and .pdf
+FIGURE = "alpha"  # .png and .pdf
 TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # epochs: §4.1; cosine: docs/method.md
 
 
@@ -105,7 +105,7 @@ def search(
     if not runtime.fresh and folder.is_finished():
         alpha = Alpha.load(folder.artifact, source="search")
         alpha.check_fits(teacher)
-        if chief and not (folder.path / f"{PICTURE}.png").exists():
+        if chief and not (folder.path / f"{FIGURE}.png").exists():
             _draw(alpha, steps_per_epoch, folder)
         return alpha
 
@@ -202,7 +202,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         start = ends[group] - steps_per_group
         yield from loop.run(phases, ends[group], log_from=start)
 
-    with lost_workers_reported("search", strategy):
+    with report_lost_workers("search", strategy):
         blocks = algorithm_1(net, loss, optimizers, training.batch_size, iterate)
         for group, block in blocks:
             record.add(group, block)
@@ -231,4 +231,4 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
 
 
 def _draw(alpha, steps_per_epoch, folder):
-    figures.save(figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, PICTURE, dpi=120)
+    figures.save(figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, FIGURE, dpi=120)

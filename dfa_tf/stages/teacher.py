@@ -76,7 +76,7 @@ def train_teacher(
             config_text=folder.config_text,
         )
         if is_chief(strategy):
-            evaluated = _evaluated(teacher, test)
+            evaluated = _evaluation_inputs(teacher, test)
             write_metrics(folder, training.seed, teacher, result, evaluated=evaluated)
             save(teacher, folder.artifact)
     return teacher
@@ -117,7 +117,7 @@ def adopt_teacher(
         return load_teacher(folder.artifact, network)
     with folder.work(runtime):
         evaluator = Evaluator(network, test)
-        evaluated = _evaluated(network, test)
+        evaluated = _evaluation_inputs(network, test)
         known = read_json(pathlib.Path(path).parent / "metrics.json") if path else {}
         is_known = known.get("evaluated") == evaluated
         last = known["last"] if is_known else evaluator(network)
@@ -165,6 +165,6 @@ def _teacher_folder(workdir, settings, inputs, strategy):
     )
 
 
-def _evaluated(network, test):
+def _evaluation_inputs(network, test):
     """Returns the texts that identify the evaluated weights and the test examples."""
     return {"network": fingerprint(network), "test": test and test.description}

@@ -22,7 +22,7 @@ class WorkerLost(ReportedError):
     """Another process of the cluster has died. The last checkpoint is kept."""
 
 
-def strategy_named(name: str) -> tf.distribute.Strategy:
+def build_strategy(name: str) -> tf.distribute.Strategy:
     """Returns the strategy for a value of --strategy. Call it before any other TensorFlow function.
 
     Args:
@@ -95,7 +95,7 @@ class Consensus:
 
 
 @contextlib.contextmanager
-def lost_workers_reported(label: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
+def report_lost_workers(label: str, strategy: tf.distribute.Strategy) -> Iterator[None]:
     """Reports lost workers: if one stops responding within the block, raises `WorkerLost`.
 
     Args:

@@ -13,7 +13,7 @@ from dfa_tf.methods.replicas import global_mean
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import is_chief, lost_workers_reported
+from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
@@ -127,7 +127,7 @@ def fit(
             journal.step,
         )
         evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
-        with lost_workers_reported(label, strategy):
+        with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], steps, block_ends=evaluations):
                 if block.means:
                     rate = {"learning_rate": optimizer.learning_rate}

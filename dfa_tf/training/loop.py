@@ -121,7 +121,7 @@ class Loop:
         if not self._checkpoints.is_finite():
             raise Diverged(
                 f"{self._label}: a weight is NaN or infinite at step {self.journal.step}; "
-                f"{self._checkpoints.latest}, try a lower learning rate"
+                f"{self._checkpoints.latest}; try a lower learning rate"
             )
         self.journal.seconds = time.monotonic() - self._started
         self._checkpoints.save()
@@ -213,7 +213,7 @@ class Loop:
             step = self.journal.step + int(np.argmax(is_bad)) + 1
             raise Diverged(
                 f"{self._label}: {self._finite_metric} is {values[is_bad][0]} at step {step}; "
-                f"{self._checkpoints.latest}, try a lower learning rate"
+                f"{self._checkpoints.latest}; try a lower learning rate"
             )
         for k in range(len(values)):
             # Values are added step by step, so that a resumed run has exactly the same sums.

@@ -43,8 +43,8 @@ class Training(Settings):
         steps = int(self.epochs * examples / self.batch_size + 1e-9)
         if steps < 1:
             raise UserError(
-                f"epochs: {self.epochs} epochs of {examples} examples are less than one batch of "
-                f"{self.batch_size}; increase epochs or reduce batch_size"
+                f"epochs: expected at least one batch of {self.batch_size}, got {self.epochs} epochs "
+                f"of {examples} examples; increase epochs or reduce batch_size"
             )
         return steps
 

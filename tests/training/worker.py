@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 from dfa_tf.errors import ReportedError
-from dfa_tf.training.devices import strategy_named
+from dfa_tf.training.devices import build_strategy
 from dfa_tf.training.runtime import Runtime
 from tests.stages.conftest import Run
 
@@ -22,7 +22,7 @@ def run_stages(workdir, strategy):
 
 if __name__ == "__main__":
     try:
-        run_stages(pathlib.Path(sys.argv[1]), strategy_named("multi_worker"))
+        run_stages(pathlib.Path(sys.argv[1]), build_strategy("multi_worker"))
     except ReportedError as error:
         print(error, file=sys.stderr)
         sys.exit(1)
