@@ -311,7 +311,8 @@ def cells(
 ) -> list[Cell]:
     """Returns the cells of an experiment.
 
-    A row that uses the alpha of another row comes after it. Cells are ordered by seed, so that the first seed alone completes a table.
+    They are ordered by seed, so that the first seed alone completes a table. A row that uses the
+    alpha of another row comes after it.
 
     Args:
         experiment: Name in `EXPERIMENTS`.

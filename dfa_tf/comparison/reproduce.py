@@ -173,7 +173,7 @@ class Reproduction:
         )
 
     def _alpha_path(self, cell):
-        """Returns the alpha.json of a cell that uses the search of another row."""
+        """Writes the alpha of a cell that uses the search of another row, and returns its path."""
         folder = f"{cell.pair}/{cell.row.alpha_of}_seed{cell.seed}/search/alpha.json"
         roots = [self._root, *([self._results] if self._results else [])]
         path = next((root / folder for root in roots if (root / folder).exists()), None)
@@ -182,11 +182,10 @@ class Reproduction:
                 f"{cell.folder}: needs the search of {cell.row.alpha_of}, but "
                 f"{self._root / folder} is missing; run that row first"
             )
-        if not cell.row.permuted:
-            return path
-        control = self._root / cell.folder / "alpha.json"
-        permuted(Alpha.load(path), cell.seed).save(control)
-        return control
+        alpha = Alpha.load(path)
+        own_path = self._root / cell.folder / "alpha.json"
+        (permuted(alpha, cell.seed) if cell.row.permuted else alpha).save(own_path)
+        return own_path
 
     def _teacher_path(self, pair):
         return self._root / pair.teacher / TEACHER
