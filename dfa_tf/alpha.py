@@ -147,9 +147,11 @@ class Alpha:
 
 def _group_alpha(content):
     """Returns the group in an entry of alpha.json. Only its name and alpha are required."""
+    required = {"name": content["name"], "alpha": content["alpha"]}
+    if not isinstance(required["name"], str):
+        raise TypeError("the name of a group is not a string")
     names = {field.name for field in dataclasses.fields(GroupAlpha)}
     known = {name: value for name, value in content.items() if name in names}
-    required = {"name": content["name"], "alpha": content["alpha"]}
     return GroupAlpha(**{"features": [], "beta": []} | known | required)
 
 

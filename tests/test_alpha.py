@@ -84,6 +84,10 @@ def _break(content, how):
         content["format"] = 7
     if how == "a list":
         content = [content]
+    if how == "groups are numbers":
+        content["groups"] = [1, 2, 3]
+    if how == "name is a list":
+        content["groups"][0]["name"] = ["group1"]
     if how == "negative":
         content["groups"][0]["alpha"] = [1.5, -0.5]
     if how == "sum":
@@ -102,6 +106,8 @@ def _break(content, how):
         ("no groups", "'groups'"),
         ("other format", "format.* 7"),
         ("a list", "layout"),
+        ("groups are numbers", "layout"),
+        ("name is a list", "layout"),
         ("negative", "group1"),
         ("sum", "group2"),
         ("words", "group2"),
