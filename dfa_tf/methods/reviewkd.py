@@ -15,6 +15,7 @@ from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import Count, NonNegative
 
 LEVELS = (4, 2, 1)  # smaller sizes at which the hierarchical context loss also compares maps
+MAX_WIDTH = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,8 @@ class ReviewKD(Method):
 
     Args:
         weight: Weight of the sum; 5 in the authors' CIFAR-100 settings for wide ResNets.
-        width: Channels of the fused maps; None for the channels of the student's last group.
+        width: Channels of the fused maps; None for the channels of the student's last group, but
+            at most 512, as in the authors' code.
     """
 
     weight: NonNegative = 5.0
@@ -41,7 +43,7 @@ class ReviewKD(Method):
         pairs = group_pairs(teacher, student)
         shapes = [student.group(s).feature_shape for _, s in pairs]
         channels = [teacher.group(t).feature_shape[-1] for t, _ in pairs]
-        width = self.width or shapes[-1][-1]
+        width = self.width or min(shapes[-1][-1], MAX_WIDTH)
         shapes.append((1, 1, student.embedding_size))
         channels.append(teacher.embedding_size)
         review = reviewer(shapes, channels, width, seed, precision)
