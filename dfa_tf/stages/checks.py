@@ -89,7 +89,7 @@ def check_examples(network: Network, *examples) -> None:
             )
         if network.num_classes <= part.labels.max():
             raise UserError(
-                f"{network.name}: expected labels below {network.num_classes}, got "
+                f"{network.name}: expected labels of {network.num_classes} classes, got the label "
                 f"{part.labels.max()}; build it for {part.labels.max() + 1} classes"
             )
 
