@@ -74,6 +74,20 @@ class Alpha:
                 return np.asarray(candidate.alpha, np.float32)
         raise KeyError(group)
 
+    @property
+    def last_weight(self) -> float:
+        """The weight of the last feature, averaged over the groups with several features.
+
+        It is 1 if no group has several features.
+        """
+        weights = [group.alpha[-1] for group in self.groups if len(group.alpha) > 1]
+        return sum(weights) / len(weights) if weights else 1.0
+
+    def without_search(self) -> "Alpha":
+        """Returns the weights without the record of the search that found them."""
+        groups = [GroupAlpha(g.name, g.features, g.beta, g.alpha) for g in self.groups]
+        return dataclasses.replace(self, groups=groups)
+
     def check_fits(self, teacher: Any) -> None:
         """Checks that alpha has one weight for each feature of `teacher`, a `Network`.
 

@@ -144,3 +144,10 @@ def test_permutation_keeps_the_weights_and_moves_each_of_them(alpha):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json"):
         Alpha.load(tmp_path / "gone.json")
+
+
+def test_last_weight_is_the_mean_over_groups_with_several_features():
+    """.3 and .9 of the groups with two features: .6. A group of one feature has no choice."""
+    groups = [GroupAlpha(f"g{a}", [], [], a) for a in ([0.7, 0.3], [1.0], [0.1, 0.9])]
+    assert Alpha("", "", "", 0, 0, groups).last_weight == pytest.approx(0.6)
+    assert Alpha("", "", "", 0, 0, groups[1:2]).last_weight == 1.0

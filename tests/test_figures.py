@@ -17,18 +17,44 @@ def _alpha(last, seed=0):
     return Alpha("cifar100", "WRN_28_2", "WRN_16_1", seed, 20, groups)
 
 
-def test_bars_show_mean_standard_deviation_and_seeds():
-    figure = figures.accuracy_bars({"one": {"KD": [0.50, 0.52, 0.54], "DFA": [0.6]}})
-    (axis,) = figure.axes
-    bars = axis.containers[0]
-    assert [bar.get_height() for bar in bars] == pytest.approx([52.0, 60.0])
-    (whiskers,) = axis.containers[1].lines[2]
-    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
-    assert ends == [pytest.approx([50.0, 54.0]), pytest.approx([60.0, 60.0])]
-    dots = [line.get_ydata().tolist() for line in axis.lines if line.get_marker() == "o"]
-    assert dots == [pytest.approx([50, 52, 54]), pytest.approx([60])]
-    assert axis.get_ylabel() == "test accuracy, %"
-    assert [t.get_text() for t in axis.get_xticklabels()] == ["KD\nn = 3", "DFA\nn = 1"]
+def test_ranking_shows_mean_standard_deviation_and_seeds_in_order():
+    accuracies = {"DFA": [0.6], "KD": [0.50, 0.52, 0.54], "Student": [0.4, 0.42]}
+    (axis,) = figures.accuracy_ranking({"one": accuracies}, baseline="Student").axes
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["Student", "KD", "DFA"]
+    means = [c.lines[0].get_xdata()[0] for c in axis.containers]
+    assert means == pytest.approx([41.0, 52.0, 60.0])
+    ends = [c.lines[2][0].get_segments()[0][:, 0].tolist() for c in axis.containers]
+    assert ends[1:] == [pytest.approx([50.0, 54.0]), pytest.approx([60.0, 60.0])]
+    dots = [line.get_xdata().tolist() for line in axis.lines if line.get_marker() == "o"]
+    assert dots == [pytest.approx([40, 42]), pytest.approx([50, 52, 54]), pytest.approx([60])]
+    (plain,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert plain.get_xdata()[0] == pytest.approx(41.0)
+    assert axis.get_xlabel() == "test accuracy, %"
+
+
+def test_curves_show_mean_and_standard_deviation_over_the_seeds():
+    curves = [[[10, 0.2, 1.0], [20, 0.5, 1.0]], [[10, 0.4, 1.0], [20, 0.7, 1.0]]]
+    (axis,) = figures.accuracy_curves({"one": {"KD": curves, "DFA": [[[10, 0.3, 1.0]]]}}).axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [30, 60])
+    (band,) = axis.collections  # a single run has none
+    at_end = band.get_paths()[0].vertices
+    at_end = at_end[at_end[:, 0] == 20, 1]
+    deviation = 100 * np.std([0.5, 0.7], ddof=1)
+    assert (at_end.min(), at_end.max()) == pytest.approx((60 - deviation, 60 + deviation))
+    legend = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert legend == ["KD 60.0 (n = 2)", "DFA 30.0"]
+
+
+def test_accuracy_over_the_last_weight_has_a_point_for_each_run():
+    points = {"Last": [(1.0, 0.5), (1.0, 0.54)], "Random": [(0.2, 0.4), (0.6, 0.46)]}
+    (axis,) = figures.accuracy_by_last_weight(points, {"Student": [0.3, 0.34]}).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    np.testing.assert_allclose(lines["Last (n = 2)"].get_ydata(), [50, 54])
+    np.testing.assert_allclose(lines["Random (n = 2)"].get_xdata(), [0.2, 0.6])
+    (spread,) = axis.containers  # of Last, whose runs have one alpha
+    assert spread.lines[0].get_ydata()[0] == pytest.approx(52)
+    (plain,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+    assert plain.get_ydata()[0] == pytest.approx(32)
 
 
 def test_heatmap_shows_the_mean_over_seeds_and_final_weights():
@@ -79,6 +105,6 @@ def test_lines_differ_in_greyscale():
 
 
 def test_figures_are_saved_as_png_and_pdf(tmp_path):
-    figures.save(figures.accuracy_bars({"one": {"KD": [0.5]}}), tmp_path, "bars")
-    assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "bars.pdf").read_bytes().startswith(b"%PDF")
+    figures.save(figures.accuracy_ranking({"one": {"KD": [0.5]}}), tmp_path, "one")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")

@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Iterable, Sequence
 
+from dfa_tf.comparison.paired import paired_difference
 from dfa_tf.comparison.paper import Reference
 from dfa_tf.comparison.runs import Run
 
@@ -47,10 +48,24 @@ class AccuracyRow:
         return [run for run in self.runs if seeds.count(run.student.seed) > 1]
 
     @property
+    def accuracy_by_seed(self) -> dict[int, float]:
+        """Test accuracy after the last epoch, a fraction, by seed."""
+        accuracies = {run.student.seed: run.student.last_accuracy for run in self.runs}
+        return {seed: accuracy for seed, accuracy in accuracies.items() if accuracy is not None}
+
+    @property
     def last_accuracies(self) -> list[float]:
         """Test accuracy after the last epoch, a fraction, of each seed."""
-        accuracies = [run.student.last_accuracy for run in self.distinct_runs]
-        return [accuracy for accuracy in accuracies if accuracy is not None]
+        return list(self.accuracy_by_seed.values())
+
+    @property
+    def last_weights(self) -> list[tuple[float, float]]:
+        """(alpha of the last feature, accuracy) of each run that recorded both."""
+        return [
+            (run.last_weight, run.student.last_accuracy)
+            for run in self.distinct_runs
+            if run.last_weight is not None and run.student.last_accuracy is not None
+        ]
 
     @property
     def best_accuracies(self) -> list[float]:
@@ -99,6 +114,11 @@ class AccuracyTable:
         """For each row, the accuracy after the last epoch of each seed."""
         return {row.title: row.last_accuracies for row in self.rows}
 
+    @property
+    def last_weights(self) -> dict[str, list[tuple[float, float]]]:
+        """For each row that uses alpha, (weight of the last feature, accuracy) of each run."""
+        return {row.title: row.last_weights for row in self.rows if row.last_weights}
+
     def cells(self, reference: Reference | None = None) -> list[tuple[str, ...]]:
         """Returns the table as text, with the heading and a row for each teacher.
 
@@ -118,6 +138,30 @@ class AccuracyTable:
                 for row, cells in zip(self.rows, methods, strict=True)
             ),
         ]
+
+    def difference_cells(self, baselines: Sequence[str]) -> list[tuple[str, ...]]:
+        """Returns a table of paired differences as text, with the heading.
+
+        Args:
+            baselines: Titles of the rows to compare with. Rows that the table lacks are omitted.
+
+        Returns:
+            A row for each method: its accuracy minus that of each baseline, in points, with the
+            95 % confidence interval. Empty if no baseline is in the table or no seeds match.
+        """
+        rows = {row.title: row for row in self.rows}
+        columns = [title for title in baselines if title in rows]
+        cells = []
+        for title, row in rows.items():
+            differences = [
+                paired_difference(row.accuracy_by_seed, rows[column].accuracy_by_seed)
+                if title != column
+                else None
+                for column in columns
+            ]
+            if any(differences):
+                cells.append((title, *(d.text(scale=100) if d else "" for d in differences)))
+        return [("method", *(f"minus {c}, points" for c in columns)), *cells] if cells else []
 
     def _is_in(self, reference):
         methods = {row.method for row in self.rows}

@@ -7,9 +7,6 @@ from typing import Literal
 from dfa_tf.comparison.runs import AGGREGATIONS, TITLES
 from dfa_tf.errors import UserError
 
-# Columns of Table 2 that the paper does not have.
-ADDITIONAL_METHODS = ("nst", "vid", "rkd", "crd", "dkd", "reviewkd")
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -46,13 +43,20 @@ class Experiment:
         description: What is compared.
         rows: The rows.
         pairs: For each scale, the names of its pairs in `PAIRS`.
+        baselines: Names of the rows that the others are compared with by seed.
         command: The command that runs a cell. "search" is enough if only alpha is compared.
     """
 
     description: str
     rows: tuple[Row, ...]
     pairs: Mapping[str, tuple[str, ...]]
+    baselines: tuple[str, ...] = ("student",)
     command: Literal["distill", "search"] = "distill"
+
+    @property
+    def baseline_titles(self) -> tuple[str, ...]:
+        """The titles of the baselines."""
+        return tuple(row.title for row in self.rows if row.name in self.baselines)
 
     @property
     def artifact(self) -> str:
@@ -137,6 +141,12 @@ DFA = _method_row("dfa")
 DFA_T = Row("dfa_t", "DFA-T", ("gin/dfa_t_{pair}.gin",))
 RANDOM, LAST, AVERAGE = map(_aggregation_row, ("random", "last", "average"))
 KD = _method_row("kd")
+# Methods that Table 2 of the paper does not have.
+ADDITIONAL = (
+    *map(_method_row, ("nst", "vid", "rkd", "crd", "dkd", "reviewkd", "dist")),
+    Row("kd_standardized", "KD, standardized", ("gin/methods/kd_standardized.gin",)),
+    Row("dkd_standardized", "DKD, standardized", ("gin/methods/dkd_standardized.gin",)),
+)
 DFA_KD = Row(
     "dfa_kd",
     "DFA + KD",
@@ -164,7 +174,7 @@ EXPERIMENTS = {
             KD,
             *map(_method_row, ("fitnets", "at", "jacobian", "ft", "ab", "sp", "margin")),
             DFA,
-            *map(_method_row, ADDITIONAL_METHODS),
+            *ADDITIONAL,
         ),
         CIFAR100,
     ),
@@ -175,6 +185,7 @@ EXPERIMENTS = {
             *(_varied(row, "30", "distill.epochs=30") for row in (STUDENT, LAST, AVERAGE)),
         ),
         {"cpu": ("cpu",)},
+        baselines=("student", "last"),
     ),
     "methods": Experiment(
         "whether distillation and the search are worth their cost",
@@ -184,6 +195,7 @@ EXPERIMENTS = {
             DFA_KD,
         ),
         PAIR3,
+        baselines=("student", "last"),
     ),
     "alpha": Experiment(
         "whether the weights that the search finds matter",
@@ -193,6 +205,7 @@ EXPERIMENTS = {
             PERMUTED,
         ),
         PAIR3,
+        baselines=("student", "last", "dfa"),
     ),
     "features": Experiment(
         "the block's sum as a feature, instead of the sum after the next batch normalization",
@@ -204,18 +217,25 @@ EXPERIMENTS = {
             ),
         ),
         PAIR3,
+        baselines=("last", "last_raw"),
     ),
     "headline": Experiment(
         "on all images",
         tuple(_varied(row, "full", *FULL) for row in (STUDENT, LAST, DFA, DFA_KD)),
         {"cpu": ("cpu",)},
+        baselines=("student_full", "last_full"),
     ),
     "table4": Experiment(
         "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",
         (STUDENT, *map(_method_row, ("at", "sp", "margin")), DFA, DFA_T),
         CINIC10,
     ),
-    "table5": Experiment("aggregations", (STUDENT, RANDOM, LAST, AVERAGE, DFA), CIFAR100),
+    "table5": Experiment(
+        "aggregations",
+        (STUDENT, RANDOM, LAST, AVERAGE, DFA),
+        CIFAR100,
+        baselines=("student", "last"),
+    ),
     "fig4-left": Experiment(
         "alpha over the search: both terms of its gradient, and each term on its own",
         (
@@ -235,11 +255,13 @@ EXPERIMENTS = {
             DFA.with_title("lambda = 1e-3"),
         ),
         SMALL | {"paper": CINIC10["paper"]},
+        baselines=("dfa",),
     ),
     "student-loss": Experiment(
         "the loss that the search minimises",
         (STUDENT, LAST, AVERAGE, DFA.with_title("bridge loss"), STUDENT_LOSS),
         CIFAR100,
+        baselines=("student", "last"),
     ),
     "gamma": Experiment(
         "weight of the ST loss, gamma_ST",
@@ -255,6 +277,7 @@ EXPERIMENTS = {
             ),
         ),
         CIFAR100,
+        baselines=("dfa",),
     ),
     "init": Experiment(
         "initial value of beta",
@@ -264,6 +287,7 @@ EXPERIMENTS = {
             _search_row("init_random", "from random", 'search.initial="random"'),
         ),
         CIFAR100,
+        baselines=("dfa",),
     ),
 }
 

@@ -8,11 +8,12 @@ import pathlib
 
 from dfa_tf.comparison.accuracy import AccuracyTable, accuracy_tables
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import FINISHED, Run
+from dfa_tf.comparison.runs import FINISHED, TITLES, Run
 from dfa_tf.comparison.searches import Searches, load_searches
 from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
 
+DIFFERENCES = "Difference in accuracy after the last epoch, paired by seed: mean +- 95 % interval"
 CSV_COLUMNS = (
     "workdir",
     "state",
@@ -39,12 +40,14 @@ class Report:
         runs: The runs, finished or not.
         reference: The paper's results, for a column of the tables.
         row_order: Titles of the first rows.
+        baselines: Titles of the rows that the others are compared with by seed.
         searches_only: Whether only alpha is compared, without accuracies.
     """
 
     runs: list[Run]
     reference: Reference | None = None
     row_order: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = (TITLES["plain"],)
     searches_only: bool = False
 
     @property
@@ -74,7 +77,11 @@ class Report:
 
     def text(self) -> str:
         """Returns the report for a terminal."""
-        parts = [f"{t.title}\n{table(t.cells(self.reference))}" for t in self.tables]
+        parts = []
+        for t in self.tables:
+            parts.append(f"{t.title}\n{table(t.cells(self.reference))}")
+            if differences := t.difference_cells(self.baselines):
+                parts.append(f"{DIFFERENCES}\n{table(differences)}")
         if self.searches_only and self.searches:
             parts.append(self.searches.text())
         if self.notes:
@@ -83,7 +90,11 @@ class Report:
 
     def markdown(self) -> str:
         """Returns the report in Markdown."""
-        parts = [f"{t.title}\n\n{markdown_table(t.cells(self.reference))}" for t in self.tables]
+        parts = []
+        for t in self.tables:
+            parts.append(f"{t.title}\n\n{markdown_table(t.cells(self.reference))}")
+            if differences := t.difference_cells(self.baselines):
+                parts.append(f"{DIFFERENCES}\n\n{markdown_table(differences)}")
         if self.searches:
             parts.append(self.searches.markdown())
         if self.notes:
@@ -101,8 +112,9 @@ class Report:
     def write(self, folder: pathlib.Path) -> None:
         """Writes report.md, report.csv, and the figures as .png and .pdf.
 
-        The figures are accuracy, accuracy_bars, and those of `Searches.write`. Without accuracy
-        tables, report.csv and the figures of accuracy are omitted.
+        The figures are accuracy, accuracy_ranking, and those of `Searches.write`. If runs used
+        several alphas, accuracy_by_last_weight is written, too. Without accuracy tables, report.csv
+        and the figures of accuracy are omitted.
         """
         from dfa_tf import figures  # matplotlib is slow to import
 
@@ -113,8 +125,20 @@ class Report:
             write_text(folder / "report.csv", self.csv())
             curves = figures.accuracy_curves({t.title: t.curves for t in self.tables})
             figures.save(curves, folder, "accuracy")
-            bars = figures.accuracy_bars({t.title: t.last_accuracies for t in self.tables})
-            figures.save(bars, folder, "accuracy_bars")
+            accuracies = {t.title: t.last_accuracies for t in self.tables}
+            ranking = figures.accuracy_ranking(accuracies, baseline=TITLES["plain"])
+            figures.save(ranking, folder, "accuracy_ranking")
+            for points, without_alpha in self._several_alphas():
+                weights = figures.accuracy_by_last_weight(points, without_alpha)
+                figures.save(weights, folder, "accuracy_by_last_weight")
+
+    def _several_alphas(self):
+        """Yields the points of the first table whose runs used at least three alphas."""
+        for t in self.tables:
+            if len({weight for points in t.last_weights.values() for weight, _ in points}) >= 3:
+                plain = {r.title: r.last_accuracies for r in t.rows if r.title == TITLES["plain"]}
+                yield t.last_weights, plain
+                return
 
     def _unfinished_notes(self):
         paths = {}

@@ -116,6 +116,7 @@ class Reproduction:
                 [self._run_of(cell) for cell in self._cells if cell.pair == pair],
                 reference=paper.REFERENCES[PAIRS[pair].reference],
                 row_order=tuple(row.title for row in self._experiment.rows),
+                baselines=self._experiment.baseline_titles,
                 searches_only=self._experiment.command == "search",
             )
             for pair in dict.fromkeys(cell.pair for cell in self._cells)

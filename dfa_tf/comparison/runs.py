@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
+from dfa_tf.alpha import Alpha
+from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 
 State = Literal["finished", "unfinished", "missing"]
@@ -29,6 +31,7 @@ TITLES = {
     "crd": "CRD",
     "dkd": "DKD",
     "reviewkd": "ReviewKD",
+    "dist": "DIST",
 }
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
@@ -150,6 +153,8 @@ class Run:
         search: Metrics of the search; None if it is missing.
         bindings: Settings that distinguish it from other runs of the same method, without seed
             and paths; empty unless it is finished.
+        last_weight: Weight of the last feature in the alpha that it used (`Alpha.last_weight`);
+            None if it used no alpha.
         note: Why it is not finished.
         row_title: Title of the experiment's row it belongs to, if any.
     """
@@ -160,6 +165,7 @@ class Run:
     teacher: TeacherMetrics | None = None
     search: SearchMetrics | None = None
     bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    last_weight: float | None = None
     note: str = ""
     row_title: str = ""
 
@@ -240,7 +246,20 @@ def read_run(workdir: pathlib.Path) -> Run:
     except KeyError as error:
         return dataclasses.replace(run, note=f"metrics.json lacks {error}")
     bindings = _bindings(stage, student, run.teacher)
-    return dataclasses.replace(run, state=FINISHED, student=student, bindings=bindings)
+    return dataclasses.replace(
+        run,
+        state=FINISHED,
+        student=student,
+        bindings=bindings,
+        last_weight=_last_weight(stage / "alpha.json"),
+    )
+
+
+def _last_weight(path):
+    try:
+        return Alpha.load(path).last_weight
+    except UserError:  # the method does not use alpha
+        return None
 
 
 def _accuracy(evaluation):

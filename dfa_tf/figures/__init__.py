@@ -4,13 +4,18 @@ import pathlib
 
 import matplotlib.figure
 
-from dfa_tf.figures.accuracy import accuracy_bars, accuracy_curves
+from dfa_tf.figures.accuracy import (
+    accuracy_by_last_weight,
+    accuracy_curves,
+    accuracy_ranking,
+)
 from dfa_tf.figures.alpha import alpha_heatmap, alpha_heatmaps, alpha_trajectories
 from dfa_tf.files import replacing
 
 __all__ = [
-    "accuracy_bars",
+    "accuracy_by_last_weight",
     "accuracy_curves",
+    "accuracy_ranking",
     "alpha_heatmap",
     "alpha_heatmaps",
     "alpha_trajectories",

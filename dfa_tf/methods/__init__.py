@@ -7,6 +7,7 @@ from dfa_tf.methods.ab import AB
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.crd import CRD
 from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.dist import DIST
 from dfa_tf.methods.dkd import DKD
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.ft import FT
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
         CRD,
         DKD,
         ReviewKD,
+        DIST,
     )
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "AT",
     "CRD",
     "DFA",
+    "DIST",
     "DKD",
     "FT",
     "KD",

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.kd import kl_divergence
+from dfa_tf.methods.kd import kl_divergence, standardize_logits
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.validation import NonNegative, Positive
 
@@ -21,11 +21,14 @@ class DKD(Method):
         alpha: Weight of TCKD.
         beta: Weight of NCKD. In the authors' CIFAR-100 settings 6 for wide ResNets and VGG, 8 for
             ResNet 32x4, 2 for ResNet 56 and 110.
+        standardize: Whether the logits are standardized first (`kd.standardize_logits`). The
+            published settings are then temperature 2, and alpha and beta times 9.
     """
 
     temperature: Positive = 4.0
     alpha: NonNegative = 1.0
     beta: NonNegative = 6.0
+    standardize: bool = False
 
     name = "dkd"
 
@@ -33,7 +36,10 @@ class DKD(Method):
         """Builds the method."""
 
         def terms(teacher, student, labels):
-            return dkd_terms(teacher.logits, student.logits, labels, self.temperature)
+            t, s = teacher.logits, student.logits
+            if self.standardize:
+                t, s = standardize_logits(t), standardize_logits(s)
+            return dkd_terms(t, s, labels, self.temperature)
 
         return Distillation(terms, {"tckd": self.alpha, "nckd": self.beta})
 

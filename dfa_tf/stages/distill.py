@@ -75,7 +75,8 @@ def distill(
         student: The student. Training starts from its weights; the network is not changed.
         train: Training examples. The paper uses the search's train and validation examples.
         test: Test examples; None for no evaluation.
-        workdir: The result is written to WORKDIR/distill. An interrupted run is resumed.
+        workdir: The result is written to WORKDIR/distill, with the alpha that DFA used. An
+            interrupted run is resumed.
         methods: Methods of `dfa_tf.methods`, for instance `[KD()]`; by default `[DFA()]` (Eqns 2
             to 4). An empty list is plain training. Pretraining phases run first, in this order.
         weights: A factor for the loss of each method; 1 by default.
@@ -122,6 +123,8 @@ def distill(
             teacher, student, train, test, methods, weights, ce_weight, training, folder, runtime
         )
         if is_chief(strategy):
+            if used_alpha:
+                used_alpha.without_search().save(folder.path / "alpha.json")
             write_metrics(
                 folder,
                 training.seed,

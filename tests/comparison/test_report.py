@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 
+from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import find_runs, read_run
 from tests.comparison.workdirs import write_search, write_workdir
@@ -31,10 +32,36 @@ def test_report_is_written_as_markdown_csv_and_figures(tmp_path):
     Report(find_runs([tmp_path / "runs"])).write(tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     figures = {
-        f"{name}.{suffix}" for name in ("accuracy", "accuracy_bars") for suffix in ("png", "pdf")
+        f"{name}.{suffix}" for name in ("accuracy", "accuracy_ranking") for suffix in ("png", "pdf")
     }
     assert names == {"report.md", "report.csv", *figures}
     assert "| KD | 2 | 51.00 +- 1.41 |" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_runs_with_several_alphas_are_written_as_a_figure_over_alpha(tmp_path):
+    for seed, last_weight in enumerate((0.2, 0.5, 0.8)):
+        folder = write_workdir(
+            tmp_path / str(seed), 0.5, method="dfa", aggregation="random", seed=seed
+        )
+        groups = [GroupAlpha("group1", [], [], [1 - last_weight, last_weight])]
+        Alpha("", "", "", seed, 0, groups).save(folder / "distill/alpha.json")
+    report = Report(find_runs([tmp_path]))
+    assert report.tables[0].last_weights == {"Random": [(0.2, 0.5), (0.5, 0.5), (0.8, 0.5)]}
+    report.write(tmp_path / "out")
+    assert (tmp_path / "out" / "accuracy_by_last_weight.png").exists()
+
+
+def test_differences_to_the_baselines_are_reported(tmp_path):
+    for seed in range(2):
+        plain = {"method": "plain", "aggregation": "none", "seed": seed}
+        write_workdir(tmp_path / f"plain{seed}", 0.4, **plain)
+        write_workdir(tmp_path / f"kd{seed}", 0.5 + 0.02 * seed, seed=seed)
+    report = Report(find_runs([tmp_path]))
+    # Differences of 10 and 12 points: 11 +- 12.706 * 1.4142 / sqrt(2).
+    expected = "+11.00 +- 12.71"
+    assert report.tables[0].difference_cells(["Student"])[1] == ("KD", expected)
+    for text in (report.text(), report.markdown()):
+        assert expected in text
 
 
 def test_csv_has_a_line_for_each_run(tmp_path):

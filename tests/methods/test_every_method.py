@@ -138,7 +138,7 @@ def test_networks_may_differ_in_groups_sizes_and_channels(method, pair, batch):
         assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_for(_slow_but("dfa", "sp", "rkd", "crd"))
+@_for(_slow_but("dfa", "sp", "rkd", "crd", "dist"))
 def test_two_replicas_equal_one(method, one_replica, two_replicas):
     """Methods that compare the images of a batch see the global batch on any number of replicas.
 
@@ -201,6 +201,6 @@ def test_methods_are_equal_if_their_settings_are(method):
 
 def test_every_method_of_the_package_is_listed_under_its_own_name():
     defined = [m for m in Method.__subclasses__() if m.__module__.startswith("dfa_tf.")]
-    assert len(defined) == 15
+    assert len(defined) == 16
     assert {method.name: method for method in defined} == methods.METHODS
     assert len({method.name for method in defined}) == len(defined)

@@ -1,4 +1,4 @@
-"""KD and DKD: hand-worked numbers, and NumPy forms of the formulas."""
+"""KD, DKD and DIST: hand-worked numbers, and NumPy forms of the formulas."""
 
 import math
 
@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dkd import dkd_terms
-from dfa_tf.methods.kd import KD, kd_loss
+from dfa_tf.methods.dist import DIST, inter_class, intra_class
+from dfa_tf.methods.dkd import DKD, dkd_terms
+from dfa_tf.methods.kd import KD, kd_loss, standardize_logits
+from dfa_tf.methods.method import Outputs
 from tests.methods.numerics import assert_equals_formula, maps, softmax
 
 TAU = 4.0
@@ -77,3 +79,94 @@ def test_equal_logits_have_no_loss():
     np.testing.assert_allclose(kd_loss(logits, logits, TAU), 0, atol=1e-5)
     for term in dkd_terms(logits, logits, labels, TAU).values():
         np.testing.assert_allclose(term, 0, atol=1e-5)
+
+
+def test_standardized_logits_by_hand():
+    """(1, 2, 6) has mean 3 and squares 4 + 1 + 9 = 14 over n - 1 = 2; a constant row becomes 0."""
+    result = standardize_logits(tf.constant([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
+    expected = np.array([[-2, -1, 3], [0, 0, 0]]) / math.sqrt(7)
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+
+
+def _standardized(z):
+    return (z - z.mean(-1, keepdims=True)) / (z.std(-1, ddof=1, keepdims=True) + 1e-7)
+
+
+def _term(method, name, labels=None):
+    """A function of the two networks' logits that returns a term of the built method."""
+    terms = method.build(None, None, 0, "float32").terms
+
+    def function(teacher, student):
+        teacher, student = (Outputs(z, {}, None) for z in (teacher, student))
+        return terms(teacher, student, labels)[name]
+
+    return function
+
+
+def test_standardized_kd_equals_its_formula():
+    assert_equals_formula(
+        _term(KD(temperature=TAU, standardize=True), "kd"),
+        lambda t, s: _kd(_standardized(t), _standardized(s)),
+        3 * maps(7, 4, 6),
+        3 * maps(8, 4, 6),
+    )
+
+
+@pytest.mark.parametrize(("term", "formula"), [("tckd", _tckd), ("nckd", _nckd)])
+def test_standardized_dkd_equals_its_formulas(term, formula):
+    labels = np.array([0, 5, 2, 2])
+    assert_equals_formula(
+        _term(DKD(temperature=TAU, standardize=True), term, tf.constant(labels)),
+        lambda t, s: formula(_standardized(t), _standardized(s), labels),
+        3 * maps(9, 4, 6),
+        3 * maps(10, 4, 6),
+    )
+
+
+def test_standardized_kd_ignores_the_mean_and_the_scale_of_the_logits():
+    teacher = 3 * maps(11, 4, 6)
+    loss = _term(KD(standardize=True), "kd")(tf.constant(teacher), tf.constant(0.5 * teacher + 7))
+    np.testing.assert_allclose(loss, 0, atol=1e-5)
+
+
+def test_gradient_of_constant_logits_is_finite_if_standardized():
+    student = tf.constant(np.full((2, 5), 3.0, np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(student)
+        loss = _term(KD(standardize=True), "kd")(tf.constant(maps(12, 2, 5)), student)
+    assert np.isfinite(tape.gradient(loss, student)).all()
+
+
+def test_inter_class_correlation_of_three_classes_by_hand():
+    """Centred, (.5, .3, .2) is (5, -1, -4) / 30 and (.2, .5, .3) is (-4, 5, -1) / 30: -21 / 42."""
+    loss = inter_class(tf.constant([[0.5, 0.3, 0.2]]), tf.constant([[0.2, 0.5, 0.3]]))
+    np.testing.assert_allclose(loss, [1.5], rtol=1e-5)
+
+
+def test_intra_class_correlation_of_two_examples_by_hand():
+    """Two examples correlate by 1 or -1. Of three classes one has the opposite order: mean 1/3."""
+    teacher, student = [[0.5, 0.3, 0.2], [0.3, 0.2, 0.5]], [[0.6, 0.1, 0.3], [0.4, 0.2, 0.4]]
+    loss = intra_class(tf.constant(teacher), tf.constant(student))
+    np.testing.assert_allclose(loss, [2 / 3, 2 / 3], rtol=1e-5)
+
+
+def _inter(teacher, student):
+    pairs = zip(softmax(teacher / TAU), softmax(student / TAU), strict=True)
+    return TAU**2 * (1 - np.array([np.corrcoef(p, q)[0, 1] for p, q in pairs]))
+
+
+def _intra(teacher, student):
+    pairs = zip(softmax(teacher / TAU).T, softmax(student / TAU).T, strict=True)
+    mean = np.mean([np.corrcoef(p, q)[0, 1] for p, q in pairs])
+    return np.full(len(teacher), TAU**2 * (1 - mean))
+
+
+@pytest.mark.parametrize(("term", "formula"), [("dist_inter", _inter), ("dist_intra", _intra)])
+def test_dist_equals_its_formulas(term, formula):
+    method = DIST(temperature=TAU)
+    assert_equals_formula(_term(method, term), formula, 3 * maps(13, 5, 6), 3 * maps(14, 5, 6))
+
+
+def test_dist_has_the_weights_of_cifar100():
+    built = DIST().build(None, None, 0, "float32")
+    assert (built.cross_entropy, built.weights) == (1.0, {"dist_inter": 2.0, "dist_intra": 2.0})

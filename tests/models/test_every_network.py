@@ -11,18 +11,9 @@ import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
-from tests.conftest import made_examples, with_statistics
+from tests.conftest import made_examples
+from tests.models.networks import SMALL, small
 
-SMALL = {  # one network for each kind of block, stem and shortcut
-    "WRN_10_1": (models.wide_resnet, {"depth": 10, "width": 1}),
-    "ResNet_8": (models.cifar_resnet, {"depth": 8}),
-    "ResNet_8x4": (models.cifar_resnet, {"depth": 8, "width": 4}),
-    "ResNet_18_cifar": (models.resnet, {"depth": 18}),
-    "ResNet_50_imagenet": (models.resnet, {"depth": 50, "stem": "imagenet"}),
-    "VGG_8": (models.vgg, {"depth": 8}),
-    "MobileNetV2_x0_5": (models.mobilenet_v2, {}),
-    "ShuffleNetV2_x0_5": (models.shufflenet_v2, {"width": 0.5}),
-}
 SIZES = {  # of the maps of each group, for 32x32 images
     "WRN_10_1": [32, 16, 8],
     "ResNet_8": [32, 16, 8],
@@ -42,14 +33,8 @@ every_network_large_ones_slow = pytest.mark.parametrize(
 
 
 @functools.cache
-def _network(name):
-    build, arguments = SMALL[name]
-    return with_statistics(build(num_classes=10, **arguments))
-
-
-@functools.cache
 def _outputs(name):
-    return _network(name)(EXAMPLES.images, training=False)
+    return small(name)(EXAMPLES.images, training=False)
 
 
 def _maps(outputs):
@@ -109,9 +94,9 @@ def test_features_of_a_group_have_one_shape_and_the_expected_size(name):
     outputs = _outputs(name)
     assert outputs["logits"].shape == (8, 10)
     for group, features in outputs["features"].items():
-        expected = (8, *_network(name).group(group).feature_shape)
+        expected = (8, *small(name).group(group).feature_shape)
         assert {tuple(feature.shape) for feature in features} == {expected}
-    shapes = [_network(name).group(g).feature_shape for g in _network(name).group_names]
+    shapes = [small(name).group(g).feature_shape for g in small(name).group_names]
     assert [height for height, _, _ in shapes] == SIZES[name]
     assert all(height == width for height, width, _ in shapes)
 
@@ -133,7 +118,7 @@ def test_each_block_has_one_feature(network, counts):
 @every_network
 @pytest.mark.parametrize("tail_input", ["feature", "stream"])
 def test_tail_from_the_networks_own_map_equals_the_forward_pass(name, tail_input):
-    network, outputs = _network(name), _outputs(name)
+    network, outputs = small(name), _outputs(name)
     for group in network.group_names:
         own = outputs["features"][group][-1]
         if tail_input == "stream":
@@ -145,22 +130,22 @@ def test_tail_from_the_networks_own_map_equals_the_forward_pass(name, tail_input
 
 @every_network
 def test_saved_file_rebuilds_the_network(name, tmp_path):
-    _network(name).save(tmp_path / "model.keras")
+    small(name).save(tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras")
-    assert again.spec == _network(name).spec
+    assert again.spec == small(name).spec
     _assert_close(again(EXAMPLES.images, training=False), _outputs(name), 1e-6)
 
 
 @every_network
 def test_folded_network_equals_the_network_at_inference(name):
-    folded = _network(name).folded()
+    folded = small(name).folded()
     assert not any(isinstance(layer, models.BatchNormalization) for layer in folded.layers)
     _assert_close(folded(EXAMPLES.images, training=False), _outputs(name), 1e-4)
 
 
 @every_network
 def test_mixed_precision_outputs_are_close_to_float32(name):
-    outputs = _network(name).copy("mixed_bfloat16")(EXAMPLES.images, training=False)
+    outputs = small(name).copy("mixed_bfloat16")(EXAMPLES.images, training=False)
     assert outputs["logits"].dtype == tf.float32
     assert {f.dtype for features in outputs["features"].values() for f in features} == {tf.bfloat16}
     _assert_close(outputs, _outputs(name), 0.15)  # up to 50 layers
@@ -170,7 +155,7 @@ def test_mixed_precision_outputs_are_close_to_float32(name):
 def test_two_replicas_equal_one_device(name, two_replicas):
     """In training, where each replica normalizes its half of the batch, and when folded."""
     with two_replicas.scope():
-        copy, folded = _network(name).copy(), _network(name).folded()
+        copy, folded = small(name).copy(), small(name).folded()
     halves = tf.split(tf.cast(EXAMPLES.images, tf.float32), 2)
 
     @tf.function
@@ -182,7 +167,7 @@ def test_two_replicas_equal_one_device(name, two_replicas):
         return two_replicas.run(replica, args=(images,))
 
     trained, at_inference = map(two_replicas.experimental_local_results, run(tf.stack(halves)))
-    reference = _network(name).copy()
+    reference = small(name).copy()
     for half, part in enumerate(halves):
         expected = reference(part, training=True)["logits"]
         scale = np.abs(expected).max()
@@ -196,7 +181,7 @@ def test_tf_lite_file_equals_the_network(name, tmp_path):
     """`export` raises an error if the largest error exceeds 1e-4 of the largest logit."""
     from dfa_tf.stages.export import ExportOptions, export
 
-    network = _network(name)
+    network = small(name)
     options = ExportOptions(kinds=("float32",))
     report = export(network=network, test=EXAMPLES, workdir=tmp_path, options=options)
     (file,) = report["files"]
@@ -278,7 +263,7 @@ def test_spec_holds_all_arguments_but_precision_and_folded(name):
 
 @every_network
 def test_normalization_of_a_group_outputs_its_last_feature(name):
-    network = _network(name)
+    network = small(name)
     for group in map(network.group, network.group_names):
         outputs = [
             layer
@@ -294,7 +279,7 @@ def test_families_with_maps_of_equal_sizes_can_be_paired():
     from dfa_tf.methods.connectors import check_same_groups, group_connectors
 
     for pair in (("WRN_10_1", "ResNet_8x4"), ("ResNet_18_cifar", "VGG_8")):
-        teacher, student = map(_network, pair)
+        teacher, student = map(small, pair)
         assert SIZES[pair[0]] == SIZES[pair[1]]
         assert check_same_groups(teacher, student) is None
         connectors = group_connectors(teacher, student, seed=0, precision="float32")
@@ -309,6 +294,6 @@ def test_error_lists_the_sizes_of_maps_that_differ(pair):
     from dfa_tf.methods.connectors import check_same_groups
 
     with pytest.raises(UserError) as error:
-        check_same_groups(*map(_network, pair))
+        check_same_groups(*map(small, pair))
     for name in pair:
         assert ", ".join(map(str, SIZES[name])) in str(error.value)

@@ -36,7 +36,7 @@ def test_stage_writes_the_files_of_the_contract(finished, stage):
     artifacts = {
         "teacher": ["model.keras"],
         "search": ["alpha.json", "alpha.png"],
-        "distill": ["student.keras"],
+        "distill": ["student.keras", "alpha.json"],
     }
     for name in (*artifacts[stage], "metrics.json", "config.gin", "checkpoints"):
         assert (folder / name).exists()
@@ -84,6 +84,13 @@ def test_alpha_file_holds_history_loss_gradient_and_decay(finished):
         assert np.any(np.array(group.mean_loss_gradient) != 0)
     # beta starts at (0, 0, ln 198): the decay on the last is lambda times about that at first.
     assert 0 < alpha.groups[0].mean_decay[-1] <= 1e-3 * np.log(198)
+
+
+def test_distillation_records_the_weights_that_it_used(finished):
+    used = Alpha.load(finished.workdir / "distill" / "alpha.json")
+    for group, searched in zip(used.groups, finished.alpha.groups, strict=True):
+        assert (group.name, group.alpha) == (searched.name, searched.alpha)
+        assert not group.history
 
 
 def test_stages_do_not_change_their_networks(run):
