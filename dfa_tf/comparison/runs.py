@@ -32,6 +32,10 @@ TITLES = {
     "dkd": "DKD",
     "reviewkd": "ReviewKD",
     "dist": "DIST",
+    "logits": "Logits",
+    "srrl": "SRRL",
+    "feed": "FEED",
+    "ensemble_kd": "Ensemble KD",
 }
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 

@@ -41,7 +41,7 @@ def quantized_objective(network: Network, teacher: Network) -> Callable:
         if type(layer).__name__ in KERNEL_LAYERS
     ]
 
-    def objective(images, labels):
+    def objective(images, labels, step=0):
         rounded = [(variable, rounded_kernel(variable.value, kind)) for variable, kind in kernels]
         with keras.StatelessScope(state_mapping=rounded):
             logits = model(tf.cast(images, tf.float32), training=False)

@@ -10,6 +10,7 @@ from dfa_tf.figures.accuracy import (
     accuracy_ranking,
 )
 from dfa_tf.figures.alpha import alpha_heatmap, alpha_heatmaps, alpha_trajectories
+from dfa_tf.figures.process import process_heatmap, process_lines
 from dfa_tf.files import replacing
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "alpha_heatmap",
     "alpha_heatmaps",
     "alpha_trajectories",
+    "process_heatmap",
+    "process_lines",
     "save",
 ]
 

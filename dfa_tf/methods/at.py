@@ -36,13 +36,13 @@ class AT(Method):
         pairs = group_pairs(teacher, student)
 
         def terms(teacher, student, labels):
-            distances = [
-                at_distance(teacher.activation(t), student.activation(s), self.form)
+            distances = {
+                t: at_distance(teacher.activation(t), student.activation(s), self.form)
                 for t, s in pairs
-            ]
-            return {"at": tf.add_n(distances)}
+            }
+            return {"at": distances}
 
-        return Distillation(terms, {"at": self.beta})
+        return Distillation(terms, {"at": self.beta}, parts={"at": [t for t, _ in pairs]})
 
 
 def attention(activation: tf.Tensor) -> tf.Tensor:

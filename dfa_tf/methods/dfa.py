@@ -61,4 +61,9 @@ class DFA(Method):
             fd = feature_distillation_loss(transformed, targets, DISTANCES[self.distance])
             return {"feature_distillation": fd}
 
-        return Distillation(terms, {"feature_distillation": self.gamma_fd}, connectors=connectors)
+        return Distillation(
+            terms,
+            {"feature_distillation": self.gamma_fd},
+            parts={"feature_distillation": groups},
+            connectors=connectors,
+        )

@@ -24,10 +24,10 @@ def plain_objective(network: Network) -> Callable:
         network: The network to train.
 
     Returns:
-        A function of (images, labels), as `training.fit.Problem` expects.
+        A function of (images, labels, step), as `training.fit.Problem` expects.
     """
 
-    def objective(images, labels):
+    def objective(images, labels, step=0):
         logits = network(images, training=True)["logits"]
         return cross_entropy(logits, labels), logits, {}
 

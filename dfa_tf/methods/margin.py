@@ -47,7 +47,8 @@ class Margin(Method):
                 targets[t], students[t] = target, transformed
             return {"margin": feature_distillation_loss(students, targets, l2_above_margin)}
 
-        return Distillation(terms, {"margin": self.weight}, connectors=connectors)
+        parts = {"margin": [t for t, _ in pairs]}
+        return Distillation(terms, {"margin": self.weight}, parts=parts, connectors=connectors)
 
 
 def margin_of(group: Group) -> np.ndarray:

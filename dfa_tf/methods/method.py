@@ -10,7 +10,7 @@ method's paper.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -19,7 +19,7 @@ from dfa_tf.alpha import Alpha
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings
 
-INPUT_GRADIENT, ALPHA = "input_gradient", "alpha"
+INPUT_GRADIENT, ALPHA, TEACHERS = "input_gradient", "alpha", "teachers"
 
 # A term of a loss: `[B]`, or its parts by name, `[B]` each, whose sum is the term.
 Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
@@ -68,6 +68,7 @@ class Pretraining:
         variables: The variables that the phase trains.
         epochs: Length of the phase. Each phase has an optimizer of its own.
         uses_student: Whether `terms` reads the student's outputs. If not, it receives None.
+        all_teachers: As in `Distillation`.
     """
 
     terms: Callable
@@ -75,6 +76,7 @@ class Pretraining:
     variables: Sequence
     epochs: float
     uses_student: bool = True
+    all_teachers: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +90,22 @@ class Distillation:
             without the term's weight.
         weights: The weight of each term.
         cross_entropy: The weight of the cross entropy with the labels.
+        parts: The names of the parts, for each term that has parts.
         connectors: Keras models trained together with the student but not part of it.
         helpers: Keras models that only the pretraining trains.
         pretraining: The phase that runs first; None if the method has none.
+        all_teachers: Whether `terms` receives a tuple with the `Outputs` of all teachers instead of
+            those of the only one.
     """
 
     terms: Callable
     weights: Mapping[str, float]
     cross_entropy: float = 1.0
+    parts: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     connectors: Sequence[keras.layers.Layer] = ()
     helpers: Sequence[keras.layers.Layer] = ()
     pretraining: Pretraining | None = None
+    all_teachers: bool = False
 
 
 class Method(Settings):
@@ -106,7 +113,9 @@ class Method(Settings):
 
     Attributes:
         name: The method's name in files, logs and gin.
-        needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT, ALPHA.
+        needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT; ALPHA; and
+            TEACHERS, if `check` and `build` receive a tuple of all teachers. Any other method is
+            built for each of several teachers, and its loss is the mean over them.
     """
 
     name: ClassVar[str]
@@ -116,23 +125,26 @@ class Method(Settings):
         """Returns a copy with these aggregation weights. Only methods that need ALPHA have them."""
         return dataclasses.replace(self, alpha=alpha)  # type: ignore[type-var]
 
-    def check(self, teacher: Network, student: Network) -> None:
+    def check(self, teacher: Any, student: Network) -> None:
         """Checks that the method can distil this teacher into this student.
 
         Raises:
             UserError: If the method does not support the two networks.
         """
 
-    def build(self, teacher: Network, student: Network, seed: int, precision: str) -> Distillation:
+    def build(
+        self, teacher: Any, student: Network, seed: int, precision: str
+    ) -> Distillation | Sequence[Distillation]:
         """Builds the method for a teacher and a student, in the scope of the run's strategy.
 
         Args:
-            teacher: The trained teacher.
+            teacher: The trained teacher, a `Network`; a tuple of networks for a method that needs
+                TEACHERS.
             student: The student to train.
             seed: Seed of all initial weights.
             precision: Keras dtype policy of the connectors.
 
         Returns:
-            The `Distillation`.
+            The `Distillation`, or several of them, each of which can be left out of a step.
         """
         raise NotImplementedError

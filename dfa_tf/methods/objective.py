@@ -6,99 +6,104 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import tensorflow as tf
 
 from dfa_tf.methods.losses import cross_entropy
-from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining, Term
+from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining
+from dfa_tf.methods.terms import (
+    check_names,
+    constant_weights,
+    measurements,
+    paths_of,
+    term_names,
+    weighted_sum,
+)
 from dfa_tf.models.network import Network
-
-RESERVED = {"loss", "accuracy", "cross_entropy"}
+from dfa_tf.weightings.weighting import PathWeights
 
 
 def student_objective(
-    teacher: Network,
+    teacher: Network | Sequence[Network],
     student: Network,
     distillations: Sequence[Distillation],
-    weights: Sequence[float],
+    weights: Sequence[float] | PathWeights,
     needs: Collection[str] = (),
     ce_weight: float | None = None,
+    *,
+    layerwise: bool = False,
+    paths: Collection[str] | None = None,
 ) -> Callable:
-    """Returns the objective ce_weight * CE + sum over methods of weight * weighted sum of terms.
+    """Returns the objective ce_weight * CE + the weighted sum of the losses of all paths.
 
     Args:
-        teacher: The frozen teacher.
+        teacher: The frozen teacher, or several of them.
         student: The student.
-        distillations: The methods, built for both networks.
-        weights: A factor for each method.
+        distillations: The methods, built for these networks.
+        weights: A factor for each distillation, or the weights of the paths (`terms.path_names`).
         needs: The union of the methods' `Method.needs`.
         ce_weight: Weight of the cross entropy; None for the product of the methods' weights.
+        layerwise: Whether each part of a term is a path.
+        paths: The paths to compute; None for all. A distillation without any of them is left out.
 
     Returns:
-        A function of (images, labels), as `training.fit.Problem` expects.
+        A function of (images, labels, step), as `training.fit.Problem` expects.
     """
     if ce_weight is None:
         ce_weight = math.prod(each.cross_entropy for each in distillations)
+    combine = weights if callable(weights) else constant_weights(distillations, weights)
+    named = [
+        (distillation, names)
+        for distillation, names in zip(distillations, term_names(distillations), strict=True)
+        if paths is None or set(paths) & set(paths_of(distillation, names, layerwise))
+    ]
+    needs_teacher = bool(named)
 
-    def objective(images, labels):
-        teacher_outputs = frozen_outputs(teacher, images, labels, needs)
+    def objective(images, labels, step=0):
+        outputs = _teacher_outputs(teacher, images, labels, needs) if needs_teacher else ()
         student_outputs = network_outputs(student, images, labels, needs, training=True)
         ce = cross_entropy(student_outputs.logits, labels)
-        loss, measurements = ce_weight * ce, {"cross_entropy": ce}
-        for k, (distillation, weight) in enumerate(zip(distillations, weights, strict=True), 1):
+        measured, losses = {"cross_entropy": ce}, {}
+        for distillation, names in named:
+            teacher_outputs = outputs if distillation.all_teachers else outputs[0]
             terms = distillation.terms(teacher_outputs, student_outputs, labels)
-            loss += weight * weighted_sum(terms, distillation.weights)  # DFA, Eqn 4
-            # Two methods, such as FitNets and KD, may have terms of the same name.
-            for name, term in _measurements(terms).items():
-                measurements[f"{name}_{k}" if name in measurements else name] = term
-        return loss, student_outputs.logits, measurements
+            check_names(terms, distillation.weights)
+            for name, term in terms.items():
+                values = measurements({names[name]: term})
+                measured |= values
+                are_parts = layerwise and isinstance(term, Mapping)
+                for path, value in values.items():
+                    if ("/" in path) == are_parts:
+                        losses[path] = distillation.weights[name] * value
+        loss = ce_weight * ce
+        if losses:
+            combined, path_weights = combine(losses, step)
+            loss, measured = loss + combined, measured | path_weights  # DFA, Eqn 4
+        return loss, student_outputs.logits, measured
 
     return objective
 
 
 def pretraining_objective(
-    teacher: Network, student: Network, pretraining: Pretraining, needs: Collection[str] = ()
+    teacher: Network | Sequence[Network],
+    student: Network,
+    pretraining: Pretraining,
+    needs: Collection[str] = (),
 ) -> Callable:
     """Returns the objective of a pretraining phase. Arguments are as in `student_objective`."""
 
-    def objective(images, labels):
-        teacher_outputs = frozen_outputs(teacher, images, labels, needs)
+    def objective(images, labels, step=0):
+        outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = None
         if pretraining.uses_student:
             student_outputs = network_outputs(student, images, labels, needs, training=True)
+        teacher_outputs = outputs if pretraining.all_teachers else outputs[0]
         terms = pretraining.terms(teacher_outputs, student_outputs, labels)
-        return weighted_sum(terms, pretraining.weights), None, _measurements(terms)
+        return weighted_sum(terms, pretraining.weights), None, measurements(terms)
 
     return objective
 
 
-def weighted_sum(terms: Mapping[str, Term], weights: Mapping[str, float]) -> tf.Tensor | int:
-    """Returns the sum of weight * term, `[B]`, or 0 if there are no terms.
-
-    The value of a term with parts is the sum of its parts.
-
-    Args:
-        terms: The terms by name.
-        weights: The weight of each term.
-
-    Raises:
-        ValueError: If terms and weights have different names, or a name is reserved for a
-            measurement of the objective itself.
-    """
-    if RESERVED & set(terms):
-        raise ValueError(f"terms: the names {', '.join(RESERVED & set(terms))} are reserved")
-    if set(terms) != set(weights):
-        raise ValueError(f"weights: expected the names {set(terms)}, got {set(weights)}")
-    return sum(weights[name] * _total(term) for name, term in terms.items())
-
-
-def _total(term: Term) -> tf.Tensor:
-    return tf.add_n(list(term.values())) if isinstance(term, Mapping) else term
-
-
-def _measurements(terms: Mapping[str, Term]) -> dict[str, tf.Tensor]:
-    """Returns each term by its name, and each part of a term by "term/part"."""
-    measurements = {name: _total(term) for name, term in terms.items()}
-    for name, term in terms.items():
-        if isinstance(term, Mapping):
-            measurements |= {f"{name}/{part}": value for part, value in term.items()}
-    return measurements
+def _teacher_outputs(teacher, images, labels, needs):
+    """Returns a tuple of the `Outputs` of each teacher."""
+    teachers = [teacher] if isinstance(teacher, Network) else teacher
+    return tuple(frozen_outputs(each, images, labels, needs) for each in teachers)
 
 
 def frozen_outputs(

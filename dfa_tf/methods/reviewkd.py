@@ -53,9 +53,13 @@ class ReviewKD(Method):
             maps = [student.last(s) for _, s in pairs] + [_as_map(student.embedding)]
             targets = [teacher.last(t) for t, _ in pairs] + [_as_map(teacher.embedding)]
             fused = review([tf.cast(m, dtype) for m in maps], training=True)
-            return {"reviewkd": tf.add_n([hcl(t, s) for t, s in zip(targets, fused, strict=True)])}
+            losses = [hcl(t, s) for t, s in zip(targets, fused, strict=True)]
+            return {"reviewkd": dict(zip(stages, losses, strict=True))}
 
-        return Distillation(terms, {"reviewkd": self.weight}, connectors=[review])
+        stages = [*(t for t, _ in pairs), "embedding"]
+        return Distillation(
+            terms, {"reviewkd": self.weight}, parts={"reviewkd": stages}, connectors=[review]
+        )
 
 
 def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:

@@ -52,13 +52,14 @@ class VID(Method):
         ]
 
         def terms(teacher, student, labels):
-            losses = []
+            losses = {}
             for (t, s), predictor in zip(pairs, predictors, strict=True):
                 mean = predictor.mean(student.activation(s), training=True)
-                losses.append(vid_loss(teacher.activation(t), mean, predictor.variances()))
-            return {"vid": tf.add_n(losses)}
+                losses[t] = vid_loss(teacher.activation(t), mean, predictor.variances())
+            return {"vid": losses}
 
-        return Distillation(terms, {"vid": self.weight}, connectors=predictors)
+        parts = {"vid": [t for t, _ in pairs]}
+        return Distillation(terms, {"vid": self.weight}, parts=parts, connectors=predictors)
 
 
 def vid_loss(teacher: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:

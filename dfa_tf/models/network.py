@@ -68,8 +68,8 @@ class Network(keras.Model):
     by mean and standard deviation.
 
     `features_model(group)` and `tail_model(group, tail_input)` return the Keras models that
-    `features` and `tail` run. Each is built once. `embedding_size` is the number of channels that
-    the classifier receives.
+    `features` and `tail` run. Each is built once. `pooled_shape` is the shape (height, width,
+    channels) of the pooled map, `embedding_size` the number of channels that the classifier receives.
 
     Args:
         image: The input tensor `[B, H, W, C]`.
@@ -120,6 +120,7 @@ class Network(keras.Model):
         )
         self.group_names = tuple(by_name)
         self.embedding_size = pooled_map.shape[-1]
+        self.pooled_shape = tuple(pooled_map.shape[1:])
 
     @property
     def spec(self) -> dict:
@@ -137,6 +138,13 @@ class Network(keras.Model):
     def image_shape(self) -> tuple[int, int, int]:
         """The shape (height, width, channels) of the input images."""
         return tuple(self.input.shape[1:])
+
+    @property
+    def classifier(self) -> keras.layers.Dense | None:
+        """The dense layer that maps the embedding to the logits, or None."""
+        layer = producer(self.output["logits"])
+        is_dense = isinstance(layer, keras.layers.Dense) and layer.use_bias
+        return layer if is_dense and layer.kernel.shape[0] == self.embedding_size else None
 
     @property
     def num_classes(self) -> int:

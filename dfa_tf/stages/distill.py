@@ -1,35 +1,50 @@
-"""Stage 2: distils the teacher into the student, by DFA or other methods (Algorithm 1, right)."""
+"""Stage 2: distils teachers into a student, by DFA or other methods (Algorithm 1, right)."""
 
 import dataclasses
 import json
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TypeAlias
 
+from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.methods.objective import pretraining_objective, student_objective
+from dfa_tf.methods.teachers import build_method, check_method
+from dfa_tf.methods.terms import constant_weights, path_names
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
+from dfa_tf.process import Process
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
-from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
+from dfa_tf.stages.folder import (
+    Record,
+    StageFolder,
+    fingerprint,
+    numbered,
+    recorded_settings,
+)
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
-from dfa_tf.training.fit import Problem, TrainingResult, fit
+from dfa_tf.training.evaluation import agreement
+from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
 from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import NonNegative, check_value
+from dfa_tf.weightings import ProcessWeighting, Weighting
+from dfa_tf.weightings.process import ScheduledWeights
 
 PLAIN = "plain"
+Teachers: TypeAlias = Network | Sequence[Network] | None
 
 
 def check(
-    teacher: Network | None,
+    teacher: Teachers,
     student: Network,
     train,
     test,
@@ -43,25 +58,26 @@ def check(
         UserError: If a method does not support the two networks, or if student, examples and
             schedule are incompatible.
     """
-    if methods:
-        if teacher is None:
-            raise UserError(f"teacher: expected a Network for {methods_label(methods)}, got None")
-        check_pair(teacher, student)
+    teachers = as_teachers(teacher)
+    if methods and not teachers:
+        raise UserError(f"teacher: expected a Network for {methods_label(methods)}, got none")
+    for each in teachers if methods else ():
+        check_pair(each, student)
     for method in methods:
-        method.check(teacher, student)
+        check_method(method, teachers, student)
     check_examples(student, *filter(None, (train, test)))
     check_schedule([train], training, replicas)
 
 
 def distill(
     *,
-    teacher: Network | None = None,
+    teacher: Teachers = None,
     student: Network,
     train,
     test=None,
     workdir: str | pathlib.Path,
     methods: Sequence[Method] | None = None,
-    weights: Sequence[float] | None = None,
+    weights: Sequence[float] | Weighting | None = None,
     ce_weight: float | None = None,
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
@@ -71,7 +87,9 @@ def distill(
     """Trains a student with cross entropy and the losses of distillation methods.
 
     Args:
-        teacher: The trained teacher, which is not changed; None for plain training.
+        teacher: The trained teacher, or several of them, which are not changed; None for plain
+            training. With several, the loss of a method is its mean over the teachers, unless the
+            method uses all of them.
         student: The student. Training starts from its weights; the network is not changed.
         train: Training examples. The paper uses the search's train and validation examples.
         test: Test examples; None for no evaluation.
@@ -79,7 +97,8 @@ def distill(
             interrupted run is resumed.
         methods: Methods of `dfa_tf.methods`, for instance `[KD()]`; by default `[DFA()]` (Eqns 2
             to 4). An empty list is plain training. Pretraining phases run first, in this order.
-        weights: A factor for the loss of each method; 1 by default.
+        weights: A factor for the loss of each method, 1 by default; or a weighting of
+            `dfa_tf.weightings`, whose weights are also written to WORKDIR/distill/process.json.
         ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
@@ -100,14 +119,16 @@ def distill(
         "distill", training, methods=methods, weights=weights, ce_weight=ce_weight
     )
     check_methods(methods, weights, ce_weight)
+    teachers = as_teachers(teacher) if methods else ()
     used_alpha = None
-    if needs_alpha(methods) and teacher is not None:
+    if needs_alpha(methods) and len(teachers) == 1:
         used_alpha = _load_alpha(alpha)
-        used_alpha.check_fits(teacher)
+        used_alpha.check_fits(teachers[0])
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
     inputs = {"student": student.description, "train": train.description}
-    if methods and teacher is not None:
-        inputs["teacher"] = fingerprint(teacher)
+    inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
+    if isinstance(weights, ProcessWeighting) and weights.process:
+        inputs["process"] = weights.process.digest
     if used_alpha:
         rounded = [[float(f"{a:.6g}") for a in group.alpha] for group in used_alpha.groups]
         inputs["alpha"] = json.dumps(rounded)
@@ -117,68 +138,99 @@ def distill(
     if not runtime.fresh and folder.is_finished():
         return load(folder.artifact)
 
-    check(teacher, student, train, test, methods, training, strategy.num_replicas_in_sync)
+    check(teachers, student, train, test, methods, training, strategy.num_replicas_in_sync)
     with folder.work(runtime):
         trained, result, phases = _train(
-            teacher, student, train, test, methods, weights, ce_weight, training, folder, runtime
+            teachers, student, train, test, methods, weights, ce_weight, training, folder, runtime
         )
         if is_chief(strategy):
             if used_alpha:
                 used_alpha.without_search().save(folder.path / "alpha.json")
+            process = _process_of(result, record, teachers, student, training)
+            if process:
+                process.save(folder.path / "process.json")
+            names = " and ".join(dict.fromkeys(each.name for each in teachers))
             write_metrics(
                 folder,
                 training.seed,
                 trained,
                 result,
                 dataset=record.dataset,
-                teacher=teacher.name if teacher is not None else None,
+                teacher=names or None,
+                teachers=[fingerprint(each) for each in teachers],
                 student=student.name,
                 method=methods_label(methods),
                 aggregation=used_alpha.source if used_alpha else None if methods else "none",
+                weighting=weights.name if isinstance(weights, Weighting) else "constant",
+                weights=result.path_weights[-1][1] if process else None,
+                agreement=agreement(teachers, trained, test) if teachers and test else None,
                 pretraining=phases,
             )
+            if process:
+                _draw(process, training.epochs, folder)
             save(trained, folder.artifact)
     return trained
 
 
-def _train(teacher, student, train, test, methods, weights, ce_weight, training, folder, runtime):
+def _train(teachers, student, train, test, methods, weights, ce_weight, training, folder, runtime):
     """Runs the pretraining phases and the distillation.
 
     Returns (trained network, TrainingResult, entries of metrics.json for the phases).
     """
     seed = derived_seed(training.seed, "distill")
+    steps = training.steps(len(train))
+    learnt = isinstance(weights, Weighting)
+    layerwise = learnt and weights.layerwise
     with runtime.devices.scope():
         trained = student.copy(training.precision)
-        frozen = teacher.folded(training.precision) if methods else None
-        distillations = [m.build(teacher, trained, seed, training.precision) for m in methods]
+        frozen = [each.folded(training.precision) for each in teachers]
+        built = [build_method(m, teachers, trained, seed, training.precision) for m in methods]
+        distillations = [each for group in built for each in group]
+        if learnt:
+            path_weights = weights.build(path_names(distillations, layerwise), steps)
+        else:
+            factors = weights or [1.0] * len(methods)
+            path_weights = constant_weights(
+                distillations,
+                [f for f, group in zip(factors, built, strict=True) for _ in group],
+            )
     connectors = [model for each in distillations for model in each.connectors]
+    connectors += path_weights.layers
     helpers = [model for each in distillations for model in each.helpers]
     models = [trained, *connectors, *helpers]
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config_text": folder.config_text}
 
     phases = []
-    for method, distillation in zip(methods, distillations, strict=True):
-        pretraining = distillation.pretraining
-        if not pretraining:
-            continue
-        if is_chief(runtime.devices) and not runtime.quiet:
-            print_line(f"distill: pretraining of {method.name}, {pretraining.epochs:g} epochs")
-        objective = pretraining_objective(frozen, trained, pretraining, needs)
-        _, result = fit(
-            Problem(trained, objective, models, pretraining.variables),
-            train,
-            None,
-            dataclasses.replace(training, epochs=pretraining.epochs),
-            label=f"distill/{method.name}",
-            folder=folder.path / f"pretraining_{method.name}",
-            **common,
-        )
-        phases.append(_phase_entry(method, result))
+    for method, group in zip(methods, built, strict=True):
+        for pretraining in filter(None, (each.pretraining for each in group)):
+            if is_chief(runtime.devices) and not runtime.quiet:
+                print_line(f"distill: pretraining of {method.name}, {pretraining.epochs:g} epochs")
+            objective = pretraining_objective(frozen, trained, pretraining, needs)
+            _, result = fit(
+                Problem(trained, objective, models, pretraining.variables),
+                train,
+                None,
+                dataclasses.replace(training, epochs=pretraining.epochs),
+                label=f"distill/{method.name}",
+                folder=folder.path / f"pretraining_{method.name}",
+                **common,
+            )
+            phases.append(_phase_entry(method, result))
 
     if methods:
-        weights = weights or [1.0] * len(methods)
-        objective = student_objective(frozen, trained, distillations, weights, needs, ce_weight)
+
+        def objective_of(paths):
+            arguments = frozen, trained, distillations, path_weights, needs, ce_weight
+            return student_objective(*arguments, layerwise=layerwise, paths=paths)
+
+        if isinstance(path_weights, ScheduledWeights):
+            ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
+            objective = [
+                Segment(last, objective_of(paths)) for last, paths in path_weights.segments(ends)
+            ]
+        else:
+            objective = objective_of(None)
     else:
         objective = plain_objective(trained)
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
@@ -192,6 +244,28 @@ def _train(teacher, student, train, test, methods, weights, ce_weight, training,
         **common,
     )
     return trained, result, phases
+
+
+def _process_of(result, record, teachers, student, training) -> Process | None:
+    """Returns the weights of the paths over the run; None if they are constant."""
+    if not result.path_weights:
+        return None
+    paths = sorted({path for _, weights in result.path_weights for path in weights})
+    return Process(
+        paths=paths,
+        at=[step for step, _ in result.path_weights],
+        weights=[[weights.get(p, 0.0) for p in paths] for _, weights in result.path_weights],
+        steps=result.steps,
+        dataset=record.dataset,
+        teacher=" and ".join(dict.fromkeys(each.name for each in teachers)),
+        student=student.name,
+        seed=training.seed,
+    )
+
+
+def _draw(process, epochs, folder):
+    figure = figures.process_lines([process], epochs=epochs)
+    figures.save(figure, folder.path, "process", dpi=120)
 
 
 def _phase_entry(method: Method, result: TrainingResult) -> dict:
@@ -210,8 +284,17 @@ def _load_alpha(alpha) -> Alpha:
     return Alpha.load(alpha) if isinstance(alpha, str | os.PathLike) else alpha
 
 
+def as_teachers(teacher: Teachers) -> tuple[Network, ...]:
+    """Returns the teachers as a tuple, empty for None."""
+    if teacher is None:
+        return ()
+    return (teacher,) if isinstance(teacher, Network) else tuple(teacher)
+
+
 def check_methods(
-    methods: Sequence[Method], weights: Sequence[float] | None, ce_weight: float | None = None
+    methods: Sequence[Method],
+    weights: Sequence[float] | Weighting | None,
+    ce_weight: float | None = None,
 ) -> None:
     """Checks the methods of a distillation and their weights.
 
@@ -228,9 +311,15 @@ def check_methods(
             )
     if len({method.name for method in methods}) < len(methods):
         raise UserError(f"distill.methods: expected each method once, got {methods_label(methods)}")
-    check_value("distill.weights", weights, Sequence[NonNegative] | None)
+    check_value("distill.weights", weights, Sequence[NonNegative] | Weighting | None)
     check_value("distill.ce_weight", ce_weight, NonNegative | None)
-    if weights is not None and len(weights) != len(methods):
+    if isinstance(weights, Weighting):
+        if not methods:
+            raise UserError(
+                f"distill.weights: expected methods whose losses @{weights.name} weighs, got none; "
+                "add methods, or unbind it"
+            )
+    elif weights is not None and len(weights) != len(methods):
         raise UserError(
             f"distill.weights: expected {len(methods)} numbers, one for each method, got "
             f"{len(weights)}"

@@ -224,6 +224,11 @@ def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
     return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
 
 
+def numbered(name: str, k: int) -> str:
+    """Returns the name of item number k, from 1: "teacher", "teacher_2", "teacher_3" and so on."""
+    return name if k == 1 else f"{name}_{k}"
+
+
 def fingerprint(network: Network) -> str:
     """Returns text that identifies a trained network: its name and a digest of its weights."""
     digest = hashlib.sha256()

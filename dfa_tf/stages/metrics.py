@@ -29,7 +29,7 @@ def write_metrics(
     metrics = {
         "stage": folder.stage,
         "seed": seed,
-        **dataclasses.asdict(result),
+        **_entries(result),
         "parameters": parameter_count(network),
         "peak_memory_bytes": _peak_memory(),
         "versions": {
@@ -43,6 +43,12 @@ def write_metrics(
         **entries,
     }
     files.write_json(folder.path / "metrics.json", metrics)
+
+
+def _entries(result):
+    """Returns the fields of a result, without those that are written elsewhere."""
+    fields = {f.name for f in dataclasses.fields(result) if f.metadata.get("metrics", True)}
+    return {name: v for name, v in dataclasses.asdict(result).items() if name in fields}
 
 
 def parameter_count(network: Network) -> int:

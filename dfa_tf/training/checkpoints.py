@@ -24,6 +24,8 @@ class Journal:
         window_steps: Steps since the last log entry.
         window_sums: Sums of all measurements over these steps.
         curve: `[step, accuracy, loss]` of each evaluation.
+        logged_step: The last step of the last log entry.
+        path_weights: `[step, {path: weight}]` of each log entry, if the weights are not constant.
     """
 
     step: int = 0
@@ -33,6 +35,8 @@ class Journal:
     window_steps: int = 0
     window_sums: dict = dataclasses.field(default_factory=dict)
     curve: list = dataclasses.field(default_factory=list)
+    logged_step: int = 0
+    path_weights: list = dataclasses.field(default_factory=list)
 
     def images_per_second(self, images_per_step: int) -> float | None:
         """Returns the speed without tracing and evaluation, or None if it was not measured."""

@@ -1,6 +1,6 @@
 """Evaluation, always of the float32 network that is saved."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -8,19 +8,21 @@ import tensorflow as tf
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.models.network import Network
 
+BATCH = 500
+
 
 class Evaluator:
     """Evaluates networks of one architecture on one set of examples.
 
     Args:
-        like: A network of this architecture. Evaluation uses a float32 copy outside any strategy,
+        template: A network of this architecture. Evaluation uses a float32 copy outside any strategy,
             so that the saved file has the reported accuracy.
         examples: The examples; None for no evaluation.
         batch_size: Number of examples in a batch. The last batch may be smaller.
     """
 
-    def __init__(self, like: Network, examples: Any, batch_size: int = 500):
-        self._copy = like.copy("float32")
+    def __init__(self, template: Network, examples: Any, batch_size: int = BATCH):
+        self._copy = template.copy("float32")
         self._examples = examples
         self._batch_size = batch_size
 
@@ -44,6 +46,26 @@ class Evaluator:
         if self._examples is None:
             return None
         return mean_counts(self._examples.in_order(self._batch_size), self._count)
+
+
+def agreement(teachers: Sequence[Network], student: Network, examples: Any) -> float:
+    """Returns the share of examples for which student and teachers predict the same class.
+
+    Args:
+        teachers: The teachers. Several of them predict by the mean of their probabilities.
+        student: The float32 student.
+        examples: The examples.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def agreed(images):
+        probabilities = [tf.nn.softmax(t(images, training=False)["logits"]) for t in teachers]
+        prediction = tf.argmax(tf.add_n(probabilities), -1, output_type=tf.int32)
+        same = is_correct(student(images, training=False)["logits"], prediction)
+        return tf.reduce_sum(tf.cast(same, tf.float32))
+
+    batches = examples.in_order(BATCH)
+    return sum(float(agreed(images)) for images, _ in batches) / len(examples)
 
 
 def evaluation_counts(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -21,6 +21,21 @@ from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
+WEIGHTS = "train/weight/"  # prefix of the measurements of path weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of a training run with an objective of its own.
+
+    Attributes:
+        last: The last step of the part.
+        objective: As in `Problem`.
+    """
+
+    last: int
+    objective: Callable
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -28,16 +43,23 @@ class Problem:
 
     Attributes:
         network: The network to evaluate and return, built in the scope of the run's strategy.
-        objective: A function of a replica's (images, labels) that returns (loss `[B]`, logits
-            `[B, classes]` or None, further measurements `{name: [B]}`).
+        objective: A function of a replica's images and labels, and of the number of finished steps,
+            that returns (loss `[B]`, logits `[B, classes]` or None, further measurements
+            `{name: [B]}`). A sequence of `Segment`s changes the objective during the run.
         models: All models whose state is saved, including `network`; by default `network` alone.
         variables: The variables to train; by default all trainable variables of the models.
     """
 
     network: Network
-    objective: Callable
+    objective: Callable | Sequence[Segment]
     models: Sequence | None = None
     variables: Sequence | None = None
+
+    def segments(self, steps: int) -> Sequence[Segment]:
+        """Returns the parts of a run of `steps` steps."""
+        if callable(self.objective):
+            return [Segment(steps, self.objective)]
+        return self.objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +74,8 @@ class TrainingResult:
         last: Accuracy and loss at the end; None without evaluation.
         best: Highest accuracy, and its step; None without evaluation.
         curve: `[step, accuracy, loss]` of each evaluation.
+        path_weights: `[step, {path: weight}]` of each log entry, where the step is the middle of
+            the logged steps; empty if the weights are constant.
         seconds: Duration in seconds.
         images_per_second: Speed without tracing and evaluation; None if it was not measured.
     """
@@ -65,6 +89,7 @@ class TrainingResult:
     curve: list
     seconds: float
     images_per_second: float | None
+    path_weights: list = dataclasses.field(default_factory=list, metadata={"metrics": False})
 
 
 def fit(
@@ -117,8 +142,11 @@ def fit(
         loop.say(f"resuming from step {journal.step} of {steps}")
     evaluator = Evaluator(network, test)
 
-    if journal.step < steps:
-        step = objective_step(problem.objective, variables, optimizer, training.batch_size)
+    evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
+    for segment in problem.segments(steps):
+        if journal.step >= segment.last:
+            continue
+        step = objective_step(segment.objective, variables, optimizer, training.batch_size)
         batches = training_batches(
             train,
             training.batch_size,
@@ -126,12 +154,13 @@ def fit(
             derived_seed(training.seed, f"{label}/data"),
             journal.step,
         )
-        evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
+        ends = {end for end in evaluations if end <= segment.last}
         with report_lost_workers(label, strategy):
-            for block in loop.run([Phase(step, batches)], steps, block_ends=evaluations):
+            for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
                 if block.means:
                     rate = {"learning_rate": optimizer.learning_rate}
                     summaries.scalars(block.scalar_means | rate, block.step)
+                    _record_weights(journal, block)
                 if block.step in evaluations and (result := evaluator(network)):
                     journal.curve.append([block.step, result["accuracy"], result["loss"]])
                     scalars = {f"test/{name}": value for name, value in result.items()}
@@ -162,9 +191,11 @@ def objective_step(
 
     def step(images, labels):
         with tf.GradientTape() as tape:
-            loss, logits, measurements = objective(images, labels)
+            loss, logits, measurements = objective(images, labels, optimizer.step)
             mean_loss = global_mean(loss, batch_size)
-        optimizer.apply(tape.gradient(mean_loss, weights))
+        # Connectors of methods that are left out of a segment have no gradient.
+        gradients = tape.gradient(mean_loss, weights, unconnected_gradients="zero")
+        optimizer.apply(gradients)
         measured = {"loss": loss} | measurements
         if logits is not None:
             measured["accuracy"] = is_correct(logits, labels)
@@ -182,6 +213,26 @@ def evaluation_steps(period: float, steps: int) -> set[int]:
     """
     every = {round(k * period) for k in range(1, int(steps / period) + 1)} if period > 0 else set()
     return {step for step in every if 0 < step <= steps} | {steps}
+
+
+def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
+    """Returns the last step of each epoch, rounded, of a run of `steps` steps."""
+    epochs = max(1, round(steps / steps_per_epoch))
+    ends = [round(k * steps_per_epoch) for k in range(1, epochs)]
+    return [end for end in ends if 0 < end < steps] + [steps]
+
+
+def _record_weights(journal, block):
+    """Adds the means of the path weights since the last log to the journal."""
+    weights = {
+        name.removeprefix(WEIGHTS): float(mean)
+        for name, mean in block.scalar_means.items()
+        if name.startswith(WEIGHTS)
+    }
+    if weights:
+        middle = (journal.logged_step + block.step - 1) / 2
+        journal.path_weights.append([middle, weights])
+    journal.logged_step = block.step
 
 
 def _result(journal, training, train, test):
@@ -202,4 +253,5 @@ def _result(journal, training, train, test):
         curve=journal.curve,
         seconds=round(journal.seconds, 1),
         images_per_second=journal.images_per_second(training.batch_size),
+        path_weights=journal.path_weights,
     )

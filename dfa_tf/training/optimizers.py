@@ -153,6 +153,11 @@ class Optimizer:
         return [variable.value for variable in self._optimizer.variables]
 
     @property
+    def step(self) -> tf.Tensor:
+        """The number of finished steps, a scalar."""
+        return tf.convert_to_tensor(self._optimizer.iterations)
+
+    @property
     def learning_rate(self) -> float:
         """The learning rate of the next step."""
         return float(tf.convert_to_tensor(self._optimizer.learning_rate))  # equal on all replicas

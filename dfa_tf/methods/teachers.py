@@ -1,0 +1,86 @@
+"""Methods with several teachers: built for each teacher, with the mean of the losses."""
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from dfa_tf.errors import UserError
+from dfa_tf.methods.method import ALPHA, TEACHERS, Distillation, Method, Pretraining
+from dfa_tf.methods.terms import total
+from dfa_tf.models.network import Network
+from dfa_tf.seeds import derived_seed
+
+
+def check_method(method: Method, teachers: Sequence[Network], student: Network) -> None:
+    """Checks that a method can distil these teachers into this student.
+
+    Raises:
+        UserError: If the method does not support the networks.
+    """
+    if TEACHERS in method.needs:
+        method.check(tuple(teachers), student)
+        return
+    if ALPHA in method.needs and len(teachers) > 1:
+        raise UserError(
+            f"{method.name}: expected one teacher, whose features alpha weighs, got {len(teachers)}; "
+            "use another method, or one teacher"
+        )
+    for teacher in teachers:
+        method.check(teacher, student)
+
+
+def build_method(
+    method: Method, teachers: Sequence[Network], student: Network, seed: int, precision: str
+) -> list[Distillation]:
+    """Builds a method for one or several teachers. Arguments are as in `Method.build`."""
+    if TEACHERS in method.needs:
+        return _listed(method.build(tuple(teachers), student, seed, precision))
+    if len(teachers) == 1:
+        return _listed(method.build(teachers[0], student, seed, precision))
+    built = [
+        _listed(method.build(teacher, student, derived_seed(seed, f"teacher {k}"), precision))
+        for k, teacher in enumerate(teachers, start=1)
+    ]
+    return [_mean(each) for each in zip(*built, strict=True)]
+
+
+def _listed(built):
+    return [built] if isinstance(built, Distillation) else list(built)
+
+
+def _mean(distillations: Sequence[Distillation]) -> Distillation:
+    """Returns the distillation whose terms are the means over one distillation per teacher."""
+    first = distillations[0]
+    pretraining = None
+    if first.pretraining:
+        phases = [each.pretraining for each in distillations if each.pretraining]
+        variables = {id(v): v for phase in phases for v in phase.variables}
+        pretraining = Pretraining(
+            _mean_terms([phase.terms for phase in phases]),
+            first.pretraining.weights,
+            list(variables.values()),
+            first.pretraining.epochs,
+            first.pretraining.uses_student,
+            all_teachers=True,
+        )
+    return Distillation(
+        _mean_terms([each.terms for each in distillations]),
+        first.weights,
+        first.cross_entropy,
+        connectors=[model for each in distillations for model in each.connectors],
+        helpers=[model for each in distillations for model in each.helpers],
+        pretraining=pretraining,
+        all_teachers=True,
+    )
+
+
+def _mean_terms(functions: Sequence[Callable]) -> Callable:
+    def terms(teachers, student, labels):
+        each = [
+            function(teacher, student, labels)
+            for function, teacher in zip(functions, teachers, strict=True)
+        ]
+        count = len(functions)
+        return {name: tf.add_n([total(terms[name]) for terms in each]) / count for name in each[0]}
+
+    return terms
