@@ -10,14 +10,24 @@ from dfa_tf.alpha import fixed
 from dfa_tf.benchmark import flops
 from dfa_tf.data.examples import Examples
 from dfa_tf.data.pipeline import Augmentation, training_batches
+from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, beta_step, w_step
+from dfa_tf.methods.feed import FEED
+from dfa_tf.methods.kd import KD
+from dfa_tf.methods.logits import Logits
 from dfa_tf.methods.losses import plain_objective
+from dfa_tf.methods.nst import NST
 from dfa_tf.methods.objective import student_objective
+from dfa_tf.methods.pathways import Pathways
+from dfa_tf.methods.process_search import PathNet, meta_step
+from dfa_tf.methods.teachers import build_method
+from dfa_tf.methods.terms import path_names
 from dfa_tf.models.network import Network
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.loop import Phase, StepFunction
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
+from dfa_tf.weightings import Adaptive
 
 STEPS_PER_EPOCH, STEPS = 100, 10**6  # of the learning-rate schedules
 
@@ -86,6 +96,28 @@ def cases(workload: Workload, precision: str) -> Iterator[Case]:
     yield builder.student_train()
     yield builder.distill()
     yield from builder.search()
+
+
+def system_cases(workload: Workload, precision: str) -> Iterator[Case]:
+    """Yields the steps of Adaptive Distillation, FEED and DistPro, after that of DFA.
+
+    "nst_gram" is the most expensive of the four paths of "adaptive" alone. "pathways" is training
+    with all pathways, and "pathways_of_4" with the first four alone.
+
+    Args:
+        workload: What the steps are timed on.
+        precision: Keras dtype policy.
+    """
+    builder = _CaseBuilder(workload, precision)
+    paths = [AT(form="code", beta=1.0), NST(form="gram", weight=2.0), Logits(), KD(alpha=1.0)]
+    yield builder.distill()
+    yield builder.distill_by("nst_gram", paths[1:2])
+    yield builder.distill_by("adaptive", paths, weighting=Adaptive())
+    for count in (1, 5):
+        yield builder.distill_by(f"feed_{count}", [FEED()], teachers=count)
+    yield builder.distill_by("pathways", [Pathways()])
+    yield builder.distill_by("pathways_of_4", [Pathways()], count=4)
+    yield builder.process_search()
 
 
 def fixed_batch_case(workload: Workload, precision: str) -> Case:
@@ -167,6 +199,36 @@ class _CaseBuilder:
         operations = flops.distill_step_flops(teacher, student, dfa.connectors)
         return self._case("distill", [step], operations, fixed_batch=fixed_batch)
 
+    def distill_by(self, name, methods, *, teachers=1, weighting=None, count=None):
+        """Distillation by any methods; with `count`, by the first of their distillations alone."""
+        student, frozen = self._student, [self._teacher]
+        with self._strategy.scope():
+            # Copies, because TensorFlow would compute equal networks once.
+            frozen += [self._workload.teacher.folded(self._precision) for _ in range(teachers - 1)]
+            built = [build_method(m, frozen, student, 0, self._precision) for m in methods]
+            distillations = [each for group in built for each in group][:count]
+            weights = [1.0] * len(distillations)
+            if weighting:
+                weights = weighting.build(path_names(distillations), STEPS)
+            models = [student, *(c for each in distillations for c in each.connectors)]
+            models += weights.layers if weighting else []
+            variables = [v for model in models for v in model.trainable_variables]
+            optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
+        objective = student_objective(frozen, student, distillations, weights, ce_weight=1.0)
+        step = objective_step(objective, variables, optimizer, self._batch_size)
+        return self._case(name, [step], 0)
+
+    def process_search(self):
+        """The step of DistPro's search, on the same pathways."""
+        with self._strategy.scope():
+            teacher = self._workload.teacher
+            net = PathNet(teacher, self._student, [Pathways()], precision=self._precision)
+            optimizer = SGD(0.01).build(net.variables, STEPS_PER_EPOCH, STEPS)
+            alpha_optimizer = Adam(0.1).build([net.alpha], STEPS_PER_EPOCH, STEPS)
+        step = meta_step(net, optimizer, alpha_optimizer, self._batch_size)
+        batches = tf.data.Dataset.zip(self._workload.batches(0), self._workload.batches(1))
+        return self._case("process_search", [step], 0, batches=[batches])
+
     def search(self):
         """Stage 1: for each group the beta step, the w step, and both in turn."""
         options = SearchOptions(initial="uniform")
@@ -196,10 +258,11 @@ class _CaseBuilder:
         flops_per_example: int,
         group: str | None = None,
         fixed_batch: bool = False,
+        batches: Sequence[tf.data.Dataset] | None = None,
     ) -> Case:
         phases = []
-        for seed, step in enumerate(steps):
-            batches = self._workload.batches(seed)
+        drawn = batches or [self._workload.batches(seed) for seed in range(len(steps))]
+        for step, batches in zip(steps, drawn, strict=True):
             phases.append(Phase(step, batches.take(1).cache().repeat() if fixed_batch else batches))
         function = StepFunction(self._strategy, phases)
         return Case(

@@ -8,7 +8,7 @@ import sys
 import tensorflow as tf
 
 from dfa_tf.benchmark import machine
-from dfa_tf.benchmark.cases import Case, Workload, cases, fixed_batch_case, input_case
+from dfa_tf.benchmark.cases import Case, Workload, cases, fixed_batch_case, input_case, system_cases
 from dfa_tf.benchmark.timing import ROUNDS, Milliseconds, Sampler
 
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # what each precision computes in
@@ -103,7 +103,10 @@ class BenchmarkReport:
 
 
 def benchmark(
-    workload: Workload, rounds: int | None = None, profile: str | pathlib.Path | None = None
+    workload: Workload,
+    rounds: int | None = None,
+    profile: str | pathlib.Path | None = None,
+    systems: bool = False,
 ) -> BenchmarkReport:
     """Times the steps of search and distillation.
 
@@ -111,10 +114,12 @@ def benchmark(
         workload: What the steps are timed on.
         rounds: Samples of each step, taken in turn; `ROUNDS` by default.
         profile: Folder for a TensorBoard trace of each step, if any.
+        systems: Whether to time the steps of the other systems instead (`cases.system_cases`).
     """
     kernel_gflops = {dtype: machine.peak_gflops(dtype) for dtype in DTYPES.values()}
     rounds = rounds or ROUNDS
-    timed = [case for precision in DTYPES for case in cases(workload, precision)]
+    cases_of = system_cases if systems else cases
+    timed = [case for precision in DTYPES for case in cases_of(workload, precision)]
     timed.append(input_case(workload))
     samplers = [Sampler(case.run) for case in timed]
     distill = samplers[[(c.step, c.precision) for c in timed].index(("distill", FASTEST))]

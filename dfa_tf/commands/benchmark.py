@@ -22,7 +22,7 @@ def run(setup: Setup) -> None:
     workload = Workload(
         teacher, student, noise.train, noise.augmentation, batch_size, setup.strategy
     )
-    report = benchmark(workload, profile=flags.profile)
+    report = benchmark(workload, profile=flags.profile, systems=flags.systems)
     if setup.is_chief:
         print(table(report.cells()))
         print(f"input pipeline: {report.input_share_of_distill:.1%} of a distillation step")

@@ -47,6 +47,12 @@ def define(command: str) -> flags.FlagValues:
             "export", True, "write the SavedModel and the float32 TF Lite file", flag_values=values
         )
     if command == "benchmark":
+        flags.DEFINE_boolean(
+            "systems",
+            False,
+            "time the steps of Adaptive Distillation, FEED and DistPro instead",
+            flag_values=values,
+        )
         flags.DEFINE_string("json", None, "file to write the rows to", flag_values=values)
         flags.DEFINE_string(
             "profile",

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.commands.aggregation import (
     NONE,
@@ -20,19 +21,28 @@ from dfa_tf.commands.aggregation import (
     other_search,
 )
 from dfa_tf.commands.setup import Setup
-from dfa_tf.commands.summary import export_table, summary
+from dfa_tf.commands.summary import accuracy_figure, export_table, summary
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, Method
+from dfa_tf.methods.teachers import build_method
+from dfa_tf.methods.terms import path_names
 from dfa_tf.models.network import Network
+from dfa_tf.process import Process
+from dfa_tf.seeds import derived_seed
 from dfa_tf.stages import distill as distill_stage
 from dfa_tf.stages import export as export_stage
 from dfa_tf.stages import search as search_stage
+from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features, check_task
-from dfa_tf.stages.folder import Record
+from dfa_tf.stages.folder import Record, numbered
 from dfa_tf.training.runtime import Runtime
+from dfa_tf.weightings import ProcessWeighting
 
-TEACHER, SEARCH, DISTILL, EXPORT = "train_teacher", "search", "distill", "export"
+# Settings that the commands read themselves.
+OF_COMMANDS = ("count", "aggregation", "generations")
+TEACHER, SEARCH, PROCESS = "train_teacher", "search", "search_process"
+DISTILL, EXPORT = "distill", "export"
 
 
 class Pipeline:
@@ -48,14 +58,22 @@ class Pipeline:
         self._config, self._flags = setup.config, setup.flags
 
     def train_teacher(self) -> None:
-        """Makes WORKDIR/teacher."""
+        """Makes WORKDIR/teacher, and teacher_2 and so on if the config has several teachers."""
         self._check_ahead(TEACHER)
-        self._teacher  # noqa: B018
+        self._teachers  # noqa: B018
 
     def search(self) -> None:
-        """Makes WORKDIR/search, and the teacher."""
-        self._check_ahead(TEACHER, SEARCH)
-        self._searched_alpha  # noqa: B018
+        """Makes WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
+
+        If it needs none of the two, alpha is searched.
+        """
+        stages = [stage for stage in self._stages_of_distill() if stage in (SEARCH, PROCESS)]
+        stages = stages or [SEARCH]
+        self._check_ahead(TEACHER, *stages)
+        if SEARCH in stages:
+            self._searched_alpha  # noqa: B018
+        if PROCESS in stages:
+            self._searched_process  # noqa: B018
 
     def distill(self) -> None:
         """Makes WORKDIR/distill and what it needs, exports the student, and prints a summary."""
@@ -64,6 +82,8 @@ class Pipeline:
         if self._setup.is_chief:
             exported = self._exported(student) if self._flags.export else None
             print(summary(self._setup.workdir, exported))
+            if figure := accuracy_figure(self._setup.workdir):
+                figures.save(figure, self._setup.workdir / "distill", "accuracy", dpi=120)
 
     def export(self) -> None:
         """Makes WORKDIR/export, and what it needs."""
@@ -99,6 +119,31 @@ class Pipeline:
     def _aggregation(self) -> str:
         return self._config.value(DISTILL, "aggregation")
 
+    @functools.cached_property
+    def _teacher_count(self) -> int:
+        count = self._config.value(TEACHER, "count")
+        listed = self._config.network_count("teacher")
+        is_file = self._config.network_path("teacher") is not None
+        if count > 1 and (listed > 1 or is_file):
+            kind = "a list of teachers" if listed > 1 else "a teacher from a file"
+            raise UserError(f"train_teacher.count: expected 1 for {kind}, got {count}")
+        return max(count, listed)
+
+    @functools.cached_property
+    def _generations(self) -> int:
+        generations = self._config.value(DISTILL, "generations")
+        if generations > 2:
+            reason = ""
+            if not self._methods:
+                reason = "plain training has no teacher"
+            elif self._teacher_count > 1:
+                reason = f"{self._teacher_count} teachers cannot begin a chain"
+            elif self._needs_alpha:
+                reason = "DFA's alpha belongs to one teacher"
+            if reason:
+                raise UserError(f"distill.generations: expected 2, got {generations}: {reason}")
+        return generations
+
     @property
     def _needs_alpha(self) -> bool:
         return distill_stage.needs_alpha(self._methods)
@@ -108,69 +153,110 @@ class Pipeline:
         return self._needs_alpha and self._aggregation == OWN_SEARCH
 
     @property
+    def _needs_process(self) -> bool:
+        weights = self._config.value(DISTILL, "weights") if self._methods else None
+        return isinstance(weights, ProcessWeighting) and not weights.file
+
+    @property
     def _uses_other_search(self) -> bool:
         return self._needs_alpha and is_other_search(self._aggregation)
 
     def _stages_of_distill(self):
         if not self._methods:
             return [DISTILL]
-        return [TEACHER, *([SEARCH] if self._needs_search else []), DISTILL]
+        searches = [SEARCH] * self._needs_search + [PROCESS] * self._needs_process
+        return [TEACHER, *searches, DISTILL]
 
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""
         setup, config = self._setup, self._config
         roots = ["dataset", "runtime", *stages]
         roots += ["teacher"] if TEACHER in stages else []
-        roots += ["student"] if {SEARCH, DISTILL} & set(stages) else []
+        roots += ["student"] if {SEARCH, PROCESS, DISTILL} & set(stages) else []
         config.settings(*roots)  # checks the types of all bindings
         config.call("runtime")
         dataset, replicas = setup.dataset, setup.strategy.num_replicas_in_sync
         task = dataset.num_classes, dataset.image_shape
-        teacher = student = None
+        teachers, files, student = [], [], None
+        numbers = range(1, self._teacher_count + 1)
         if TEACHER in stages:
-            teacher, path = setup.network("teacher")
-            check_task(teacher, *task, path or "teacher")
-            if not path:
-                training = self._stage(TEACHER)["training"]
-                teacher_stage.check(teacher, dataset.train, dataset.test, training, replicas)
-        if SEARCH in stages or DISTILL in stages:
+            for number in numbers:
+                teacher, path = setup.network("teacher", number=number)
+                check_task(teacher, *task, path or numbered("teacher", number))
+                teachers.append(teacher)
+                if path:
+                    files.append(teacher)
+                else:
+                    training = self._stage(TEACHER)["training"]
+                    teacher_stage.check(teacher, dataset.train, dataset.test, training, replicas)
+            distill_stage.check_different(files)
+        if {SEARCH, PROCESS, DISTILL} & set(stages):
             student, path = setup.network("student")
             check_task(student, *task, path or "student")
         if SEARCH in stages:
             training = self._stage(SEARCH)["training"]
-            search_stage.check(teacher, student, *dataset.search_split(0), training, replicas)
+            search_stage.check(teachers[0], student, *dataset.search_split(0), training, replicas)
+        if PROCESS in stages:
+            self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
             training = self._stage(DISTILL)["training"]
             examples = dataset.train, dataset.test
-            distill_stage.check(teacher, student, *examples, self._methods, training, replicas)
+            weights = self._weights
+            distill_stage.check(teachers, student, *examples, self._methods, training, replicas)
+            if self._generations > 2:
+                distill_stage.check(student, student, *examples, self._methods, training, replicas)
             if self._needs_alpha and not (self._needs_search or self._uses_other_search):
-                alpha_without_search(self._aggregation, teacher)
+                alpha_without_search(self._aggregation, teachers[0])
+            if isinstance(weights, ProcessWeighting) and weights.process:
+                built = [build_method(m, teachers, student, 0, "float32") for m in self._methods]
+                paths = path_names([each for group in built for each in group], weights.layerwise)
+                weights.process.check_paths(paths, weights.file)
         if EXPORT in stages:
+            teacher = teachers[0] if teachers else None
             arguments = dataset.train, teacher, dataset.class_names, self._export_options()
             export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
+
+    def _check_process_search(self, teachers, student, replicas):
+        if len(teachers) > 1:
+            raise UserError(
+                f"distill.weights: expected one teacher to search a process with, got "
+                f"{len(teachers)}; bind process.file, or use one teacher"
+            )
+        splits, training = self._setup.dataset.search_split(0), self._stage(PROCESS)["training"]
+        arguments = *splits, self._methods, training, replicas
+        process_stage.check(teachers[0], student, *arguments)
 
     # The stages. Each result is made once.
 
     @functools.cached_property
+    def _teachers(self) -> list[Network]:
+        return [self._make_teacher(number) for number in range(1, self._teacher_count + 1)]
+
+    @property
     def _teacher(self) -> Network:
-        setup = self._setup
-        network, path = setup.network("teacher", "teacher")
+        """The only teacher, or the first one."""
+        return self._teachers[0]
+
+    def _make_teacher(self, number):
+        setup, folder = self._setup, numbered("teacher", number)
+        network, path = setup.network("teacher", folder, number)
         common: dict[str, Any] = {
             "network": network,
             "test": setup.dataset.test,
             "workdir": setup.workdir,
             "runtime": self._runtime(TEACHER),
+            "number": number,
         }
-        with self._report_if_cached(TEACHER, "teacher/model.keras"):
+        with self._report_if_cached(TEACHER, f"{folder}/model.keras"):
             if path:
-                record = self._record("dataset", "teacher")
+                record = self._record("dataset", "teacher", number=number)
                 seed = self._flags.seed
                 return teacher_stage.adopt_teacher(**common, path=path, seed=seed, record=record)
             return teacher_stage.train_teacher(
                 **common,
                 **self._stage(TEACHER),
                 train=setup.dataset.train,
-                record=self._record("dataset", "teacher", TEACHER),
+                record=self._record("dataset", "teacher", TEACHER, number=number),
             )
 
     @functools.cached_property
@@ -188,6 +274,24 @@ class Pipeline:
                 workdir=setup.workdir,
                 runtime=self._runtime(SEARCH),
                 record=self._record("dataset", "teacher", "student", SEARCH),
+            )
+
+    @functools.cached_property
+    def _searched_process(self) -> Process:
+        setup = self._setup
+        teacher = self._teacher
+        train, validation = setup.dataset.search_split(setup.seed("split"))
+        with self._report_if_cached(SEARCH, "process/process.json"):
+            return process_stage.search_process(
+                **self._stage(PROCESS),
+                teacher=teacher,
+                student=setup.network("student", "process")[0],
+                methods=self._methods,
+                train=train,
+                validation=validation,
+                workdir=setup.workdir,
+                runtime=self._runtime(SEARCH),
+                record=self._record("dataset", "teacher", "student", PROCESS, "distill.methods"),
             )
 
     def _alpha(self) -> Alpha | None:
@@ -212,29 +316,53 @@ class Pipeline:
         Pipeline(SEARCH, setup).search()
         return Alpha.load(setup.workdir / "search/alpha.json", source=self._aggregation)
 
+    @property
+    def _weights(self):
+        """The factors of the methods, or a weighting whose process is loaded if it has a file."""
+        weights = self._config.value(DISTILL, "weights") if self._methods else None
+        if isinstance(weights, ProcessWeighting) and weights.file:
+            return dataclasses.replace(weights, process=Process.load(weights.file))
+        return weights
+
+    @property
+    def _final_weights(self):
+        """The weights for the distillation, which may need the search of a process first."""
+        if self._needs_process:
+            return dataclasses.replace(self._weights, process=self._searched_process)
+        return self._weights
+
     @functools.cached_property
     def _student(self) -> Network:
-        setup = self._setup
-        alpha = self._alpha()
-        teacher = self._teacher if self._methods else None
+        """The student of the last generation."""
+        teachers = self._teachers if self._methods else []
+        for generation in range(2, self._generations):
+            teachers = [self._distilled(teachers, generation)]
+        return self._distilled(teachers, self._generations)
+
+    def _distilled(self, teachers, generation):
+        """Distils the teachers into the student of a generation. The teacher is the first one."""
+        setup, is_last = self._setup, generation == self._generations
         settings = self._stage(DISTILL)
-        del settings["aggregation"]
-        settings["methods"] = self._methods
-        if not self._methods:
-            settings["weights"] = None
-        with self._report_if_cached(DISTILL, "distill/student.keras"):
+        settings |= {"methods": self._methods, "weights": self._final_weights}
+        workdir, purpose = setup.workdir, "student"
+        if not is_last:
+            workdir, purpose = workdir / f"generation_{generation}", f"student {generation}"
+            training = settings["training"]
+            seed = derived_seed(training.seed, f"generation {generation}")
+            settings["training"] = dataclasses.replace(training, seed=seed)
+        roots = ["dataset", *(["teacher"] if teachers else []), "student", DISTILL]
+        folder = workdir.relative_to(setup.workdir) / "distill/student.keras"
+        with self._report_if_cached(DISTILL, folder):
             return distill_stage.distill(
                 **settings,
-                teacher=teacher,
-                student=setup.network("student", "student")[0],
-                alpha=alpha,
+                teacher=teachers,
+                student=setup.network("student", purpose)[0],
+                alpha=self._alpha(),
                 train=setup.dataset.train,
                 test=setup.dataset.test,
-                workdir=setup.workdir,
+                workdir=workdir,
                 runtime=self._runtime(DISTILL),
-                record=self._record(
-                    "dataset", *(["teacher"] if teacher else []), "student", DISTILL
-                ),
+                record=self._record(*roots, generation=generation),
             )
 
     def _exported(self, student: Network) -> dict:
@@ -269,7 +397,8 @@ class Pipeline:
     def _stage(self, name) -> dict:
         """The settings of a stage, by argument."""
         augmentation = self._setup.dataset.augmentation
-        return self._config.stage(name, augmentation=augmentation, seed=self._flags.seed)
+        settings = self._config.stage(name, augmentation=augmentation, seed=self._flags.seed)
+        return {key: value for key, value in settings.items() if key not in OF_COMMANDS}
 
     def _runtime(self, stage) -> Runtime:
         return self._config.call(
@@ -282,14 +411,16 @@ class Pipeline:
     def _is_fresh(self, stage):
         return stage == self._command and self._flags.fresh
 
-    def _record(self, *roots) -> Record:
+    def _record(self, *roots, number=None, generation=None) -> Record:
         # Whether images are held in memory shows in the examples; by default the machine decides.
-        without = ["dataset.in_memory"]
-        if SEARCH not in roots:
+        # A sixth teacher, or a fifth generation, does not change the others.
+        without = ["dataset.in_memory", "train_teacher.count", "distill.generations"]
+        if not {SEARCH, PROCESS} & set(roots):
             without.append("dataset.validation_fraction")
-        settings = self._config.settings(*roots, without=without)
+        settings = self._config.settings(*roots, without=without, number=number)
         settings["# flag --seed"] = str(self._flags.seed)
-        return Record(self._setup.dataset.name, settings)
+        entries = {"generation": generation} if generation else {}
+        return Record(self._setup.dataset.name, settings, entries)
 
     @contextlib.contextmanager
     def _report_if_cached(self, stage, artifact) -> Iterator[None]:

@@ -47,18 +47,19 @@ class Setup:
         """The config's data set. It is read when it is first needed."""
         return self.config.call("dataset", data_dir=self.flags.data_dir)
 
-    def network(self, role: str, purpose: str = "") -> tuple[Network, str | None]:
+    def network(self, role: str, purpose: str = "", number: int = 1) -> tuple[Network, str | None]:
         """Builds a network of the config for the data set.
 
         Args:
             role: "teacher" or "student".
             purpose: What its initial weights are for; each purpose has its own seed.
+            number: Which of several teachers.
 
         Returns:
             The network, and the path of its file if it is a trained one.
         """
         seed = self.seed(purpose) if purpose else 0
-        return self.config.network(role, self.dataset.task, seed)
+        return self.config.network(role, self.dataset.task, seed, number)
 
     def seed(self, purpose: str) -> int:
         """Returns the seed of one purpose, which follows from --seed."""

@@ -2,11 +2,16 @@
 
 import pathlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from dfa_tf.comparison.runs import method_title
+from dfa_tf.comparison.runs import StudentMetrics, run_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
+from dfa_tf.stages.folder import numbered
 from dfa_tf.tables import table
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 
 def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
@@ -31,12 +36,14 @@ def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
         )
     is_plain = student["method"] == "plain"
     if teacher and not is_plain:
-        path = workdir / "teacher/model.keras"
-        rows.append(_metrics_row(f"teacher {student['teacher']}", teacher, path))
+        before = networks_before(workdir, student)
+        for name, metrics, path in before:
+            title = name if len(before) > 1 else f"teacher {student['teacher']}"
+            rows.append(_metrics_row(title, metrics, path))
     baseline = None if is_plain else _plain_baseline(workdir, student)
     if baseline:
         rows.append(_metrics_row(f"student {student['student']}, plain", *baseline))
-    method = "plain" if is_plain else method_title(student["method"], student["aggregation"])
+    method = "plain" if is_plain else run_title(StudentMetrics.from_json(student))
     path = workdir / "distill/student.keras"
     rows.append(_metrics_row(f"student {student['student']}, {method}", student, path))
     for file in export_report["files"] if export_report else ():
@@ -51,6 +58,52 @@ def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
             )
         )
     return table(rows)
+
+
+def networks_before(
+    workdir: pathlib.Path, student: Mapping
+) -> list[tuple[str, dict, pathlib.Path]]:
+    """Returns the teachers of a student, and the generations between them and the student.
+
+    Args:
+        workdir: The workdir.
+        student: The content of the student's metrics.json.
+
+    Returns:
+        (name, content of metrics.json, path of the network) of each.
+    """
+    chain = range(2, student.get("generation", 2))
+    count = 1 if chain else max(1, len(student.get("teachers", ())))
+    places = [
+        (numbered("teacher", k), workdir / numbered("teacher", k), "model.keras")
+        for k in range(1, count + 1)
+    ]
+    places += [
+        (f"generation {k}", workdir / f"generation_{k}" / "distill", "student.keras") for k in chain
+    ]
+    found = [
+        (name, read_json(folder / "metrics.json"), folder / file) for name, folder, file in places
+    ]
+    return [(name, metrics, path) for name, metrics, path in found if metrics]
+
+
+def accuracy_figure(workdir: pathlib.Path) -> "matplotlib.figure.Figure | None":
+    """Plots the test accuracy of all teachers, generations and the student over their steps.
+
+    Returns:
+        The figure; None for a single teacher and its student, or without evaluations.
+    """
+    from dfa_tf import figures  # matplotlib is slow to import
+
+    student = read_json(workdir / "distill/metrics.json")
+    before = networks_before(workdir, student)
+    if len(before) < 2:
+        return None
+    title = run_title(StudentMetrics.from_json(student))
+    curves = {name: [metrics["curve"]] for name, metrics, _ in before if metrics.get("curve")}
+    if student["curve"]:
+        curves[f"student, {title}"] = [student["curve"]]
+    return figures.accuracy_curves({f"{student['student']}: {title}": curves}) if curves else None
 
 
 def export_table(report: Mapping, workdir: pathlib.Path) -> str:

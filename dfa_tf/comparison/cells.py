@@ -21,6 +21,9 @@ class Row:
             does not use the search of another row.
         permuted: Whether the weights of that alpha are permuted within each group, so that each
             feature receives the weight of another one.
+        process_of: Name of the row whose run, with the same seed, provides the process.json that
+            `@process()` follows; "" if the row does not follow the process of another row.
+        teachers: Number of teachers, which differ by seed.
     """
 
     name: str
@@ -29,6 +32,8 @@ class Row:
     bindings: tuple[str, ...] = ()
     alpha_of: str = ""
     permuted: bool = False
+    process_of: str = ""
+    teachers: int = 1
 
     def with_title(self, title: str) -> "Row":
         """Returns the same row under another title."""
@@ -92,6 +97,13 @@ PAIRS = {
         "gin/reproduce_smoke.gin", "teacher", "gin/reproduce_smoke.gin", "pair3", ALL_IMAGES
     ),
     "cpu": Pair("gin/reproduce_cpu.gin", "teacher", "gin/reproduce_cpu.gin", "pair3", ALL_IMAGES),
+    "cpu_feed": Pair(
+        "gin/reproduce_cpu.gin",
+        "teacher_short",
+        "gin/reproduce_cpu.gin",
+        "pair3",
+        (*ALL_IMAGES, "train_teacher.epochs=8.0"),
+    ),
     "cinic10_pair1": Pair(
         "gin/cinic10_pair1.gin", "teacher_cinic10_x2", "gin/cinic10_pair1.gin", "cinic10_pair1"
     ),
@@ -115,6 +127,7 @@ CINIC10 = {
 }
 FIGURE4 = SMALL | {"paper": ("pair1",)}
 PAIR3 = SMALL | {"paper": ("pair3",)}
+FEED_TEACHERS = {"smoke": ("smoke",), "cpu": ("cpu_feed",), "paper": ("pair3",)}
 
 
 def _method_row(name):
@@ -165,6 +178,62 @@ FULL = *ALL_IMAGES, "search/adam.learning_rate=0.01"
 NO_DECAY = _search_row("lambda_0", "lambda 0", "search/adam.weight_decay=0.0")
 DECAY_ONLY = _search_row("decay_alone", "decay", "search.gamma_st=0.0", "search.gamma_ts=0.0")
 STUDENT_LOSS = _search_row("student_loss", "student loss", 'search.loss="student"')
+
+# Adaptive Distillation, with the paths and settings of the authors' code.
+PATHS = {
+    "at": ("@at()", ('at.form="code"', "at.beta=1.0")),
+    "nst": ("@nst()", ('nst.form="gram"', "nst.weight=2.0")),
+    "logits": ("@logits()", ("logits.weight=1.0",)),
+    "kd": ("@kd()", ("kd.alpha=1.0",)),
+}
+ADAPTIVE = "distill.weights=@adaptive()"
+
+
+def _paths_row(name, title, paths, weights, **more):
+    """Returns a row with several paths and cross entropy of weight 1."""
+    methods = ", ".join(PATHS[path][0] for path in paths)
+    settings = [binding for path in paths for binding in PATHS[path][1]]
+    bindings = (f"distill.methods=[{methods}]", *settings, "distill.ce_weight=1.0", *weights)
+    return Row(name, title, bindings=bindings, **more)
+
+
+def _alone_row(path, weight):
+    """Returns a row with one path, with the weight that the authors tuned by hand."""
+    title = f"{TITLES[path]} alone"
+    return _paths_row(f"path_{path}", title, [path], (f"distill.weights=({weight},)",))
+
+
+def _feed_row(name, title, teachers, *bindings):
+    return Row(name, title, ("gin/methods/feed.gin",), bindings, teachers=teachers)
+
+
+def _chain_row(method, generation):
+    name, title = f"{method}_generation{generation}", f"{TITLES[method]}, generation {generation}"
+    bindings = (f"distill.generations={generation}",)
+    return Row(name, title, (f"gin/methods/{method}.gin",), bindings)
+
+
+ENSEMBLE = tuple(
+    Row(f"{name}_of_3", f"{title} of 3", (f"gin/methods/{name}.gin",), teachers=3)
+    for name, title in (("ensemble_kd", "Ensemble KD"), ("kd", "KD"))
+)
+# DistPro: the pathways of wide_resnet with the search of gin/reproduce_cpu.gin.
+PATHWAYS = ("gin/methods/pathways.gin",)
+PROCESS = ("distill.weights=@process()", "process.threshold=0.5")
+DISTPRO = Row("distpro", "DistPro", PATHWAYS, PROCESS)
+EQUAL = Row("pathways", "equal pathways", PATHWAYS)
+
+
+def _shorter(row, epochs):
+    """Returns a row with other epochs. It follows the process of the row `distpro`."""
+    follows = {"process_of": "distpro"} if row is DISTPRO else {}
+    return dataclasses.replace(
+        row,
+        name=f"{row.name}_{epochs}",
+        bindings=(*row.bindings, f"distill.epochs={epochs}"),
+        **follows,
+    )
+
 
 EXPERIMENTS = {
     "table2": Experiment(
@@ -224,6 +293,81 @@ EXPERIMENTS = {
         tuple(_varied(row, "full", *FULL) for row in (STUDENT, LAST, DFA, DFA_KD)),
         {"cpu": ("cpu",)},
         baselines=("student_full", "last_full"),
+    ),
+    "adaptive": Experiment(
+        "Adaptive Distillation: importances that are learnt, equal, tuned by hand and replayed",
+        (
+            *(STUDENT, KD, LAST, DFA),
+            _paths_row("adaptive", "Adaptive", PATHS, (ADAPTIVE,)),
+            _paths_row("paths_equal", "equal weights", PATHS, ()),
+            _paths_row(
+                "adaptive_replayed",
+                "Adaptive, replayed",
+                PATHS,
+                ("distill.weights=@process()",),
+                process_of="adaptive",
+            ),
+            _paths_row(
+                "adaptive_layerwise",
+                "Adaptive, layer-wise",
+                PATHS,
+                (ADAPTIVE, "adaptive.layerwise=True"),
+            ),
+            _paths_row(
+                "paths_tuned", "AT + KD, tuned", ["at", "kd"], ("distill.weights=(1000.0, 0.1)",)
+            ),
+            _paths_row("adaptive_at_kd", "Adaptive (AT + KD)", ["at", "kd"], (ADAPTIVE,)),
+            *(
+                _alone_row(path, weight)
+                for path, weight in (("at", 1000.0), ("nst", 10.0), ("logits", 0.1), ("kd", 0.1))
+            ),
+            dataclasses.replace(
+                DFA_KD,
+                name="adaptive_dfa_kd",
+                title="Adaptive (DFA + KD)",
+                bindings=(DFA_KD.bindings[0], "kd.alpha=1.0", "distill.ce_weight=1.0", ADAPTIVE),
+            ),
+        ),
+        PAIR3,
+        baselines=("student", "paths_equal"),
+    ),
+    "feed": Experiment(
+        "FEED: one to five teachers, its controls, and chains",
+        (
+            *(STUDENT, LAST),
+            *(_feed_row(f"feed_of_{n}", f"FEED of {n}", n) for n in (1, 3, 2, 4, 5)),
+            _feed_row("feed_of_3_average", "FEED of 3, mean", 3, "feed.average=True"),
+            _feed_row("feed_of_3_shared", "FEED of 3, shared", 3, "feed.shared=True"),
+            _feed_row("feed_of_3_linear", "FEED of 3, linear", 3, "feed.kernel=1"),
+            *ENSEMBLE,
+            _method_row("ft"),
+            *(_chain_row(method, g) for g in (3, 4) for method in ("feed", "kd")),
+        ),
+        FEED_TEACHERS,
+        baselines=("student", "feed_of_1"),
+    ),
+    "distpro": Experiment(
+        "DistPro: the searched process, equal pathways, and shorter trainings",
+        (
+            *(STUDENT, LAST, DFA, _method_row("reviewkd")),
+            *(DISTPRO, EQUAL),
+            Row(
+                "distpro_final",
+                "DistPro, last weights",
+                PATHWAYS,
+                (*PROCESS, "process.final=True"),
+                process_of="distpro",
+            ),
+            Row(
+                "distpro_plain",
+                "DistPro, plain softmax",
+                PATHWAYS,
+                (*PROCESS, 'search_process.normalization="plain"'),
+            ),
+            *(_shorter(row, epochs) for epochs in (10, 5) for row in (STUDENT, DISTPRO, EQUAL)),
+        ),
+        PAIR3,
+        baselines=("student", "pathways"),
     ),
     "table4": Experiment(
         "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",

@@ -7,8 +7,8 @@ import subprocess
 import dfa_tf
 from dfa_tf import files
 
-KEPT = ("metrics.json", "config.gin", "alpha.json")
-STAGES = ("teacher", "search", "distill")
+KEPT = ("metrics.json", "config.gin", "alpha.json", "process.json")
+STAGES = ("teacher", "search", "process", "distill")
 ORIGIN = "origin.json"
 
 

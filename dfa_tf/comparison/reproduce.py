@@ -103,8 +103,8 @@ class Reproduction:
         if not remaining:
             return
         with self._runner:
-            for pair in {PAIRS[cell.pair].teacher: cell.pair for cell in remaining}.values():
-                self._train_teacher(PAIRS[pair])
+            for pair, number in self._teachers(remaining):
+                self._train_teacher(pair, number)
             for folder in filter(None, (self._root, self._results)):
                 files.write_json(folder / RECORD, self._record)
             self._run_cells(remaining)
@@ -121,6 +121,15 @@ class Reproduction:
             )
             for pair in dict.fromkeys(cell.pair for cell in self._cells)
         }
+
+    def _teachers(self, cells):
+        """Returns (pair, number) of each teacher that cells need."""
+        needed = {
+            (PAIRS[cell.pair].teacher, number): (PAIRS[cell.pair], number)
+            for cell in cells
+            for number in range(1, cell.row.teachers + 1)
+        }
+        return list(needed.values())
 
     def _run_cells(self, remaining: Sequence[Cell]):
         failed, started = [], time.monotonic()
@@ -165,41 +174,72 @@ class Reproduction:
         return (self._results / cell.folder / self._experiment.command / "metrics.json").exists()
 
     def _arguments(self, cell):
-        path = self._teacher_path(PAIRS[cell.pair]).resolve()
-        bindings = ["teacher=@keras_file", f'keras_file.path="{path}"']
+        bindings = self._teacher_bindings(cell)
         if cell.row.alpha_of:
             bindings.append(f'distill.aggregation="{self._alpha_path(cell).resolve()}"')
+        if cell.row.process_of:
+            bindings.append(f'process.file="{self._process_path(cell).resolve()}"')
         return cell.arguments(self._experiment.command) + flags(
             self._common.gin_files, [*bindings, *self._common.bindings]
         )
 
+    def _teacher_bindings(self, cell):
+        count = cell.row.teachers
+        paths = [self._teacher_path(PAIRS[cell.pair], k).resolve() for k in range(1, count + 1)]
+        if count == 1:
+            return ["teacher=@keras_file", f'keras_file.path="{paths[0]}"']
+        names = [f"teacher{k}" for k in range(1, count + 1)]
+        return [
+            f"teacher=[{', '.join(f'@{name}/keras_file' for name in names)}]",
+            *(f'{n}/keras_file.path="{path}"' for n, path in zip(names, paths, strict=True)),
+        ]
+
+    def _process_path(self, cell):
+        """Returns the process of another row: that of its search, or of its learnt weights."""
+        folder = f"{cell.pair}/{cell.row.process_of}_seed{cell.seed}"
+        for stage in ("process", "distill"):
+            path = self._find(f"{folder}/{stage}/process.json")
+            if path:
+                return path
+        raise self._missing(cell, cell.row.process_of, f"{folder}/distill/process.json")
+
+    def _find(self, name):
+        """Returns the path of a file in the folder of the reproduction or of the results."""
+        roots = [self._root, *([self._results] if self._results else [])]
+        return next((root / name for root in roots if (root / name).exists()), None)
+
+    def _missing(self, cell, row, name):
+        return UserError(
+            f"{cell.folder}: needs the result of {row}, but {self._root / name} is missing; run that "
+            "row first"
+        )
+
     def _alpha_path(self, cell):
         """Writes the alpha of a cell that uses the search of another row, and returns its path."""
-        folder = f"{cell.pair}/{cell.row.alpha_of}_seed{cell.seed}/search/alpha.json"
-        roots = [self._root, *([self._results] if self._results else [])]
-        path = next((root / folder for root in roots if (root / folder).exists()), None)
+        name = f"{cell.pair}/{cell.row.alpha_of}_seed{cell.seed}/search/alpha.json"
+        path = self._find(name)
         if path is None:
-            raise UserError(
-                f"{cell.folder}: needs the search of {cell.row.alpha_of}, but "
-                f"{self._root / folder} is missing; run that row first"
-            )
+            raise self._missing(cell, cell.row.alpha_of, name)
         alpha = Alpha.load(path)
         own_path = self._root / cell.folder / "alpha.json"
         (permuted(alpha, cell.seed) if cell.row.permuted else alpha).save(own_path)
         return own_path
 
-    def _teacher_path(self, pair):
-        return self._root / pair.teacher / TEACHER
+    def _teacher_path(self, pair, number=1):
+        return self._root / _teacher_folder(pair, number) / TEACHER
 
-    def _train_teacher(self, pair: Pair):
-        """Trains the teacher of a pair. Other shards than the first wait for it."""
-        path = self._teacher_path(pair)
+    def _train_teacher(self, pair: Pair, number: int = 1):
+        """Trains a teacher of a pair. Other shards than the first wait for it.
+
+        Teacher number k has the seed k - 1.
+        """
+        path, folder = self._teacher_path(pair, number), _teacher_folder(pair, number)
         if path.exists():
             return
-        if self._results and (self._results / pair.teacher / TEACHER).exists():
+        if self._results and (self._results / folder / TEACHER).exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             with files.replacing(path) as part:
-                shutil.copyfile(self._results / pair.teacher / TEACHER, part)
+                shutil.copyfile(self._results / folder / TEACHER, part)
             return
         if self._shard[0] > 1:
             _say(f"waiting for shard 1 to train the teacher {path}")
@@ -207,15 +247,16 @@ class Reproduction:
                 time.sleep(POLL_SECONDS)
                 self._runner.check_stopped()
             return
-        _say(f"training the teacher of all cells: {pair.teacher}")
+        _say(f"training the teacher of all cells: {folder}")
         bindings = [*self._common.bindings, *pair.teacher_bindings]
         arguments = flags([pair.teacher_config, *self._common.gin_files], bindings)
-        status = self._run_command("train_teacher", pair.teacher, arguments)
+        arguments += [f"--seed={number - 1}"] if number > 1 else []
+        status = self._run_command("train_teacher", folder, arguments)
         if status == 2:
             raise UserError("the teacher cannot be trained; see the error above")
         if status:
             raise CellsFailed("training the teacher failed; see the error above")
-        self._keep(pair.teacher, TEACHER)
+        self._keep(folder, TEACHER)
 
     def _keep(self, folder, *more):
         if self._results:
@@ -244,6 +285,10 @@ class Reproduction:
             raise UserError(
                 f"{folder}: not writable ({error.strerror}); choose another {flag}"
             ) from error
+
+
+def _teacher_folder(pair, number):
+    return pair.teacher if number == 1 else f"{pair.teacher}_{number}"
 
 
 def _say(line):

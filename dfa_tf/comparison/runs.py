@@ -36,6 +36,7 @@ TITLES = {
     "srrl": "SRRL",
     "feed": "FEED",
     "ensemble_kd": "Ensemble KD",
+    "pathways": "Pathways",
 }
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
@@ -60,6 +61,10 @@ class StudentMetrics:
         seconds: Duration of the training.
         pretraining_seconds: Duration of each pretraining phase.
         images_per_second: Speed of the training, or None if it was not measured.
+        weighting: Name of the weighting of the methods; "constant" for numbers.
+        teachers: Fingerprints of the teachers.
+        generation: Number of the student in a chain whose first network is the teacher.
+        agreement: Share of the test images for which student and teachers agree, or None.
     """
 
     dataset: str
@@ -77,6 +82,10 @@ class StudentMetrics:
     seconds: float
     pretraining_seconds: tuple[float, ...]
     images_per_second: float | None
+    weighting: str = "constant"
+    teachers: tuple[str, ...] = ()
+    generation: int = 2
+    agreement: float | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "StudentMetrics":
@@ -90,8 +99,10 @@ class StudentMetrics:
             "best_accuracy": _accuracy(content["best"]),
             "pretraining_seconds": tuple(p.get("seconds", 0) for p in content["pretraining"]),
         }
-        names = {field.name for field in dataclasses.fields(cls)} - set(derived)
-        return cls(**{name: content[name] for name in names}, **derived)
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        optional = [f.name for f in dataclasses.fields(cls) if f.name in content]
+        given = {name: content[name] for name in {*required, *optional} - set(derived)}
+        return cls(**(given | derived))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +187,7 @@ class Run:
     @property
     def method(self) -> str:
         """Title of its row: `row_title`, or by default the title of its method."""
-        return self.row_title or method_title(self.student.method, self.student.aggregation)
+        return self.row_title or run_title(self.student)
 
     @property
     def is_searched(self) -> bool:
@@ -194,6 +205,21 @@ class Run:
         """What the runs of one table have in common."""
         student = self.student
         return student.dataset, student.train_examples, student.student, student.steps
+
+
+def run_title(student: StudentMetrics) -> str:
+    """Returns the title of a run: its method, and weighting, teachers or generation if special.
+
+    For example "Adaptive (AT + KD)", "FEED of 5" or "KD, generation 3".
+    """
+    title = method_title(student.method, student.aggregation)
+    if student.weighting != "constant":
+        title = f"{student.weighting.capitalize()} ({title})"
+    if len(student.teachers) > 1:
+        title += f" of {len(student.teachers)}"
+    if student.generation > 2:
+        title += f", generation {student.generation}"
+    return title
 
 
 def method_title(method: str, aggregation: str | None) -> str:

@@ -56,22 +56,37 @@ class Config:
         """Calls the function of a configurable with its bindings and `arguments`."""
         return self._call((), name, arguments)
 
-    def network(self, role: str, task: Mapping[str, Any], seed: int) -> tuple[Network, str | None]:
+    def network(
+        self, role: str, task: Mapping[str, Any], seed: int, number: int = 1
+    ) -> tuple[Network, str | None]:
         """Builds or loads a network.
 
         Args:
             role: The macro that names it, "teacher" or "student".
             task: What the data set requires (see `Dataset.task`).
             seed: Seed of the initial weights.
+            number: Which network of a list, from 1. A single network counts for all numbers.
 
         Returns:
             The network, and the path of its file if it is a trained one.
         """
-        reference = self._network_reference(role)
+        references = self._network_references(role)
+        reference = references[number - 1] if len(references) > 1 else references[0]
         name, scopes = reference.configurable.name, tuple(reference.scopes)
         if name == "keras_file":
             return self._call(scopes, name, {}), self._bound(scopes, name)["path"]
         return self._call(scopes, name, {**task, "seed": seed}), None
+
+    def network_count(self, role: str) -> int:
+        """Returns the number of networks that a macro lists; 1 without a list."""
+        return len(self._network_references(role))
+
+    def network_path(self, role: str) -> str | None:
+        """Returns the path of a network that is loaded from a file; None for others and lists."""
+        references = self._network_references(role)
+        if len(references) > 1 or references[0].configurable.name != "keras_file":
+            return None
+        return self._bound(tuple(references[0].scopes), "keras_file").get("path")
 
     def stage(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Builds the settings of a stage from its bindings.
@@ -107,12 +122,16 @@ class Config:
         is_plain = not isinstance(value, Reference | list | tuple)
         return value if is_plain else self._bound((), name)[parameter]
 
-    def settings(self, *roots: str, without: Sequence[str] = ()) -> Bindings:
+    def settings(
+        self, *roots: str, without: Sequence[str] = (), number: int | None = None
+    ) -> Bindings:
         """Checks and returns all bindings that shape the result of a stage, with defaults.
 
         Args:
-            roots: The configurables and macros that the stage uses. References are followed.
+            roots: The configurables, macros and single parameters, such as "distill.methods", that
+                the stage uses. References are followed.
             without: Bindings that the result does not depend on.
+            number: Which of several teachers the stage uses; None for all.
 
         Raises:
             UserError: If a value does not match the type of its parameter.
@@ -120,9 +139,17 @@ class Config:
         found = Bindings()
         for root in roots:
             if root in NETWORKS:
-                reference = self._network_reference(root)
-                found[root] = repr(reference)
-                self._collect(reference, found)
+                references = self._network_references(root)
+                if number and len(references) > 1:
+                    references = [references[number - 1]]
+                found[root] = repr(references if len(references) > 1 else references[0])
+                self._collect(references, found)
+            elif "." in root:
+                configurable, parameter = root.split(".")
+                with self._active():
+                    value = resolved(self._bound((), configurable, resolve=False).get(parameter))
+                found[root] = repr(value)
+                self._collect(value, found)
             else:
                 self._collect_bindings((), root, found)
                 for parameter, value in self._bound((), root).items():
@@ -171,10 +198,23 @@ class Config:
                 found[key] = repr(spec.default)
                 found.unbound.add(key)
 
-    def _network_reference(self, role):
-        expected = f"a reference to a network, as in {role} = @{role}/wide_resnet"
+    def _network_references(self, role):
+        """Returns the references of a macro: one, or those of a list."""
         with self._active():
             value = resolved(macros(self._state).get(role))
+        if role != "teacher" or not isinstance(value, list | tuple):
+            return [self._network_reference(role, value)]
+        references = [self._network_reference(role, resolved(each)) for each in value]
+        names = [repr(reference) for reference in references]
+        if not references or len(set(names)) < len(names):
+            raise UserError(
+                f"{role}: expected different networks in the list, got {', '.join(names) or 'none'}; "
+                "bind train_teacher.count for several seeds of one network"
+            )
+        return references
+
+    def _network_reference(self, role, value):
+        expected = f"a reference to a network, as in {role} = @{role}/wide_resnet"
         if value is None:
             raise UserError(f"{role}: expected {expected}, got no binding")
         if not isinstance(value, Reference):

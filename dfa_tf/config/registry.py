@@ -4,8 +4,10 @@
     teacher, student                        macros: @teacher/wide_resnet, @keras_file, ...
     wide_resnet  shufflenet_v2  ...         networks (dfa_tf/models)
     keras_file                              a trained network in a file
-    train_teacher  search  distill  export  the stages
+    train_teacher  search  search_process   the stages
+    distill  export
     dfa  kd  fitnets  at  ...               methods, for distill.methods (gin/methods)
+    adaptive  process                       weightings, for distill.weights
     sgd  adam  step_decay  cosine           optimizers and schedules
     runtime                                 logging and saving
 
@@ -16,7 +18,7 @@ The settings of a stage are the fields of its bundles, `search.epochs` for insta
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gin
 from dfa_tf import data, models
@@ -24,11 +26,13 @@ from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.methods import METHODS
 from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.methods.method import Method
-from dfa_tf.stages import search
+from dfa_tf.methods.process_search import SearchProcessOptions
+from dfa_tf.stages import search, search_process
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
-from dfa_tf.validation import NonNegative, annotations
+from dfa_tf.validation import Count, Interval, NonNegative, annotations
+from dfa_tf.weightings import WEIGHTINGS, Weighting
 
 REQUIRED = inspect.Parameter.empty
 
@@ -68,8 +72,9 @@ class Configurable:
 _DISTILL = {
     "aggregation": Parameter(str, "search"),
     "methods": Parameter(Sequence[Method], ()),
-    "weights": Parameter(Sequence[NonNegative] | None, None),
+    "weights": Parameter(Sequence[NonNegative] | Weighting | None, None),
     "ce_weight": Parameter(NonNegative | None, None),
+    "generations": Parameter(Annotated[int, Interval(2)], 2),
 }
 
 
@@ -115,11 +120,16 @@ def _settings_class(cls):
 
 CONFIGURABLES: dict[str, Configurable] = {
     "dataset": _function(data.load, excluded=("data_dir",)),
-    "train_teacher": _stage(training=Training()),
+    "train_teacher": _stage({"count": Parameter(Count, 1)}, training=Training()),
     "search": _stage(
         {"beta_optimizer": Parameter(SGD | Adam, Adam())},
         training=search.TRAINING,
         options=SearchOptions(),
+    ),
+    "search_process": _stage(
+        {"alpha_optimizer": Parameter(SGD | Adam, search_process.ALPHA_OPTIMIZER)},
+        training=search_process.TRAINING,
+        options=SearchProcessOptions(),
     ),
     "distill": _stage(_DISTILL, training=Training()),
     "export": _stage(options=ExportOptions()),
@@ -127,6 +137,7 @@ CONFIGURABLES: dict[str, Configurable] = {
     **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in models.NETWORKS.items()},
     "keras_file": _function(models.load),
     **{name: _settings_class(method) for name, method in METHODS.items()},
+    **{name: _settings_class(weighting) for name, weighting in WEIGHTINGS.items()},
     **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
 }
 
@@ -140,7 +151,14 @@ def _register(name, configurable):
     Gin builds the settings that a config refers to, such as @sgd(). The other configurables are
     called by `Config`, so that their exceptions arrive as they are.
     """
-    if configurable.function in (SGD, Adam, StepDecay, Cosine, *METHODS.values()):
+    if configurable.function in (
+        SGD,
+        Adam,
+        StepDecay,
+        Cosine,
+        *METHODS.values(),
+        *WEIGHTINGS.values(),
+    ):
         excluded = {f.name for f in dataclasses.fields(configurable.function)}
         excluded -= set(configurable.parameters)
         function, denylist = configurable.function, sorted(excluded)

@@ -19,6 +19,7 @@ from dfa_tf.methods.logits import Logits
 from dfa_tf.methods.margin import Margin
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.nst import NST
+from dfa_tf.methods.pathways import Pathways
 from dfa_tf.methods.reviewkd import ReviewKD
 from dfa_tf.methods.rkd import RKD
 from dfa_tf.methods.sp import SP
@@ -48,6 +49,7 @@ METHODS: dict[str, type[Method]] = {
         SRRL,
         FEED,
         EnsembleKD,
+        Pathways,
     )
 }
 
@@ -73,5 +75,6 @@ __all__ = [
     "Logits",
     "Margin",
     "Method",
+    "Pathways",
     "ReviewKD",
 ]

@@ -37,12 +37,15 @@ class Outputs:
         pooled_map: The map `[B, H, W, C]` whose spatial average the classifier receives.
         input_gradient: Float32 tensor `[B, H, W, C]`, the gradient of the true class's logit with
             respect to the image; None if no method needs it.
+        stem: The map `[B, H, W, C]` that the first group receives; None if the network does not
+            expose it.
     """
 
     logits: tf.Tensor
     features: Mapping[str, Sequence[tf.Tensor]]
     pooled_map: tf.Tensor
     input_gradient: tf.Tensor | None = None
+    stem: tf.Tensor | None = None
 
     def last(self, group: str) -> tf.Tensor:
         """Returns the group's last feature, before its ReLU: `[B, H, W, C]`."""

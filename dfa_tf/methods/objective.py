@@ -111,7 +111,13 @@ def frozen_outputs(
 ) -> Outputs:
     """Returns the `Outputs` of the frozen teacher. No gradient flows through them."""
     outputs = network_outputs(teacher, images, labels, needs, training=False)
-    parts = (outputs.logits, dict(outputs.features), outputs.pooled_map, outputs.input_gradient)
+    parts = (
+        outputs.logits,
+        dict(outputs.features),
+        outputs.pooled_map,
+        outputs.input_gradient,
+        outputs.stem,
+    )
     return Outputs(*tf.nest.map_structure(lambda x: x if x is None else tf.stop_gradient(x), parts))
 
 

@@ -7,14 +7,13 @@ import keras
 import tensorflow as tf
 
 from dfa_tf.methods.connectors import group_pairs
-from dfa_tf.methods.maps import area_average, match_sizes
+from dfa_tf.methods.hcl import hcl, nearest
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models.layers import he_normal
 from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import Count, NonNegative
 
-LEVELS = (4, 2, 1)  # smaller sizes at which the hierarchical context loss also compares maps
 MAX_WIDTH = 512
 
 
@@ -62,23 +61,6 @@ class ReviewKD(Method):
         )
 
 
-def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
-    """Returns the hierarchical context loss `[B]` of two maps `[B, H, W, C]`.
-
-    It is a weighted mean of mean squared differences: of the maps, and of their area averages at
-    those of the sizes 4x4, 2x2 and 1x1 that are smaller. The weights are 1, 1/2, 1/4 and 1/8.
-    """
-    teacher, student = (tf.cast(m, tf.float32) for m in match_sizes(teacher, student))
-    height, width = teacher.shape[1:3]
-    sizes = [(height, width)] + [(n, n) for n in LEVELS if n < min(height, width)]
-    total, weights = 0.0, 0.0
-    for k, size in enumerate(sizes):
-        difference = area_average(teacher - student, *size)
-        total += 0.5**k * tf.reduce_mean(tf.square(difference), [1, 2, 3])
-        weights += 0.5**k
-    return total / weights
-
-
 def reviewer(
     shapes: Sequence[tuple[int, int, int]],
     channels: Sequence[int],
@@ -120,7 +102,7 @@ def reviewer(
 
         x = normalized(convolution(inputs[k], width, 1, "in", use_bias=False), "in_norm")
         if fused is not None:
-            fused = _resize(fused, x.shape[1:3], f"stage{k + 1}_enlarged", precision)
+            fused = nearest(fused, x.shape[1:3], f"stage{k + 1}_enlarged", precision)
             both = keras.layers.Concatenate(dtype=precision)([x, fused])
             attention = convolution(both, 2, 1, "attention", activation="sigmoid")
             x = x * attention[..., :1] + fused * attention[..., 1:]
@@ -129,16 +111,6 @@ def reviewer(
             0, normalized(convolution(x, channels[k], 3, "out", use_bias=False), "out_norm")
         )
     return keras.Model(inputs, outputs, name="review")
-
-
-def _resize(x, size, name, precision):
-    """Enlarges x to `size` = (height, width) by nearest-neighbour interpolation."""
-    if tuple(x.shape[1:3]) == tuple(size):
-        return x
-    rows, columns = (new // old for new, old in zip(size, x.shape[1:3], strict=True))
-    if (x.shape[1] * rows, x.shape[2] * columns) == tuple(size):
-        return keras.layers.UpSampling2D((rows, columns), name=name, dtype=precision)(x)
-    return keras.layers.Resizing(*size, interpolation="nearest", name=name, dtype=precision)(x)
 
 
 def _as_map(embedding):

@@ -70,6 +70,7 @@ class Network(keras.Model):
     `features_model(group)` and `tail_model(group, tail_input)` return the Keras models that
     `features` and `tail` run. Each is built once. `pooled_shape` is the shape (height, width,
     channels) of the pooled map, `embedding_size` the number of channels that the classifier receives.
+    `stem_shape` is the shape of the stem, or None.
 
     Args:
         image: The input tensor `[B, H, W, C]`.
@@ -82,6 +83,8 @@ class Network(keras.Model):
         precision: Keras dtype policy of the layers.
         folds: `{layer: normalization}` by name: which normalization `folded` folds into which
             layer.
+        stem: The map `[B, H, W, C]` that the first group receives, before any normalization; None
+            if the network does not expose it.
         **kwargs: Arguments of `keras.Model`.
     """
 
@@ -94,6 +97,7 @@ class Network(keras.Model):
         spec: Mapping[str, Any],
         precision: Precision = "float32",
         folds: Mapping[str, str] | None = None,
+        stem: keras.KerasTensor | None = None,
         **kwargs: Any,
     ):
         outputs = {
@@ -112,15 +116,15 @@ class Network(keras.Model):
             # In a dict, because Keras would unpack a list of one.
             lambda name: keras.Model(image, {"features": list(self.group(name).features)})
         )
-        self._full_outputs_model = functools.cache(
-            lambda: keras.Model(image, outputs | {"pooled_map": pooled_map})
-        )
+        further = {"pooled_map": pooled_map} | ({} if stem is None else {"stem": stem})
+        self._full_outputs_model = functools.cache(lambda: keras.Model(image, outputs | further))
         self.tail_model = functools.cache(
             lambda name, tail_input: keras.Model(_entrance(self.group(name), tail_input), logits)
         )
         self.group_names = tuple(by_name)
         self.embedding_size = pooled_map.shape[-1]
         self.pooled_shape = tuple(pooled_map.shape[1:])
+        self.stem_shape = None if stem is None else tuple(stem.shape[1:])
 
     @property
     def spec(self) -> dict:
@@ -165,7 +169,7 @@ class Network(keras.Model):
         return self.features_model(group)(images, training=training)["features"]
 
     def full_outputs(self, images: tf.Tensor, training: bool = False) -> dict[str, Any]:
-        """Returns the outputs of a call together with the pooled map.
+        """Returns the outputs of a call together with the pooled map and, if exposed, the stem.
 
         Args:
             images: Tensor `[B, H, W, C]` with values 0..255.
@@ -174,7 +178,8 @@ class Network(keras.Model):
         Returns:
             `{"logits": [B, classes], "features": {"group1": [T_1, ..., T_N], ...},
             "pooled_map": [B, h, w, c]}`. The classifier receives the spatial average of the pooled
-            map, which is taken after the last ReLU.
+            map, which is taken after the last ReLU. A network that exposes its stem adds
+            `"stem": [B, h, w, c]`.
         """
         return self._full_outputs_model()(images, training=training)
 

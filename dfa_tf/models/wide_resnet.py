@@ -53,7 +53,7 @@ def wide_resnet(
     blocks_per_group = (depth - 4) // 6
     layers = Layers(precision, seed, folded)
     image, x = layers.image(image_shape, mean, std)
-    x = layers.convolution(x, 16, 3, "stem")
+    x = stem = layers.convolution(x, 16, 3, "stem")
 
     outputs = []  # of all blocks
     normalized = []  # the input of each batch normalization that begins a block, normalized
@@ -75,7 +75,7 @@ def wide_resnet(
         blocks = slice(g * blocks_per_group, (g + 1) * blocks_per_group)
         groups.append(Group(f"group{g + 1}", tuple(maps[blocks]), stream=outputs[blocks][-1]))
     name = f"WRN_{depth}_{width}"
-    return Network(image, groups, activated, logits, spec, precision, layers.folds, name=name)
+    return Network(image, groups, activated, logits, spec, precision, layers.folds, stem, name=name)
 
 
 def _block(layers, x, activated, channels, stride, name):

@@ -120,6 +120,7 @@ def distill(
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
+    check_different(teachers)
     used_alpha = None
     if needs_alpha(methods) and len(teachers) == 1:
         used_alpha = _load_alpha(alpha)
@@ -165,6 +166,7 @@ def distill(
                 weights=result.path_weights[-1][1] if process else None,
                 agreement=agreement(teachers, trained, test) if teachers and test else None,
                 pretraining=phases,
+                **record.entries,
             )
             if process:
                 _draw(process, training.epochs, folder)
@@ -289,6 +291,21 @@ def as_teachers(teacher: Teachers) -> tuple[Network, ...]:
     if teacher is None:
         return ()
     return (teacher,) if isinstance(teacher, Network) else tuple(teacher)
+
+
+def check_different(teachers: Sequence[Network]) -> None:
+    """Checks that no two teachers have the same weights.
+
+    Raises:
+        UserError: If two teachers are the same. A second copy would add nothing but weight.
+    """
+    names = [fingerprint(each) for each in teachers]
+    for k, name in enumerate(names, start=1):
+        if name in names[: k - 1]:
+            raise UserError(
+                f"teacher: expected different teachers, got {name} as number "
+                f"{names.index(name) + 1} and {k}; remove one of them"
+            )
 
 
 def check_methods(

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
@@ -32,10 +33,12 @@ class Record:
         settings: The bindings to write to config.gin, `{name: text}`; None to record the stage's
             arguments. The mapping may have an attribute `unbound`, the names that no config binds
             and that have their defaults.
+        entries: Further entries of metrics.json.
     """
 
     dataset: str = ""
     settings: Mapping[str, str] | None = None
+    entries: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class StageFolder:
@@ -142,7 +145,7 @@ class StageFolder:
             shown = "; ".join(differences[:MAX_DIFFERENCES])
             if len(differences) > MAX_DIFFERENCES:
                 shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
-            command = "train_teacher" if self.stage == "teacher" else self.stage
+            command = "train_teacher" if self.stage.startswith("teacher") else self.stage
             raise UserError(
                 f"{self.path} was made with another config ({shown}); choose another --workdir, "
                 f"restore its config, or restart it with {command} --fresh"

@@ -8,7 +8,13 @@ from dfa_tf.methods.losses import plain_objective
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
-from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
+from dfa_tf.stages.folder import (
+    Record,
+    StageFolder,
+    fingerprint,
+    numbered,
+    recorded_settings,
+)
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator
@@ -36,6 +42,7 @@ def train_teacher(
     training: Training = Training(),
     runtime: Runtime = Runtime(),
     record: Record = Record(),
+    number: int = 1,
 ) -> Network:
     """Trains a network with cross entropy and saves it as WORKDIR/teacher/model.keras.
 
@@ -47,6 +54,7 @@ def train_teacher(
         training: The recipe.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
+        number: Which of several teachers this is. The folder of the second is WORKDIR/teacher_2.
 
     Returns:
         The trained float32 network.
@@ -58,7 +66,7 @@ def train_teacher(
     strategy = runtime.devices
     settings = record.settings or recorded_settings("train_teacher", training)
     inputs = {"network": network.description, "train": train.description}
-    folder = _teacher_folder(workdir, settings, inputs, strategy)
+    folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         return load_teacher(folder.artifact, network)
     check(network, train, test, training, strategy.num_replicas_in_sync)
@@ -70,7 +78,7 @@ def train_teacher(
             train,
             test,
             training,
-            label="teacher",
+            label=folder.stage,
             folder=folder.path,
             runtime=runtime,
             config_text=folder.config_text,
@@ -91,6 +99,7 @@ def adopt_teacher(
     seed: int = 0,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
+    number: int = 1,
 ) -> Network:
     """Copies a network trained elsewhere to WORKDIR/teacher/model.keras, and evaluates it.
 
@@ -103,6 +112,7 @@ def adopt_teacher(
         seed: Seed of the run, for metrics.json.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
+        number: As in `train_teacher`.
 
     Returns:
         The float32 network, as saved in WORKDIR/teacher/model.keras.
@@ -112,7 +122,7 @@ def adopt_teacher(
     """
     strategy = runtime.devices
     inputs = {"network": fingerprint(network)}
-    folder = _teacher_folder(workdir, record.settings or {}, inputs, strategy)
+    folder = _teacher_folder(workdir, record.settings or {}, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         return load_teacher(folder.artifact, network)
     with folder.work(runtime):
@@ -159,10 +169,9 @@ def load_teacher(path: pathlib.Path, expected: Network) -> Network:
     return network
 
 
-def _teacher_folder(workdir, settings, inputs, strategy):
-    return StageFolder(
-        workdir, "teacher", "model.keras", settings, inputs, writes=is_chief(strategy)
-    )
+def _teacher_folder(workdir, settings, inputs, strategy, number):
+    stage, writes = numbered("teacher", number), is_chief(strategy)
+    return StageFolder(workdir, stage, "model.keras", settings, inputs, writes=writes)
 
 
 def _evaluation_inputs(network, test):

@@ -41,7 +41,8 @@ class Phase:
     Attributes:
         step: A function of (images, labels) that runs on each replica. It returns the replica's
             share of each measurement, `{name: tensor}`.
-        batches: A dataset of global batches.
+        batches: A dataset of global batches. With a zip of several datasets, the step receives one
+            tuple (images, labels) for each.
     """
 
     step: Callable

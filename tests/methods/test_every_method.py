@@ -8,9 +8,11 @@ import tensorflow as tf
 
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
-from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, Method
-from dfa_tf.methods.objective import pretraining_objective, student_objective, weighted_sum
+from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, TEACHERS, Method
+from dfa_tf.methods.objective import pretraining_objective, student_objective
 from dfa_tf.methods.replicas import global_mean
+from dfa_tf.methods.teachers import build_method
+from dfa_tf.methods.terms import weighted_sum
 from tests.conftest import made_examples, same, small_network, values
 from tests.methods.networks import plain_network
 
@@ -43,22 +45,41 @@ class Built:
         self.student = student.copy(precision)
         self.teacher = teacher.folded(precision)
         self.method = method(fixed("random", teacher, 5)) if method is DFA else method()
-        self.distillation = self.method.build(teacher, self.student, 3, precision)
+        self.distillations = build_method(self.method, [teacher], self.student, 3, precision)
 
     @property
     def variables(self):
-        models = [self.student, *self.distillation.connectors]
+        models = [self.student, *self.connectors]
         return [v for model in models for v in model.trainable_variables]
+
+    @property
+    def connectors(self):
+        return [model for each in self.distillations for model in each.connectors]
+
+    @property
+    def helpers(self):
+        return [model for each in self.distillations for model in each.helpers]
+
+    @property
+    def weights(self):
+        return {name: w for each in self.distillations for name, w in each.weights.items()}
+
+    @property
+    def phase(self):
+        """The pretraining, or None."""
+        return self.distillations[0].pretraining
 
     def objective(self):
         return student_objective(
-            self.teacher, self.student, [self.distillation], [1.0], self.method.needs
+            self.teacher,
+            self.student,
+            self.distillations,
+            [1.0] * len(self.distillations),
+            self.method.needs,
         )
 
     def pretraining(self):
-        return pretraining_objective(
-            self.teacher, self.student, self.distillation.pretraining, self.method.needs
-        )
+        return pretraining_objective(self.teacher, self.student, self.phase, self.method.needs)
 
 
 def _gradients(objective, variables, images, labels):
@@ -77,20 +98,18 @@ def _gradients(objective, variables, images, labels):
 @_for(METHODS)
 def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batch):
     built = Built(method)
-    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT}
-    teacher, helpers = values(built.teacher.variables), built.distillation.helpers
+    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, TEACHERS}
+    teacher, helpers = values(built.teacher.variables), built.helpers
     before = [values(helper.variables) for helper in helpers]
     loss, terms, gradients = _gradients(built.objective(), built.variables, *batch)
     assert loss.shape == (BATCH,)
     for value in (loss, *terms.values()):
         assert (value.dtype, value.shape) == (tf.float32, (BATCH,))
         assert np.isfinite(value).all()
-    ce = built.distillation.cross_entropy * terms.pop("cross_entropy")
+    ce = built.distillations[0].cross_entropy * terms.pop("cross_entropy")
     for name in [name for name in terms if "/" in name]:  # a part of another term
         del terms[name]
-    np.testing.assert_allclose(
-        loss, ce + weighted_sum(terms, built.distillation.weights), rtol=1e-5
-    )
+    np.testing.assert_allclose(loss, ce + weighted_sum(terms, built.weights), rtol=1e-5)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
     assert same(teacher, values(built.teacher.variables))
     assert all(
@@ -107,7 +126,7 @@ def test_bfloat16_loss_is_close_to_float32(method, batch):
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_for([DFA, methods.METHODS["margin"]])
+@_for([DFA, *(methods.METHODS[name] for name in ("margin", "at", "vid", "nst"))])
 def test_parts_of_the_groups_add_up_to_the_term(method, batch):
     _, terms, _ = _gradients(Built(method).objective(), [], *batch)
     (name,) = {name.split("/")[0] for name in terms if "/" in name}
@@ -118,7 +137,7 @@ def test_parts_of_the_groups_add_up_to_the_term(method, batch):
 @_for(PRETRAINED)
 def test_pretraining_trains_its_variables(method, batch):
     built = Built(method)
-    variables = built.distillation.pretraining.variables
+    variables = built.phase.variables
     loss, _, gradients = _gradients(built.pretraining(), variables, *batch)
     assert np.isfinite(loss).all()
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
@@ -132,8 +151,8 @@ def test_networks_may_differ_in_groups_sizes_and_channels(method, pair, batch):
     built = Built(method, pair)
     _, _, gradients = _gradients(built.objective(), built.variables, *batch)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
-    if built.distillation.pretraining:
-        variables = built.distillation.pretraining.variables
+    if built.phase:
+        variables = built.phase.variables
         _, _, gradients = _gradients(built.pretraining(), variables, *batch)
         assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
@@ -157,7 +176,7 @@ def _run_under(strategy, method, examples):
     with strategy.scope():
         built = Built(method)
         built.student.trainable = False  # batch normalization then uses moving statistics
-        for model in (*built.distillation.connectors, *built.distillation.helpers):
+        for model in (*built.connectors, *built.helpers):
             _freeze_statistics(model)
         kernels = [v.value for v in built.student.variables if v.path.endswith("kernel")]
     batches = data.training_batches(examples, BATCH, data.Augmentation(0, False), 0)

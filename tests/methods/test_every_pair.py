@@ -9,6 +9,7 @@ import tensorflow as tf
 from dfa_tf import methods
 from dfa_tf.alpha import fixed
 from dfa_tf.methods.objective import pretraining_objective, student_objective
+from dfa_tf.methods.teachers import build_method, check_method
 from tests.conftest import made_examples
 from tests.models.networks import SMALL, small
 
@@ -29,25 +30,27 @@ def _method(name, teacher):
 
 def _built(name, teacher, student):
     method = _method(name, teacher)
-    method.check(teacher, student)
-    return method, method.build(teacher, student, 3, "float32")
+    check_method(method, [teacher], student)
+    return method, build_method(method, [teacher], student, 3, "float32")
 
 
 @every_method
 @every_network
 def test_every_method_builds_for_every_network(name, teacher):
-    _, distillation = _built(name, small(teacher), small(teacher))
-    weights = [*distillation.weights.values(), distillation.cross_entropy]
-    assert np.isfinite(weights).all()
-    assert min(weights) >= 0
+    _, distillations = _built(name, small(teacher), small(teacher))
+    for distillation in distillations:
+        weights = [*distillation.weights.values(), distillation.cross_entropy]
+        assert np.isfinite(weights).all()
+        assert min(weights) >= 0
 
 
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if name != "dfa"])
 @every_network
 def test_every_method_but_dfa_builds_for_another_student(name, teacher):
     student = "VGG_8" if teacher != "VGG_8" else "ResNet_8"
-    _, distillation = _built(name, small(teacher), small(student))
-    assert np.isfinite(list(distillation.weights.values())).all()
+    _, distillations = _built(name, small(teacher), small(student))
+    for distillation in distillations:
+        assert np.isfinite(list(distillation.weights.values())).all()
 
 
 @pytest.mark.slow
@@ -55,19 +58,23 @@ def test_every_method_but_dfa_builds_for_another_student(name, teacher):
 @every_network
 def test_every_method_takes_a_step_with_every_network(name, teacher):
     student = small(teacher).copy("float32")
-    method, distillation = _built(name, small(teacher), student)
+    method, distillations = _built(name, small(teacher), student)
     images = tf.constant(made_examples(4, seed=5, shape=(32, 32, 3), classes=10).images)
     objectives = [
         (
-            student_objective(_teacher(teacher), student, [distillation], [1.0], method.needs),
-            [v for m in (student, *distillation.connectors) for v in m.trainable_variables],
+            student_objective(
+                _teacher(teacher), student, distillations, [1.0] * len(distillations), method.needs
+            ),
+            [
+                v
+                for m in (student, *(c for d in distillations for c in d.connectors))
+                for v in m.trainable_variables
+            ],
         )
     ]
-    if distillation.pretraining:
-        pretraining = pretraining_objective(
-            _teacher(teacher), student, distillation.pretraining, method.needs
-        )
-        objectives.append((pretraining, distillation.pretraining.variables))
+    for pretraining in filter(None, (d.pretraining for d in distillations)):
+        objective = pretraining_objective(_teacher(teacher), student, pretraining, method.needs)
+        objectives.append((objective, pretraining.variables))
     for objective, variables in objectives:
         with tf.GradientTape() as tape:
             loss, _, _ = objective(images, LABELS)

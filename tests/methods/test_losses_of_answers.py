@@ -9,7 +9,11 @@ import tensorflow as tf
 from dfa_tf.methods.dist import DIST, inter_class, intra_class
 from dfa_tf.methods.dkd import DKD, dkd_terms
 from dfa_tf.methods.kd import KD, kd_loss, standardize_logits
+from dfa_tf.methods.logits import logits_loss
 from dfa_tf.methods.method import Outputs
+from dfa_tf.methods.objective import frozen_outputs
+from dfa_tf.methods.srrl import SRRL
+from tests.conftest import small_network
 from tests.methods.numerics import assert_equals_formula, maps, softmax
 
 TAU = 4.0
@@ -72,6 +76,41 @@ def test_kd_is_tckd_plus_weighted_nckd():
     weight = 1 - softmax(teacher / TAU)[np.arange(5), labels]
     combined = terms["tckd"] + weight.astype(np.float32) * terms["nckd"]
     np.testing.assert_allclose(combined, _kd(teacher, student), rtol=1e-4)
+
+
+def test_logits_equals_its_formula():
+    """The mean over classes: (1, 4) for the differences (1, -1) and (0, 2 sqrt 2) of two classes."""
+    teacher, student = [[1.0, 2.0], [3.0, 0.0]], [[2.0, 1.0], [3.0, 8**0.5]]
+    np.testing.assert_allclose(
+        logits_loss(tf.constant(teacher), tf.constant(student)), [1.0, 4.0], rtol=1e-6
+    )
+
+
+def test_srrl_regresses_the_teachers_logits_through_its_classifier(batch):
+    """If the connectors give the teacher's own averages, both terms are 0."""
+    teacher, student = small_network(10, 1, seed=1), small_network(10, 1, seed=2)
+    built = SRRL().build(teacher, student, 0, "float32")
+    outputs = frozen_outputs(teacher, *batch)
+    for connect in built.connectors:  # the identity, in inference mode nearly so
+        kernel, gamma, beta, mean, variance = connect.get_weights()
+        identity = np.eye(kernel.shape[-1], dtype=np.float32)[None, None]
+        connect.set_weights([identity, gamma, beta, mean, variance])
+        _use_moving_statistics(connect)
+    terms = built.terms(outputs, outputs, batch[1])
+    np.testing.assert_allclose(terms["srrl_regression"], 0, atol=1e-4)
+    for part in terms["srrl_feature"].values():
+        np.testing.assert_allclose(part, 0, atol=1e-4)
+    other = built.terms(outputs, frozen_outputs(student, *batch), batch[1])
+    embedding = frozen_outputs(student, *batch).embedding
+    kernel, bias = teacher.classifier.get_weights()
+    expected = np.mean((embedding.numpy() @ kernel + bias - outputs.logits.numpy()) ** 2, 1)
+    np.testing.assert_allclose(other["srrl_regression"], expected, rtol=1e-2)
+
+
+def _use_moving_statistics(connect):
+    for layer in connect.layers:
+        if hasattr(layer, "moving_mean"):
+            layer.trainable = False
 
 
 def test_equal_logits_have_no_loss():

@@ -14,7 +14,7 @@ from dfa_tf.methods.ft import ft_loss
 from dfa_tf.methods.jacobian import jacobian_loss
 from dfa_tf.methods.maps import area_average
 from dfa_tf.methods.margin import expected_negative, l2_above_margin, margin_of
-from dfa_tf.methods.nst import nst_loss
+from dfa_tf.methods.nst import gram_loss, nst_loss
 from dfa_tf.methods.reviewkd import hcl
 from dfa_tf.methods.vid import vid_loss
 from tests.conftest import small_network
@@ -66,6 +66,15 @@ def _nst(t, s):
     return np.array(losses)
 
 
+def _gram(t, s):
+    """Mean squared difference of the Gram matrices of the channels' normalized maps."""
+    losses = []
+    for teacher, student in zip(t, s, strict=True):
+        x, y = (unit(m.reshape(-1, m.shape[-1]).T) for m in (teacher, student))
+        losses.append(((y @ y.T - x @ x.T) ** 2).mean())
+    return np.array(losses)
+
+
 def _hcl(t, s):
     """8x8 maps: themselves, 4x4, 2x2 and 1x1, weighing 1, 1/2, 1/4, 1/8 of 15/8."""
     total = 0
@@ -86,6 +95,7 @@ LOSSES = {
     "ab": (ab_loss, _ab),
     "margin": (lambda t, s: l2_above_margin(s, t), _above_margin),
     "nst": (nst_loss, _nst),
+    "nst, gram": (gram_loss, _gram),
 }
 
 

@@ -78,7 +78,7 @@ class Run:
             test=self.test,
             record=Record("made"),
         )
-        if arguments["teacher"] is not None:
+        if arguments["teacher"] is not None and "alpha" not in changes:
             arguments = {"alpha": fixed("average", arguments["teacher"])} | arguments
         return distill(**arguments)
 

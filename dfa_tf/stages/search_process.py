@@ -1,0 +1,289 @@
+"""Searches a distillation process (DistPro), and resumes the search after an interruption.
+
+The algorithm itself is in dfa_tf/methods/process_search.py.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+from dfa_tf import figures
+from dfa_tf.data.pipeline import training_batches
+from dfa_tf.methods.method import Method
+from dfa_tf.methods.pathways import Pathways
+from dfa_tf.methods.process_search import (
+    PathNet,
+    SearchProcessOptions,
+    check_methods,
+    meta_step,
+)
+from dfa_tf.models.network import Network
+from dfa_tf.process import Process
+from dfa_tf.seeds import derived_seed
+from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
+from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
+from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.search import SearchResult
+from dfa_tf.training.checkpoints import Checkpoints, Journal
+from dfa_tf.training.devices import is_chief, report_lost_workers
+from dfa_tf.training.loop import Block, Loop, Phase
+from dfa_tf.training.optimizers import SGD, Adam
+from dfa_tf.training.recipe import Training
+from dfa_tf.training.runtime import Runtime
+from dfa_tf.training.summaries import Summaries
+
+STAGE = "process"
+FIGURE = "process"  # .png and .pdf
+# The authors' code; its first drop of the learning rate would come after the search.
+TRAINING = Training(epochs=40, optimizer=SGD(0.1))
+ALPHA_OPTIMIZER = Adam(0.1, 0.5, 0.999, weight_decay=0.0)
+
+
+def check(
+    teacher: Network,
+    student: Network,
+    train,
+    validation,
+    methods: Sequence[Method],
+    training: Training,
+    replicas: int,
+) -> None:
+    """Checks that a search can run. Arguments are as in `search_process`.
+
+    Raises:
+        UserError: If a method does not support the two networks or this search, or if networks,
+            examples and schedule are incompatible.
+    """
+    check_pair(teacher, student)
+    check_methods(teacher, student, methods)
+    check_examples(student, train, validation)
+    check_schedule([train, validation], training, replicas)
+
+
+def search_process(
+    *,
+    teacher: Network,
+    student: Network,
+    train,
+    validation,
+    workdir: str | pathlib.Path,
+    methods: Sequence[Method] = (Pathways(),),
+    training: Training = TRAINING,
+    options: SearchProcessOptions = SearchProcessOptions(),
+    alpha_optimizer: Adam | SGD = ALPHA_OPTIMIZER,
+    runtime: Runtime = Runtime(),
+    record: Record = Record(),
+) -> Process:
+    """Searches the weight of each path as a function of the training step.
+
+    Each step trains the student and the transforms on a batch of `train`. It then moves alpha, the
+    parameters behind the weights, such that the step would have lowered the cross entropy of a
+    batch of `validation` further.
+
+    Args:
+        teacher: The trained teacher. It is not changed.
+        student: The student. The search starts from its weights; the network is not changed.
+        train: Examples for the student (see `dfa_tf.data`).
+        validation: Examples for alpha.
+        workdir: The result is written to WORKDIR/process. An interrupted search is resumed.
+        methods: Methods of `dfa_tf.methods`, whose terms are the paths.
+        training: The recipe of the student. The validation batches have its size and augmentation.
+        options: The normalization of the weights.
+        alpha_optimizer: The optimizer of alpha. A step of Adam moves alpha by about the learning
+            rate at most, so a shorter search needs a higher rate. Learning rate × steps is 1,250
+            in the paper. A weight decay acts on a gradient whose scale is arbitrary.
+        runtime: Devices, logging and saving. The weights are recorded every `log_every` steps.
+        record: Origin of the run, for config.gin and metrics.json.
+
+    Returns:
+        The process, as saved in WORKDIR/process/process.json.
+
+    Raises:
+        UserError: If the arguments are incompatible with each other or with the workdir.
+        Interrupted: On SIGTERM or SIGINT, after the state is saved.
+    """
+    chief = is_chief(runtime.devices)
+    bundles = training, options
+    folder = StageFolder(
+        workdir,
+        STAGE,
+        "process.json",
+        record.settings
+        or recorded_settings(
+            "search_process", *bundles, methods=list(methods), alpha_optimizer=alpha_optimizer
+        ),
+        {
+            "teacher": fingerprint(teacher),
+            "student": student.description,
+            "train": train.description,
+            "validation": validation.description,
+        },
+        writes=chief,
+    )
+    if not runtime.fresh and folder.is_finished():
+        process = Process.load(folder.artifact)
+        if chief and not (folder.path / f"{FIGURE}.png").exists():
+            _draw(process, training.epochs, folder)
+        return process
+
+    replicas = runtime.devices.num_replicas_in_sync
+    check(teacher, student, train, validation, methods, training, replicas)
+    with folder.work(runtime):
+        with runtime.devices.scope():
+            net = PathNet(
+                teacher,
+                student.copy(training.precision),
+                methods,
+                options,
+                precision=training.precision,
+                seed=derived_seed(training.seed, STAGE),
+            )
+        splits = {"train": train, "validation": validation}
+        journal, result = _search(net, splits, training, alpha_optimizer, folder, runtime)
+        process = Process(
+            paths=net.paths,
+            at=[step for step, _, _ in journal.history],
+            weights=[weights for _, weights, _ in journal.history],
+            steps=journal.step,
+            alpha=[alpha for _, _, alpha in journal.history],
+            normalization=options.normalization,
+            dataset=record.dataset,
+            teacher=teacher.name,
+            student=student.name,
+            seed=training.seed,
+        )
+        if chief:
+            alpha = net.alpha.numpy()
+            write_metrics(
+                folder,
+                training.seed,
+                student,
+                result,
+                dataset=record.dataset,
+                teacher=teacher.name,
+                student=student.name,
+                method="+".join(method.name for method in methods),
+                alpha=dict(zip(net.paths, alpha.tolist(), strict=True)),
+                weights=dict(zip(net.paths, net.weights().numpy().tolist(), strict=True)),
+                alpha_range=float(alpha.max() - alpha.min()),
+                **record.entries,
+            )
+            process.save(folder.artifact)
+            _draw(process, training.epochs, folder)
+    return process
+
+
+@dataclasses.dataclass
+class ProcessJournal(Journal):
+    """The journal of a search for a process.
+
+    Attributes:
+        history: `[step, weights, alpha]` of step 0 and of the last step before each log: the
+            weights `[K]` that this step used, and the alpha `[K]` behind them.
+        validation_loss: Mean of the validation loss at the last log; None before the first.
+    """
+
+    history: list = dataclasses.field(default_factory=list)
+    validation_loss: float | None = None
+
+    def start(self, net: PathNet) -> None:
+        """Records the initial weights, unless the journal of a resumed run has them."""
+        if not self.history:
+            self.history.append([0, net.weights().numpy().tolist(), net.alpha.numpy().tolist()])
+
+    def add(self, block: Block) -> None:
+        """Records the weights of the last step of a block that ends with a log."""
+        if block.means is None:
+            return
+        self.validation_loss = float(block.means["validation/cross_entropy"])
+        step = block.step - 1  # counted from 0
+        if step > self.history[-1][0]:
+            values = (block.measurements[name][-1].tolist() for name in ("weights", "alpha"))
+            self.history.append([step, *values])
+
+
+def _search(
+    net: PathNet, splits: Mapping, training, alpha_optimizer, folder, runtime
+) -> tuple[ProcessJournal, SearchResult]:
+    """Runs the search from the last checkpoint."""
+    strategy, chief = runtime.devices, is_chief(runtime.devices)
+    steps = training.steps(len(splits["train"]))
+    schedule = (training.steps_per_epoch(len(splits["train"])), steps)
+    with strategy.scope():
+        optimizer = training.optimizer.build(net.variables, *schedule)
+        optimizer_of_alpha = alpha_optimizer.build([net.alpha], *schedule)
+    journal = ProcessJournal()
+    state = {
+        "weights": [v.value for model in net.models for v in model.variables],
+        "alpha": [net.alpha],
+        "optimizers": [*optimizer.state, *optimizer_of_alpha.state],
+    }
+    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief)
+    checkpoints.restore()
+    summaries = Summaries(folder.path if chief else None)
+    images_per_step = 2 * training.batch_size  # a training and a validation batch
+    metrics = {
+        "loss": "train/loss",
+        "accuracy": "train/accuracy",
+        "validation": "validation/accuracy",
+    }
+    loop = Loop(STAGE, runtime, checkpoints, images_per_step, "train/loss", metrics)
+    if journal.step == 0:
+        summaries.text("config", folder.config_text)
+    elif journal.step < steps:
+        loop.say(f"resuming from step {journal.step} of {steps}")
+    journal.start(net)
+    if journal.step < steps:
+        batches = [
+            training_batches(
+                examples,
+                training.batch_size,
+                training.augmentation,
+                derived_seed(training.seed, f"{STAGE}/{split}"),
+                journal.step,
+            )
+            for split, examples in splits.items()
+        ]
+        step = meta_step(net, optimizer, optimizer_of_alpha, training.batch_size)
+        phase = Phase(step, tf.data.Dataset.zip(tuple(batches)))
+        with report_lost_workers(STAGE, strategy):
+            for block in loop.run([phase], steps):
+                journal.add(block)
+                if block.means is not None:
+                    scalars = block.scalar_means | {"learning_rate": optimizer.learning_rate}
+                    summaries.scalars(scalars | _path_scalars(net, block), block.step)
+        weights = net.weights().numpy()
+        named = zip(net.paths, weights, strict=True)
+        loop.say(", ".join(f"{path} {weight:.3f}" for path, weight in named))
+    result = SearchResult(
+        steps=journal.step,
+        epochs=training.epochs,
+        train_examples=len(splits["train"]),
+        validation_examples=len(splits["validation"]),
+        test_examples=0,
+        last={"accuracy": None, "loss": journal.validation_loss},
+        best=None,
+        seconds=round(journal.seconds, 1),
+        images_per_second=journal.images_per_second(images_per_step),
+    )
+    return journal, result
+
+
+def _path_scalars(net, block):
+    """Returns the weight, alpha and the gradient of each path, for TensorBoard."""
+    return {
+        f"{title}/{path}": block.means[name][k]
+        for title, name in (
+            ("weight", "weights"),
+            ("alpha", "alpha"),
+            ("alpha_gradient", "alpha_gradient"),
+        )
+        for k, path in enumerate(net.paths)
+    }
+
+
+def _draw(process, epochs, folder):
+    figure = figures.process_heatmap([process], epochs=epochs)
+    figures.save(figure, folder.path, FIGURE, dpi=120)

@@ -1,0 +1,134 @@
+"""Several teachers, chains of students and weightings from the command line."""
+
+import json
+
+import pytest
+
+from dfa_tf import models
+from dfa_tf.process import Process
+from dfa_tf.stages.folder import fingerprint
+from tests.commands.test_commands import SHORT, _last_line, command  # noqa: F401
+
+FEED = ["--gin_bindings=distill.methods=[@feed()]", "--noexport"]
+WEIGHTS = ["--gin_bindings=distill.methods=[@at(), @kd()]", "--noexport"]
+
+
+def _json(path):
+    return json.loads(path.read_text())
+
+
+def _fingerprint(path):
+    return fingerprint(models.load(path))
+
+
+@pytest.mark.slow
+def test_teachers_of_other_seeds_are_trained_in_folders_of_their_own(command, tmp_path):  # noqa: F811
+    workdir = tmp_path / "runs" / "digits"
+    status, _, err = command("distill", *SHORT, *FEED)
+    assert status == 0, err
+    first = (workdir / "teacher/model.keras").read_bytes()
+    arguments = [*FEED, "--gin_bindings=train_teacher.count=2", "--workdir=runs/digits"]
+    status, out, err = command("train_teacher", *SHORT, *arguments[-2:])
+    assert status == 0, err
+    assert (workdir / "teacher/model.keras").read_bytes() == first  # today's workdir stays valid
+    status, _, err = command("distill", *SHORT, *arguments)
+    assert status == 2  # the distillation has another teacher now
+    assert "teacher_2" in _last_line(err)
+    status, out, err = command("distill", *SHORT, *arguments, "--fresh")
+    assert status == 0, err
+    teachers = [_fingerprint(workdir / name / "model.keras") for name in ("teacher", "teacher_2")]
+    assert teachers[0] != teachers[1]
+    assert _json(workdir / "distill/metrics.json")["teachers"] == teachers
+    for row in ("teacher ", "teacher_2 ", "FEED of 2"):
+        assert row in out
+
+
+@pytest.mark.slow
+def test_each_generation_is_taught_by_the_one_before(command, tmp_path):  # noqa: F811
+    status, out, err = command("distill", *SHORT, *FEED, "--gin_bindings=distill.generations=4")
+    assert status == 0, err
+    workdir = tmp_path / "runs" / "digits"
+    chain = ["teacher/model.keras"]
+    chain += [f"generation_{k}/distill/student.keras" for k in (2, 3)]
+    folders = ["generation_2/distill", "generation_3/distill", "distill"]
+    for teacher, folder in zip(chain, folders, strict=True):
+        assert _json(workdir / folder / "metrics.json")["teachers"] == [
+            _fingerprint(workdir / teacher)
+        ]
+    assert _fingerprint(workdir / chain[1]) != _fingerprint(workdir / chain[2])
+    for row in ("generation 2 ", "generation 3 ", "FEED, generation 4"):
+        assert row in out
+    student = models.load(workdir / "distill/student.keras")
+    assert not [w.path for w in student.weights if "ntl" in w.path]
+
+
+def _process(path, *paths):
+    Process(list(paths), [0], [[1.0] * len(paths)], steps=1).save(path)
+    return str(path)
+
+
+CASES = {
+    "count with a list": (
+        [
+            "--gin_bindings=teacher=[@a/wide_resnet, @b/wide_resnet]",
+            *(f"--gin_bindings={s}/wide_resnet.{b}" for s in "ab" for b in ("depth=10", "width=1")),
+            "--gin_bindings=train_teacher.count=2",
+            *FEED,
+        ],
+        "train_teacher.count",
+    ),
+    "one teacher twice": (
+        ["--gin_bindings=teacher=[@teacher/wide_resnet, @teacher/wide_resnet]", *FEED],
+        "teacher",
+    ),
+    "no teacher": (["--gin_bindings=teacher=[]", *FEED], "teacher"),
+    "one generation": (["--gin_bindings=distill.generations=1"], "distill.generations"),
+    "generations of several teachers": (
+        ["--gin_bindings=distill.generations=3", "--gin_bindings=train_teacher.count=2", *FEED],
+        "distill.generations",
+    ),
+    "generations of plain training": (
+        ["--gin_bindings=distill.generations=3", "--gin_bindings=distill.aggregation='none'"],
+        "distill.generations",
+    ),
+    "generations of DFA": (["--gin_bindings=distill.generations=3"], "distill.generations"),
+    "DFA of several teachers": (["--gin_bindings=train_teacher.count=2"], "dfa"),
+    "adaptive weights without methods": (
+        ["--gin_bindings=distill.methods=[]", "--gin_bindings=distill.weights=@adaptive()"],
+        "distill.weights",
+    ),
+    "negative threshold": (
+        ["--gin_bindings=distill.weights=@process()", "--gin_bindings=process.threshold=-1"],
+        "process.threshold",
+    ),
+    "missing process": (
+        [
+            "--gin_bindings=distill.weights=@process()",
+            "--gin_bindings=process.file='gone.json'",
+            *WEIGHTS,
+        ],
+        "gone.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_setting_is_named_before_the_first_teacher_is_trained(command, tmp_path, name):  # noqa: F811
+    arguments, setting = CASES[name]
+    status, _, err = command("distill", *SHORT, *arguments)
+    assert status == 2
+    assert setting in _last_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_process_of_other_paths_is_refused_before_the_first_teacher_is_trained(command, tmp_path):  # noqa: F811
+    path = _process(tmp_path / "process.json", "at", "feed")
+    arguments = [
+        "--gin_bindings=distill.weights=@process()",
+        f"--gin_bindings=process.file='{path}'",
+    ]
+    status, _, err = command("distill", *SHORT, *WEIGHTS, *arguments)
+    assert status == 2
+    assert "at, kd" in _last_line(err)
+    assert "at, feed" in _last_line(err)
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,128 @@
+"""FEED and ensemble KD, which use several teachers, and the mean over teachers of other methods."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.errors import UserError
+from dfa_tf.methods import METHODS
+from dfa_tf.methods.dfa import DFA
+from dfa_tf.methods.ensemble_kd import EnsembleKD
+from dfa_tf.methods.feed import FEED
+from dfa_tf.methods.kd import KD
+from dfa_tf.methods.method import Outputs
+from dfa_tf.methods.objective import frozen_outputs, network_outputs
+from dfa_tf.methods.teachers import build_method, check_method
+from tests.conftest import small_network
+from tests.methods.numerics import assert_equals_formula, flat, maps, softmax, unit
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """Two teachers of different widths, and a student."""
+    return [small_network(10, 2, seed=1), small_network(10, 1, seed=2)], small_network(
+        10, 1, seed=3
+    )
+
+
+def _outputs(networks, batch):
+    teachers, student = networks
+    return (
+        tuple(frozen_outputs(teacher, *batch) for teacher in teachers),
+        network_outputs(student, *batch, training=False),
+    )
+
+
+def test_feed_of_each_teacher_equals_its_formula(networks, batch):
+    """mean |x_n / |x_n| - NTL_n(x_S) / |NTL_n(x_S)|| for each image."""
+    teachers, student = networks
+    (built,) = build_method(FEED(), teachers, student, 0, "float32")
+    teacher_outputs, student_outputs = _outputs(networks, batch)
+    term = built.terms(teacher_outputs, student_outputs, batch[1])["feed"]
+    assert built.weights == {"feed": 500.0}
+    assert list(term) == ["teacher1", "teacher2"] == built.parts["feed"]
+    for name, outputs, layer in zip(term, teacher_outputs, built.connectors, strict=True):
+        x = unit(flat(outputs.pooled_map.numpy()))
+        y = unit(flat(layer(student_outputs.pooled_map).numpy()))
+        np.testing.assert_allclose(term[name], np.abs(x - y).mean(1), rtol=1e-4)
+
+
+def test_feed_has_three_convolutions_with_bias_for_each_teacher(networks):
+    """C_S -> C_S -> C_n -> C_n with 3x3 kernels: 64, 128 and 64 channels here."""
+    teachers, student = networks
+    (built,) = build_method(FEED(), teachers, student, 0, "float32")
+    shapes = [[tuple(w.shape) for w in layer.weights] for layer in built.connectors]
+    assert shapes[0][::2] == [(3, 3, 64, 64), (3, 3, 64, 128), (3, 3, 128, 128)]
+    assert shapes[1][1::2] == [(64,), (64,), (64,)]
+
+
+def test_exchanging_feeds_teachers_exchanges_its_terms(networks, batch):
+    teachers, student = networks
+    teacher_outputs, student_outputs = _outputs(networks, batch)
+    (built,) = build_method(FEED(kernel=1), teachers[1:] * 2, student, 0, "float32")
+    for layer in built.connectors:
+        layer.set_weights(built.connectors[0].get_weights())
+    one, two = teacher_outputs[1], student_outputs  # two different sources of maps of one shape
+    forward = built.terms((one, two), student_outputs, batch[1])["feed"]
+    backward = built.terms((two, one), student_outputs, batch[1])["feed"]
+    np.testing.assert_array_equal(forward["teacher1"], backward["teacher2"])
+    np.testing.assert_array_equal(forward["teacher2"], backward["teacher1"])
+
+
+def test_feed_controls(networks):
+    """`average` divides the weight by the number of teachers; `shared` has one transformation."""
+    teachers, student = networks
+    (averaged,) = build_method(FEED(average=True), teachers, student, 0, "float32")
+    assert averaged.weights == {"feed": 250.0}
+    same_shapes = [teachers[1], small_network(10, 1, seed=8)]
+    (shared,) = build_method(FEED(shared=True), same_shapes, student, 0, "float32")
+    assert len(shared.connectors) == 1
+    with pytest.raises(UserError, match=r"feed\.shared"):
+        check_method(FEED(shared=True), teachers, student)
+
+
+def _ensemble(t1, t2, s):
+    p, q = (softmax(t1 / 4) + softmax(t2 / 4)) / 2, softmax(s / 4)
+    return 16 * (p * np.log(p / q)).sum(-1)
+
+
+def test_ensemble_kd_equals_its_formula():
+    terms = EnsembleKD().build((None, None), None, 0, "float32").terms
+
+    def loss(t1, t2, s):
+        teachers = tuple(Outputs(t, {}, None) for t in (t1, t2))
+        return terms(teachers, Outputs(s, {}, None), None)["ensemble_kd"]
+
+    assert_equals_formula(loss, _ensemble, *(3 * maps(k, 4, 6) for k in range(3)))
+
+
+def test_ensemble_kd_of_one_teacher_is_kd():
+    logits = [tf.constant(3 * maps(k, 4, 6)) for k in range(2)]
+    teacher, student = (Outputs(z, {}, None) for z in logits)
+    ensemble = EnsembleKD().build((None,), None, 0, "float32").terms((teacher,), student, None)
+    kd = KD().build(None, None, 0, "float32").terms(teacher, student, None)
+    np.testing.assert_allclose(ensemble["ensemble_kd"], kd["kd"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["kd", "at", "vid", "ft"])
+def test_another_method_is_the_mean_over_the_teachers(networks, batch, name):
+    teachers, student = networks
+    (built,) = build_method(METHODS[name](), teachers, student, 0, "float32")
+    teacher_outputs, student_outputs = _outputs(networks, batch)
+    term = built.terms(teacher_outputs, student_outputs, batch[1])[name]
+    assert term.shape == (8,)
+    if name == "kd":
+        each = [
+            KD().build(None, None, 0, "float32").terms(outputs, student_outputs, None)["kd"]
+            for outputs in teacher_outputs
+        ]
+        np.testing.assert_allclose(term, np.mean(each, 0), rtol=1e-5)
+    if name == "ft":  # the pretraining trains both paraphrasers
+        counts = [len(helper.trainable_variables) for helper in built.helpers]
+        assert len(built.pretraining.variables) == sum(counts)
+
+
+def test_dfa_refuses_several_teachers(networks):
+    teachers, student = networks
+    with pytest.raises(UserError, match="dfa"):
+        check_method(DFA(), teachers, student)
