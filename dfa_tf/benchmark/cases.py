@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -207,11 +208,11 @@ class _CaseBuilder:
             frozen += [self._workload.teacher.folded(self._precision) for _ in range(teachers - 1)]
             built = [build_method(m, frozen, student, 0, self._precision) for m in methods]
             distillations = [each for group in built for each in group][:count]
-            weights = [1.0] * len(distillations)
+            weights: Any = [1.0] * len(distillations)
+            models = [student, *(c for each in distillations for c in each.connectors)]
             if weighting:
                 weights = weighting.build(path_names(distillations), STEPS)
-            models = [student, *(c for each in distillations for c in each.connectors)]
-            models += weights.layers if weighting else []
+                models += weights.layers
             variables = [v for model in models for v in model.trainable_variables]
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
         objective = student_objective(frozen, student, distillations, weights, ce_weight=1.0)
@@ -262,8 +263,8 @@ class _CaseBuilder:
     ) -> Case:
         phases = []
         drawn = batches or [self._workload.batches(seed) for seed in range(len(steps))]
-        for step, batches in zip(steps, drawn, strict=True):
-            phases.append(Phase(step, batches.take(1).cache().repeat() if fixed_batch else batches))
+        for step, stream in zip(steps, drawn, strict=True):
+            phases.append(Phase(step, stream.take(1).cache().repeat() if fixed_batch else stream))
         function = StepFunction(self._strategy, phases)
         return Case(
             name,

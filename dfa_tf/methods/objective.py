@@ -53,10 +53,11 @@ def student_objective(
         for distillation, names in zip(distillations, term_names(distillations), strict=True)
         if paths is None or set(paths) & set(paths_of(distillation, names, layerwise))
     ]
-    needs_teacher = bool(named)
 
     def objective(images, labels, step=0):
-        outputs = _teacher_outputs(teacher, images, labels, needs) if needs_teacher else ()
+        outputs: tuple[Outputs, ...] = ()
+        if named:
+            outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training=True)
         ce = cross_entropy(student_outputs.logits, labels)
         measured, losses = {"cross_entropy": ce}, {}

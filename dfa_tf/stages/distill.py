@@ -220,24 +220,20 @@ def _train(teachers, student, train, test, methods, weights, ce_weight, training
             )
             phases.append(_phase_entry(method, result))
 
-    if methods:
+    def objective_of(paths=None):
+        arguments = frozen, trained, distillations, path_weights, needs, ce_weight
+        return student_objective(*arguments, layerwise=layerwise, paths=paths)
 
-        def objective_of(paths):
-            arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-            return student_objective(*arguments, layerwise=layerwise, paths=paths)
-
-        if isinstance(path_weights, ScheduledWeights):
-            ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
-            objective = [
-                Segment(last, objective_of(paths)) for last, paths in path_weights.segments(ends)
-            ]
-        else:
-            objective = objective_of(None)
-    else:
-        objective = plain_objective(trained)
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
+    objective = objective_of() if methods else plain_objective(trained)
+    problem = Problem(trained, objective, models, variables)
+    if isinstance(path_weights, ScheduledWeights):
+        ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
+        parts = path_weights.segments(ends)
+        objectives = [Segment(last, objective_of(paths)) for last, paths in parts]
+        problem = dataclasses.replace(problem, objective=objectives)
     trained, result = fit(
-        Problem(trained, objective, models, variables),
+        problem,
         train,
         test,
         training,

@@ -20,6 +20,7 @@ CONFIG = "config.gin"
 LOCK = ".lock"
 INPUT = "# input "
 MAX_DIFFERENCES = 6
+COMMANDS = {"teacher": "train_teacher", "process": "search"}  # where stages have other names
 # The path may differ between machines. The weights themselves are recorded as an input.
 IGNORED = "keras_file.path"
 
@@ -145,7 +146,7 @@ class StageFolder:
             shown = "; ".join(differences[:MAX_DIFFERENCES])
             if len(differences) > MAX_DIFFERENCES:
                 shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
-            command = "train_teacher" if self.stage.startswith("teacher") else self.stage
+            command = COMMANDS.get(self.stage.partition("_")[0], self.stage)
             raise UserError(
                 f"{self.path} was made with another config ({shown}); choose another --workdir, "
                 f"restore its config, or restart it with {command} --fresh"

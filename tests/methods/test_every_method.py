@@ -220,6 +220,6 @@ def test_methods_are_equal_if_their_settings_are(method):
 
 def test_every_method_of_the_package_is_listed_under_its_own_name():
     defined = [m for m in Method.__subclasses__() if m.__module__.startswith("dfa_tf.")]
-    assert len(defined) == 20
+    assert len(defined) == 21
     assert {method.name: method for method in defined} == methods.METHODS
     assert len({method.name for method in defined}) == len(defined)
