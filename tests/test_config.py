@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dfa_tf import methods
+from dfa_tf.commands.pipeline import OF_COMMANDS
 from dfa_tf.config import NETWORKS, Config, find_gin_file
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups
@@ -66,7 +67,7 @@ def test_shipped_config_runs_two_steps(path, tmp_path):
         name = function.__name__
         assert config.value(name, "batch_size") in (64, 96, 128)
         settings = config.stage(name, epochs=2 * 4 / len(made), batch_size=4)
-        settings.pop("aggregation", None)
+        settings = {key: value for key, value in settings.items() if key not in OF_COMMANDS}
         return function(**settings, **common, **arguments)
 
     teacher = run(train_teacher, network=networks["teacher"], train=made)

@@ -103,7 +103,7 @@ def system_cases(workload: Workload, precision: str) -> Iterator[Case]:
     """Yields the steps of Adaptive Distillation, FEED and DistPro, after that of DFA.
 
     "nst_gram" is the most expensive of the four paths of "adaptive" alone. "pathways" is training
-    with all pathways, and "pathways_of_4" with the first four alone.
+    with all pathways, and "pathways_of_4" with the last four alone.
 
     Args:
         workload: What the steps are timed on.
@@ -200,14 +200,14 @@ class _CaseBuilder:
         operations = flops.distill_step_flops(teacher, student, dfa.connectors)
         return self._case("distill", [step], operations, fixed_batch=fixed_batch)
 
-    def distill_by(self, name, methods, *, teachers=1, weighting=None, count=None):
-        """Distillation by any methods; with `count`, by the first of their distillations alone."""
+    def distill_by(self, name, methods, *, teachers=1, weighting=None, count=0):
+        """Distillation by any methods; with `count`, by the last of their distillations alone."""
         student, frozen = self._student, [self._teacher]
         with self._strategy.scope():
             # Copies, because TensorFlow would compute equal networks once.
             frozen += [self._workload.teacher.folded(self._precision) for _ in range(teachers - 1)]
             built = [build_method(m, frozen, student, 0, self._precision) for m in methods]
-            distillations = [each for group in built for each in group][:count]
+            distillations = [each for group in built for each in group][-count:]
             weights: Any = [1.0] * len(distillations)
             models = [student, *(c for each in distillations for c in each.connectors)]
             if weighting:

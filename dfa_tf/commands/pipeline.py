@@ -294,6 +294,7 @@ class Pipeline:
                 record=self._record("dataset", "teacher", "student", PROCESS, "distill.methods"),
             )
 
+    @functools.cached_property
     def _alpha(self) -> Alpha | None:
         """Returns the alpha that `distill.aggregation` names, if a method needs one."""
         if not self._needs_alpha:
@@ -334,6 +335,7 @@ class Pipeline:
     @functools.cached_property
     def _student(self) -> Network:
         """The student of the last generation."""
+        self._alpha  # noqa: B018  # another config's search is checked before a teacher is trained
         teachers = self._teachers if self._methods else []
         for generation in range(2, self._generations):
             teachers = [self._distilled(teachers, generation)]
@@ -357,7 +359,7 @@ class Pipeline:
                 **settings,
                 teacher=teachers,
                 student=setup.network("student", purpose)[0],
-                alpha=self._alpha(),
+                alpha=self._alpha,
                 train=setup.dataset.train,
                 test=setup.dataset.test,
                 workdir=workdir,

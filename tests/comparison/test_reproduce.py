@@ -230,7 +230,8 @@ class Commands:
         self.calls.append((command, arguments))
         workdir = pathlib.Path(arguments[-1].removeprefix("--workdir="))
         if command == "train_teacher":
-            _finish_teacher(workdir.parent)
+            (workdir / "teacher").mkdir(parents=True)
+            (workdir / "teacher/model.keras").write_text("a finished teacher")
         else:
             write_search(workdir, 0.75)
         return 0
@@ -408,3 +409,37 @@ def test_invalid_setting_of_a_cell_is_reported_with_its_name(tmp_path):
     assert "batch" in cell_error
     assert "10000" in cell_error
     assert "student_seed0" in error
+
+
+def test_row_of_three_teachers_trains_each_with_a_seed_of_its_own(tmp_path, monkeypatch):
+    commands = Commands(monkeypatch)
+    Reproduction("feed", "cpu", [0], tmp_path, only=["feed_of_3"]).run()
+    *training, (command, arguments) = commands.calls
+    folders = ["teacher_short", "teacher_short_2", "teacher_short_3"]
+    assert [call[1][-1] for call in training] == [f"--workdir={tmp_path}/{f}" for f in folders]
+    seeds = [[a for a in call[1] if a.startswith("--seed")] for call in training]
+    assert seeds == [[], ["--seed=1"], ["--seed=2"]]
+    assert command == "distill"
+    (listed,) = [a for a in arguments if a.startswith("--gin_bindings=teacher=")]
+    assert listed.count("keras_file") == 3
+    for number, folder in enumerate(folders, start=1):
+        path = (tmp_path / folder / "teacher/model.keras").resolve()
+        assert f'--gin_bindings=teacher{number}/keras_file.path="{path}"' in arguments
+
+
+def test_replayed_row_follows_the_process_of_another_row(tmp_path, monkeypatch):
+    commands = Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    process = tmp_path / "cpu/adaptive_seed0/distill/process.json"
+    process.parent.mkdir(parents=True)
+    process.write_text("{}")
+    Reproduction("adaptive", "cpu", [0], tmp_path, only=["adaptive_replayed"]).run()
+    ((_, arguments),) = commands.calls
+    assert f'--gin_bindings=process.file="{process.resolve()}"' in arguments
+
+
+def test_replayed_row_without_the_process_it_needs_is_a_user_error(tmp_path, monkeypatch):
+    Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    with pytest.raises(UserError, match=r"adaptive_replayed.*adaptive_seed0"):
+        Reproduction("adaptive", "cpu", [0], tmp_path, only=["adaptive_replayed"]).run()
