@@ -127,8 +127,16 @@ class Process:
         """Returns what is wrong with the values, or an empty text."""
         weights, at = np.asarray(self.weights, np.float64), np.asarray(self.at, np.float64)
         shape = (len(at), len(self.paths))
+        if not isinstance(self.paths, list) or not all(isinstance(p, str) for p in self.paths):
+            return "expected 'paths' to be a list of names"
+        if len(set(self.paths)) < len(self.paths):
+            return "expected different names in 'paths'"
         if not self.paths or not len(at) or weights.shape != shape:
             return f"expected weights of shape {shape}, got {weights.shape}"
+        if self.alpha and np.shape(self.alpha) != shape:
+            return f"expected alpha of shape {shape}, got {np.shape(self.alpha)}"
+        if not isinstance(self.steps, int) or not np.isfinite(at).all():
+            return "expected finite steps"
         if not np.isfinite(weights).all() or (weights < 0).any():
             return "expected non-negative finite weights"
         if (np.diff(at) <= 0).any() or at[0] < 0 or at[-1] > self.steps - 1:

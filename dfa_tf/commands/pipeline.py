@@ -37,7 +37,7 @@ from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features, check_task
 from dfa_tf.stages.folder import Record, numbered
 from dfa_tf.training.runtime import Runtime
-from dfa_tf.weightings import ProcessWeighting
+from dfa_tf.weightings import ProcessWeighting, Weighting
 
 # Settings that the commands read themselves.
 OF_COMMANDS = ("count", "aggregation", "generations")
@@ -102,6 +102,11 @@ class Pipeline:
         ce_weight = self._config.value(DISTILL, "ce_weight")
         distill_stage.check_methods(bound, weights, ce_weight)
         if self._aggregation == NONE:
+            if isinstance(weights, Weighting):
+                raise UserError(
+                    f"distill.weights: expected no weighting for plain training, got "
+                    f"@{weights.name}; unbind it, or distill.aggregation='none'"
+                )
             if not all(ALPHA in method.needs for method in bound):
                 raise UserError(
                     "distill.aggregation: 'none' is plain training, but distill.methods lists "
@@ -194,6 +199,10 @@ class Pipeline:
             student, path = setup.network("student")
             check_task(student, *task, path or "student")
         if SEARCH in stages:
+            if len(teachers) > 1:
+                raise UserError(
+                    f"dfa: expected one teacher, whose features alpha weighs, got {len(teachers)}"
+                )
             training = self._stage(SEARCH)["training"]
             search_stage.check(teachers[0], student, *dataset.search_split(0), training, replicas)
         if PROCESS in stages:
@@ -208,15 +217,33 @@ class Pipeline:
             if self._needs_alpha and not (self._needs_search or self._uses_other_search):
                 alpha_without_search(self._aggregation, teachers[0])
             if isinstance(weights, ProcessWeighting) and weights.process:
-                built = [build_method(m, teachers, student, 0, "float32") for m in self._methods]
-                paths = path_names([each for group in built for each in group], weights.layerwise)
-                weights.process.check_paths(paths, weights.file)
+                self._check_process(weights, teachers, student)
+                if self._generations > 2:
+                    self._check_process(weights, [student], student)
         if EXPORT in stages:
             teacher = teachers[0] if teachers else None
             arguments = dataset.train, teacher, dataset.class_names, self._export_options()
             export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
 
+    def _check_process(self, weights, teachers, student):
+        """Checks that a process has the paths of the methods."""
+        alpha = alpha_without_search("average", teachers[0])  # no path depends on its weights
+        methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in self._methods]
+        built = [build_method(m, teachers, student, 0, "float32") for m in methods]
+        paths = path_names([each for group in built for each in group], weights.layerwise)
+        weights.process.check_paths(paths, weights.file)
+
     def _check_process_search(self, teachers, student, replicas):
+        if self._weights.layerwise:
+            raise UserError(
+                "process.layerwise: expected False for a searched process, got True; bind the "
+                "process.file of a layer-wise run"
+            )
+        if self._generations > 2:
+            raise UserError(
+                f"distill.generations: expected 2 for a searched process, got {self._generations}; "
+                "bind process.file"
+            )
         if len(teachers) > 1:
             raise UserError(
                 f"distill.weights: expected one teacher to search a process with, got "
@@ -225,6 +252,14 @@ class Pipeline:
         splits, training = self._setup.dataset.search_split(0), self._stage(PROCESS)["training"]
         arguments = *splits, self._methods, training, replicas
         process_stage.check(teachers[0], student, *arguments)
+        for method in self._methods:
+            if any(
+                each.pretraining for each in build_method(method, teachers, student, 0, "float32")
+            ):
+                raise UserError(
+                    f"distill.methods: {method.name} has a pretraining phase, which the search for "
+                    "a process does not run; use other methods, or bind process.file"
+                )
 
     # The stages. Each result is made once.
 
@@ -287,11 +322,14 @@ class Pipeline:
                 teacher=teacher,
                 student=setup.network("student", "process")[0],
                 methods=self._methods,
+                ce_weight=self._config.value(DISTILL, "ce_weight"),
                 train=train,
                 validation=validation,
                 workdir=setup.workdir,
                 runtime=self._runtime(SEARCH),
-                record=self._record("dataset", "teacher", "student", PROCESS, "distill.methods"),
+                record=self._record(
+                    "dataset", "teacher", "student", PROCESS, "distill.methods", "distill.ce_weight"
+                ),
             )
 
     @functools.cached_property
@@ -317,7 +355,7 @@ class Pipeline:
         Pipeline(SEARCH, setup).search()
         return Alpha.load(setup.workdir / "search/alpha.json", source=self._aggregation)
 
-    @property
+    @functools.cached_property
     def _weights(self):
         """The factors of the methods, or a weighting whose process is loaded if it has a file."""
         weights = self._config.value(DISTILL, "weights") if self._methods else None

@@ -77,6 +77,8 @@ class PathNet:
         student: The student to train.
         methods: The methods whose terms are the paths.
         options: Settings of the search.
+        ce_weight: Weight of the cross entropy in L_train; None for the product of the methods'
+            weights.
         precision: Keras dtype policy of the teacher and the transforms.
         seed: Seed of the transforms.
 
@@ -93,6 +95,7 @@ class PathNet:
         methods: Sequence[Method],
         options: SearchProcessOptions = SearchProcessOptions(),
         *,
+        ce_weight: float | None = None,
         precision: Precision = "float32",
         seed: int = 0,
     ):
@@ -108,7 +111,8 @@ class PathNet:
                 )
         self._names = term_names(self._distillations)
         self._needs = {need for method in methods for need in method.needs}
-        self._ce_weight = math.prod(each.cross_entropy for each in self._distillations)
+        product = math.prod(each.cross_entropy for each in self._distillations)
+        self._ce_weight = product if ce_weight is None else ce_weight
         self.paths = path_names(self._distillations)
         self.models = [student, *(c for each in self._distillations for c in each.connectors)]
         self.alpha = tf.Variable(tf.fill([len(self.paths)], ZERO_PATH), name="alpha")

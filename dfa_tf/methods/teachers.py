@@ -1,11 +1,11 @@
 """Methods with several teachers: built for each teacher, with the mean of the losses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
-from dfa_tf.methods.method import ALPHA, TEACHERS, Distillation, Method, Pretraining
+from dfa_tf.methods.method import ALPHA, TEACHERS, Distillation, Method, Pretraining, Term
 from dfa_tf.methods.terms import total
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
@@ -49,7 +49,10 @@ def _listed(built):
 
 
 def _mean(distillations: Sequence[Distillation]) -> Distillation:
-    """Returns the distillation whose terms are the means over one distillation per teacher."""
+    """Returns the distillation whose terms are the means over one distillation per teacher.
+
+    Parts are named after the groups of the first teacher. Teachers with other groups have no parts.
+    """
     first = distillations[0]
     pretraining = None
     if first.pretraining:
@@ -67,6 +70,7 @@ def _mean(distillations: Sequence[Distillation]) -> Distillation:
         _mean_terms([each.terms for each in distillations]),
         first.weights,
         first.cross_entropy,
+        first.parts if all(each.parts == first.parts for each in distillations) else {},
         connectors=[model for each in distillations for model in each.connectors],
         helpers=[model for each in distillations for model in each.helpers],
         pretraining=pretraining,
@@ -80,7 +84,16 @@ def _mean_terms(functions: Sequence[Callable]) -> Callable:
             function(teacher, student, labels)
             for function, teacher in zip(functions, teachers, strict=True)
         ]
-        count = len(functions)
-        return {name: tf.add_n([total(terms[name]) for terms in each]) / count for name in each[0]}
+        return {name: _mean_term([terms[name] for terms in each]) for name in each[0]}
 
     return terms
+
+
+def _mean_term(terms: Sequence[Term]) -> Term:
+    """Returns the mean of terms, part by part if they have the same parts."""
+    first = terms[0]
+    if isinstance(first, Mapping) and any(set(term) != set(first) for term in terms):
+        return tf.add_n([total(term) for term in terms]) / len(terms)
+    if isinstance(first, Mapping):
+        return {part: _mean_term([term[part] for term in terms]) for part in first}
+    return tf.add_n(list(terms)) / len(terms)

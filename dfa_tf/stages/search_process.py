@@ -70,6 +70,7 @@ def search_process(
     validation,
     workdir: str | pathlib.Path,
     methods: Sequence[Method] = (Pathways(),),
+    ce_weight: float | None = None,
     training: Training = TRAINING,
     options: SearchProcessOptions = SearchProcessOptions(),
     alpha_optimizer: Adam | SGD = ALPHA_OPTIMIZER,
@@ -89,6 +90,7 @@ def search_process(
         validation: Examples for alpha.
         workdir: The result is written to WORKDIR/process. An interrupted search is resumed.
         methods: Methods of `dfa_tf.methods`, whose terms are the paths.
+        ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
         training: The recipe of the student. The validation batches have its size and augmentation.
         options: The normalization of the weights.
         alpha_optimizer: The optimizer of alpha. A step of Adam moves alpha by about the learning
@@ -112,7 +114,11 @@ def search_process(
         "process.json",
         record.settings
         or recorded_settings(
-            "search_process", *bundles, methods=list(methods), alpha_optimizer=alpha_optimizer
+            "search_process",
+            *bundles,
+            methods=list(methods),
+            ce_weight=ce_weight,
+            alpha_optimizer=alpha_optimizer,
         ),
         {
             "teacher": fingerprint(teacher),
@@ -137,6 +143,7 @@ def search_process(
                 student.copy(training.precision),
                 methods,
                 options,
+                ce_weight=ce_weight,
                 precision=training.precision,
                 seed=derived_seed(training.seed, STAGE),
             )

@@ -97,6 +97,30 @@ CASES = {
         ["--gin_bindings=distill.methods=[]", "--gin_bindings=distill.weights=@adaptive()"],
         "distill.weights",
     ),
+    "adaptive weights for plain training": (
+        ["--gin_bindings=distill.aggregation='none'", "--gin_bindings=distill.weights=@adaptive()"],
+        "distill.weights",
+    ),
+    "search of a process for a method with pretraining": (
+        ["--gin_bindings=distill.methods=[@ft()]", "--gin_bindings=distill.weights=@process()"],
+        "ft",
+    ),
+    "search of a layer-wise process": (
+        [
+            "--gin_bindings=distill.methods=[@at()]",
+            "--gin_bindings=distill.weights=@process()",
+            "--gin_bindings=process.layerwise=True",
+        ],
+        "process.layerwise",
+    ),
+    "search of a process with generations": (
+        [
+            "--gin_bindings=distill.methods=[@at()]",
+            "--gin_bindings=distill.weights=@process()",
+            "--gin_bindings=distill.generations=3",
+        ],
+        "distill.generations",
+    ),
     "negative threshold": (
         ["--gin_bindings=distill.weights=@process()", "--gin_bindings=process.threshold=-1"],
         "process.threshold",
@@ -132,3 +156,23 @@ def test_process_of_other_paths_is_refused_before_the_first_teacher_is_trained(c
     assert "at, kd" in _last_line(err)
     assert "at, feed" in _last_line(err)
     assert not (tmp_path / "runs").exists()
+
+
+def test_alpha_of_several_teachers_is_refused_by_search(command, tmp_path):  # noqa: F811
+    status, _, err = command("search", *SHORT, "--gin_bindings=train_teacher.count=2")
+    assert status == 2
+    assert "one teacher" in _last_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_process_of_a_run_with_dfa_is_accepted(command, tmp_path):  # noqa: F811
+    path = _process(tmp_path / "process.json", "feature_distillation", "kd")
+    arguments = [
+        "--gin_bindings=distill.methods=[@dfa(), @kd()]",
+        "--gin_bindings=distill.weights=@process()",
+        f"--gin_bindings=process.file='{path}'",
+        "--gin_bindings=distill.aggregation='last'",
+        "--noexport",
+    ]
+    status, _, err = command("distill", *SHORT, *arguments)
+    assert status == 0, err

@@ -13,6 +13,7 @@ from dfa_tf.methods.kd import KD
 from dfa_tf.methods.method import Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
 from dfa_tf.methods.teachers import build_method, check_method
+from dfa_tf.methods.terms import total
 from tests.conftest import small_network
 from tests.methods.numerics import assert_equals_formula, flat, maps, softmax, unit
 
@@ -110,7 +111,8 @@ def test_another_method_is_the_mean_over_the_teachers(networks, batch, name):
     (built,) = build_method(METHODS[name](), teachers, student, 0, "float32")
     teacher_outputs, student_outputs = _outputs(networks, batch)
     term = built.terms(teacher_outputs, student_outputs, batch[1])[name]
-    assert term.shape == (8,)
+    assert total(term).shape == (8,)
+    assert list(built.parts.get(name, ())) == (list(term) if name in ("at", "vid") else [])
     if name == "kd":
         each = [
             KD().build(None, None, 0, "float32").terms(outputs, student_outputs, None)["kd"]
