@@ -1,7 +1,6 @@
 """The aggregation weights alpha of the teacher's features, and the file alpha.json."""
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -134,17 +133,8 @@ class Alpha:
         """
         path = pathlib.Path(path)
         advice = "give an alpha.json that a search wrote"
+        content = files.load_json(path, FORMAT, advice)
         try:
-            content = json.loads(path.read_text())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-        except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error}); {advice}") from error
-        try:
-            if content["format"] != FORMAT:
-                raise UserError(
-                    f"{path}: expected format {FORMAT}, got {content['format']!r}; {advice}"
-                )
             groups = [_group_alpha(group) for group in content["groups"]]
         except KeyError as error:
             raise UserError(f"{path}: the key {error} is missing; {advice}") from error

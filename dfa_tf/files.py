@@ -9,6 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from dfa_tf.errors import UserError
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -58,6 +60,29 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def load_json(path: pathlib.Path, file_format: int, advice: str) -> dict[str, Any]:
+    """Returns the object in a JSON file that the user names.
+
+    Args:
+        path: The file.
+        file_format: The value that the key "format" must have.
+        advice: What to do if the file cannot be used, for error messages.
+
+    Raises:
+        UserError: If the file is missing, is not a JSON object or has another format.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); {advice}") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != file_format:
+        raise UserError(f"{path}: expected format {file_format}, got {found!r}; {advice}")
+    return content
 
 
 def clear_unfinished(folder: str | os.PathLike) -> None:

@@ -101,18 +101,9 @@ class Process:
         """
         path = pathlib.Path(path)
         advice = "give a process.json that search or distill wrote"
-        try:
-            content = json.loads(path.read_text())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-        except ValueError as error:
-            raise UserError(f"{path}: not JSON ({error}); {advice}") from error
+        content = files.load_json(path, FORMAT, advice)
         names = {field.name for field in dataclasses.fields(cls)}
         try:
-            if content["format"] != FORMAT:
-                raise UserError(
-                    f"{path}: expected format {FORMAT}, got {content['format']!r}; {advice}"
-                )
             process = cls(**{name: value for name, value in content.items() if name in names})
             problem = process._problem()
         except KeyError as error:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from dfa_tf.commands.options import default_workdir
-from dfa_tf.comparison.cells import EXPERIMENTS, parse_shard
+from dfa_tf.comparison.cells import parse_shard
+from dfa_tf.comparison.experiments import EXPERIMENTS
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.reproduce import CellsFailed, CommonFlags, Reproduction
 from dfa_tf.comparison.runs import find_runs

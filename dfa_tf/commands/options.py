@@ -5,7 +5,7 @@ import textwrap
 
 from absl import flags
 
-from dfa_tf.comparison.cells import EXPERIMENTS, SCALES
+from dfa_tf.comparison.experiments import EXPERIMENTS, SCALES
 
 DEFAULT_CONFIG = "gin/digits.gin"
 

@@ -296,41 +296,40 @@ class Pipeline:
 
     @functools.cached_property
     def _searched_alpha(self) -> Alpha:
-        setup = self._setup
-        teacher = self._teacher
-        train, validation = setup.dataset.search_split(setup.seed("split"))
+        arguments = self._search_arguments(SEARCH, "search")
         with self._report_if_cached(SEARCH, "search/alpha.json"):
-            return search_stage.search(
-                **self._stage(SEARCH),
-                teacher=teacher,
-                student=setup.network("student", "search")[0],
-                train=train,
-                validation=validation,
-                workdir=setup.workdir,
-                runtime=self._runtime(SEARCH),
-                record=self._record("dataset", "teacher", "student", SEARCH),
-            )
+            return search_stage.search(**arguments)
 
     @functools.cached_property
     def _searched_process(self) -> Process:
-        setup = self._setup
-        teacher = self._teacher
-        train, validation = setup.dataset.search_split(setup.seed("split"))
+        arguments = self._search_arguments(
+            PROCESS, "process", "distill.methods", "distill.ce_weight"
+        )
+        ce_weight = self._config.value(DISTILL, "ce_weight")
         with self._report_if_cached(SEARCH, "process/process.json"):
             return process_stage.search_process(
-                **self._stage(PROCESS),
-                teacher=teacher,
-                student=setup.network("student", "process")[0],
-                methods=self._methods,
-                ce_weight=self._config.value(DISTILL, "ce_weight"),
-                train=train,
-                validation=validation,
-                workdir=setup.workdir,
-                runtime=self._runtime(SEARCH),
-                record=self._record(
-                    "dataset", "teacher", "student", PROCESS, "distill.methods", "distill.ce_weight"
-                ),
+                **arguments, methods=self._methods, ce_weight=ce_weight
             )
+
+    def _search_arguments(self, stage, purpose, *roots) -> dict[str, Any]:
+        """Makes the teacher, and returns the arguments that both searches have.
+
+        Args:
+            stage: The stage of the search.
+            purpose: What the student's initial weights are for.
+            *roots: What the search uses besides the data set, the networks and its own settings.
+        """
+        setup = self._setup
+        train, validation = setup.dataset.search_split(setup.seed("split"))
+        return self._stage(stage) | {
+            "teacher": self._teacher,
+            "student": setup.network("student", purpose)[0],
+            "train": train,
+            "validation": validation,
+            "workdir": setup.workdir,
+            "runtime": self._runtime(SEARCH),
+            "record": self._record("dataset", "teacher", "student", stage, *roots),
+        }
 
     @functools.cached_property
     def _alpha(self) -> Alpha | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from dfa_tf import files
 from dfa_tf.alpha import Alpha, permuted
 from dfa_tf.comparison import paper
-from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, Cell, Pair, cells, flags
+from dfa_tf.comparison.cells import Cell, cells, flags
+from dfa_tf.comparison.experiments import EXPERIMENTS, PAIRS, Pair
 from dfa_tf.comparison.kept import keep
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import read_run
@@ -45,8 +46,8 @@ class Reproduction:
     """An experiment in one folder, which several processes or machines may share.
 
     Args:
-        name: Name in `cells.EXPERIMENTS`.
-        scale: Name in `cells.SCALES`.
+        name: Name in `experiments.EXPERIMENTS`.
+        scale: Name in `experiments.SCALES`.
         seeds: Seeds of each row.
         root: The folder.
         only: Names of the rows to run; all rows if empty.

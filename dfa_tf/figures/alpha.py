@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 
 from dfa_tf.alpha import Alpha
-from dfa_tf.figures.styles import line_style, panels
+from dfa_tf.figures.styles import label_rows, line_style, panels
 
 
 def alpha_heatmap(alpha: Alpha, steps_per_epoch: float | None = None) -> matplotlib.figure.Figure:
@@ -88,14 +88,7 @@ def _heatmap(axis, groups, steps_per_epoch):
     axis.set_title(group.name if len(positions) > 1 else f"{group.name} (not searched)")
     axis.set_xlabel(f"{'epoch' if steps_per_epoch else 'step'} of the group's search")
     axis.set_yticks(range(1, len(weights) + 1), _short_names(group), fontsize=8)
-    for row, weight in enumerate(np.mean([group.alpha for group in groups], 0), start=1):
-        axis.annotate(
-            f"{weight:.2f}",
-            (1.02, row),
-            xycoords=axis.get_yaxis_transform(),
-            va="center",
-            fontsize=8,
-        )
+    label_rows(axis, np.mean([group.alpha for group in groups], 0))
     return mesh
 
 

@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.colors import PowerNorm
 
-from dfa_tf.figures.styles import line_style, panels
+from dfa_tf.figures.styles import label_rows, line_style, panels
 from dfa_tf.process import Process
 
 POINTS = 200  # at which processes of different lengths are compared
@@ -84,14 +84,7 @@ def process_heatmap(
     axis.invert_yaxis()
     axis.set_xlabel("epoch" if epochs else "step")
     axis.set_title(_title(title, processes), fontsize=10)
-    for row, weight in enumerate(weights[-1], start=1):
-        axis.annotate(
-            f"{weight:.2f}",
-            (1.01, row),
-            xycoords=axis.get_yaxis_transform(),
-            va="center",
-            fontsize=8,
-        )
+    label_rows(axis, weights[-1])
     figure.colorbar(mesh, ax=axis, label="weight", pad=0.09)
     return figure
 

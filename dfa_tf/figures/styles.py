@@ -1,8 +1,10 @@
 """Line styles that differ in colour and in greyscale, and panels."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib
+import matplotlib.axes
 import matplotlib.figure
 import numpy as np
 
@@ -27,6 +29,18 @@ def line_style(index: int, count: int) -> dict[str, Any]:
         "markersize": 4,
         "linewidth": 1.3,
     }
+
+
+def label_rows(axis: matplotlib.axes.Axes, values: Iterable[float]) -> None:
+    """Prints a number to the right of each row of a heatmap, whose rows are 1, 2, and so on."""
+    for row, value in enumerate(values, start=1):
+        axis.annotate(
+            f"{value:.2f}",
+            (1.02, row),
+            xycoords=axis.get_yaxis_transform(),
+            va="center",
+            fontsize=8,
+        )
 
 
 def panels(

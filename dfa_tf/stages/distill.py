@@ -150,27 +150,23 @@ def distill(
             process = _process_of(result, record, teachers, student, training)
             if process:
                 process.save(folder.path / "process.json")
-            names = " and ".join(dict.fromkeys(each.name for each in teachers))
-            write_metrics(
-                folder,
-                training.seed,
-                trained,
-                result,
-                dataset=record.dataset,
-                teacher=names or None,
-                teachers=[fingerprint(each) for each in teachers],
-                student=student.name,
-                method=methods_label(methods),
-                aggregation=used_alpha.source if used_alpha else None if methods else "none",
-                weighting=weights.name if isinstance(weights, Weighting) else "constant",
-                weights=result.path_weights[-1][1] if process else None,
-                agreement=agreement(teachers, trained, test) if teachers and test else None,
-                pretraining=phases,
+            entries = {
+                "dataset": record.dataset,
+                "teacher": _names(teachers) or None,
+                "teachers": [fingerprint(each) for each in teachers],
+                "student": student.name,
+                "method": methods_label(methods),
+                "aggregation": used_alpha.source if used_alpha else None if methods else "none",
+                "weighting": weights.name if isinstance(weights, Weighting) else "constant",
+                "weights": result.path_weights[-1][1] if process else None,
+                "agreement": agreement(teachers, trained, test) if teachers and test else None,
+                "pretraining": phases,
                 **record.entries,
-            )
+            }
+            write_metrics(folder, training.seed, trained, result, **entries)
+            save(trained, folder.artifact)
             if process:
                 _draw(process, training.epochs, folder)
-            save(trained, folder.artifact)
     return trained
 
 
@@ -255,10 +251,15 @@ def _process_of(result, record, teachers, student, training) -> Process | None:
         weights=[[weights.get(p, 0.0) for p in paths] for _, weights in result.path_weights],
         steps=result.steps,
         dataset=record.dataset,
-        teacher=" and ".join(dict.fromkeys(each.name for each in teachers)),
+        teacher=_names(teachers),
         student=student.name,
         seed=training.seed,
     )
+
+
+def _names(teachers):
+    """Returns the teachers' names, each once, joined by "and"."""
+    return " and ".join(dict.fromkeys(each.name for each in teachers))
 
 
 def _draw(process, epochs, folder):

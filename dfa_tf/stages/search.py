@@ -3,7 +3,6 @@
 The algorithm itself is in dfa_tf/methods/dfa_search.py.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
 
@@ -15,10 +14,10 @@ from dfa_tf.methods.dfa_search import BridgeLoss, SearchLoss, SearchOptions, Sup
 from dfa_tf.methods.dfa_search_ablation import StudentLoss
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
-from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
+from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
 from dfa_tf.stages.metrics import write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
+from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.loop import Loop, Phase
@@ -39,10 +38,8 @@ def check(teacher: Network, student: Network, train, validation, training, repli
         UserError: If the networks have different groups, or if networks, examples and schedule are
             incompatible.
     """
-    check_pair(teacher, student)
+    check_search(teacher, student, train, validation, training, replicas)
     check_same_groups(teacher, student)
-    check_examples(student, train, validation)
-    check_schedule([train, validation], training, replicas)
 
 
 def search(
@@ -93,12 +90,7 @@ def search(
         "alpha.json",
         record.settings
         or recorded_settings("search", training, options, beta_optimizer=beta_optimizer),
-        {
-            "teacher": fingerprint(teacher),
-            "student": student.description,
-            "train": train.description,
-            "validation": validation.description,
-        },
+        search_inputs(teacher, student, train, validation),
         writes=chief,
     )
     steps_per_epoch = training.steps_per_epoch(len(train))
@@ -135,25 +127,6 @@ def search_loss(options: SearchOptions) -> SearchLoss:
     if options.loss == "student":
         return StudentLoss(options.gamma_fd)
     return BridgeLoss(options.gamma_st, options.gamma_ts)
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchResult:
-    """The result of a search, as recorded in metrics.json.
-
-    The fields are those of `TrainingResult`. A search does not measure test accuracy, so `best` is
-    None, `test_examples` is 0, and `last` holds the validation loss alone.
-    """
-
-    steps: int
-    epochs: float
-    train_examples: int
-    validation_examples: int
-    test_examples: int
-    last: dict
-    best: None
-    seconds: float
-    images_per_second: float | None
 
 
 def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runtime):

@@ -22,10 +22,9 @@ from dfa_tf.methods.process_search import (
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
-from dfa_tf.stages.folder import Record, StageFolder, fingerprint, recorded_settings
+from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
 from dfa_tf.stages.metrics import write_metrics
-from dfa_tf.stages.search import SearchResult
+from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.loop import Block, Loop, Phase
@@ -56,10 +55,8 @@ def check(
         UserError: If a method does not support the two networks or this search, or if networks,
             examples and schedule are incompatible.
     """
-    check_pair(teacher, student)
+    check_search(teacher, student, train, validation, training, replicas)
     check_methods(teacher, student, methods)
-    check_examples(student, train, validation)
-    check_schedule([train, validation], training, replicas)
 
 
 def search_process(
@@ -107,7 +104,6 @@ def search_process(
         Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     chief = is_chief(runtime.devices)
-    bundles = training, options
     folder = StageFolder(
         workdir,
         STAGE,
@@ -115,17 +111,13 @@ def search_process(
         record.settings
         or recorded_settings(
             "search_process",
-            *bundles,
+            training,
+            options,
             methods=list(methods),
             ce_weight=ce_weight,
             alpha_optimizer=alpha_optimizer,
         ),
-        {
-            "teacher": fingerprint(teacher),
-            "student": student.description,
-            "train": train.description,
-            "validation": validation.description,
-        },
+        search_inputs(teacher, student, train, validation),
         writes=chief,
     )
     if not runtime.fresh and folder.is_finished():
@@ -149,37 +141,40 @@ def search_process(
             )
         splits = {"train": train, "validation": validation}
         journal, result = _search(net, splits, training, alpha_optimizer, folder, runtime)
-        process = Process(
-            paths=net.paths,
-            at=[step for step, _, _ in journal.history],
-            weights=[weights for _, weights, _ in journal.history],
-            steps=journal.step,
-            alpha=[alpha for _, _, alpha in journal.history],
-            normalization=options.normalization,
-            dataset=record.dataset,
-            teacher=teacher.name,
-            student=student.name,
-            seed=training.seed,
-        )
+        process = _process_of(net, journal, record, teacher, student, training.seed)
         if chief:
-            alpha = net.alpha.numpy()
-            write_metrics(
-                folder,
-                training.seed,
-                student,
-                result,
-                dataset=record.dataset,
-                teacher=teacher.name,
-                student=student.name,
-                method="+".join(method.name for method in methods),
-                alpha=dict(zip(net.paths, alpha.tolist(), strict=True)),
-                weights=dict(zip(net.paths, net.weights().numpy().tolist(), strict=True)),
-                alpha_range=float(alpha.max() - alpha.min()),
-                **record.entries,
-            )
+            names = {"teacher": teacher.name, "student": student.name, "dataset": record.dataset}
+            method = "+".join(method.name for method in methods)
+            entries = names | {"method": method} | _final_entries(net) | dict(record.entries)
+            write_metrics(folder, training.seed, student, result, **entries)
             process.save(folder.artifact)
             _draw(process, training.epochs, folder)
     return process
+
+
+def _process_of(net, journal, record, teacher, student, seed) -> Process:
+    return Process(
+        paths=net.paths,
+        at=[step for step, _, _ in journal.history],
+        weights=[weights for _, weights, _ in journal.history],
+        steps=journal.step,
+        alpha=[alpha for _, _, alpha in journal.history],
+        normalization=net.options.normalization,
+        dataset=record.dataset,
+        teacher=teacher.name,
+        student=student.name,
+        seed=seed,
+    )
+
+
+def _final_entries(net) -> dict:
+    """Returns entries of metrics.json: alpha and the weights after the last step."""
+    alpha, weights = net.alpha.numpy(), net.weights().numpy()
+    return {
+        "alpha": dict(zip(net.paths, alpha.tolist(), strict=True)),
+        "weights": dict(zip(net.paths, weights.tolist(), strict=True)),
+        "alpha_range": float(alpha.max() - alpha.min()),
+    }
 
 
 @dataclasses.dataclass

@@ -25,7 +25,7 @@ class ProcessWeighting(Weighting):
         layerwise: Whether each part of a term is a path, as for the process of a layer-wise run.
     """
 
-    process: Process | None = dataclasses.field(default=None, metadata=NOT_BINDABLE)
+    process: Process | None = dataclasses.field(default=None, repr=False, metadata=NOT_BINDABLE)
     file: str = ""
     threshold: NonNegative = 0.0
     final: bool = False

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from dfa_tf.alpha import Alpha
-from dfa_tf.comparison.cells import EXPERIMENTS, PAIRS, cells, parse_shard
+from dfa_tf.comparison.cells import cells, parse_shard
+from dfa_tf.comparison.experiments import EXPERIMENTS, PAIRS
 from dfa_tf.comparison.kept import keep
 from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
 from dfa_tf.comparison.subprocesses import CommandRunner

@@ -1,0 +1,58 @@
+"""What the searches for alpha and for a process share: their checks, inputs and results."""
+
+import dataclasses
+
+from dfa_tf.models.network import Network
+from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
+from dfa_tf.stages.folder import fingerprint
+from dfa_tf.training.recipe import Training
+
+
+def check_search(
+    teacher: Network, student: Network, train, validation, training: Training, replicas: int
+) -> None:
+    """Checks that networks, examples and schedule of a search are compatible.
+
+    Args:
+        teacher: The teacher.
+        student: The student.
+        train: Examples for the student.
+        validation: Examples for the searched parameters.
+        training: The recipe.
+        replicas: Number of replicas that share a batch.
+
+    Raises:
+        UserError: If they are incompatible.
+    """
+    check_pair(teacher, student)
+    check_examples(student, train, validation)
+    check_schedule([train, validation], training, replicas)
+
+
+def search_inputs(teacher: Network, student: Network, train, validation) -> dict[str, str]:
+    """Returns texts that identify the inputs of a search, for `StageFolder`."""
+    return {
+        "teacher": fingerprint(teacher),
+        "student": student.description,
+        "train": train.description,
+        "validation": validation.description,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """The result of a search, as recorded in metrics.json.
+
+    The fields are those of `TrainingResult`. A search does not measure test accuracy, so `best` is
+    None, `test_examples` is 0, and `last` holds the validation loss alone.
+    """
+
+    steps: int
+    epochs: float
+    train_examples: int
+    validation_examples: int
+    test_examples: int
+    last: dict
+    best: None
+    seconds: float
+    images_per_second: float | None
