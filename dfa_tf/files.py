@@ -79,7 +79,11 @@ def load_json(path: pathlib.Path, file_format: int, advice: str) -> dict[str, An
         raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); {advice}") from error
-    found = content.get("format") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: expected the layout of a JSON object, got a list or a value; {advice}"
+        )
+    found = content.get("format")
     if found != file_format:
         raise UserError(f"{path}: expected format {file_format}, got {found!r}; {advice}")
     return content
