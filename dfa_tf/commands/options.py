@@ -112,7 +112,7 @@ def _define_reproduction(values):
         "scale",
         "smoke",
         SCALES,
-        "paper: the paper's networks and schedules, for GPUs; cpu: WRN_28_2 to WRN_16_1, 20 epochs on two fifths of CIFAR-100; smoke: 937 steps on a fifth, which shows that all rows run. In table4, cpu and smoke are the same, on CINIC-10",
+        "paper: the paper's networks and schedules, for GPUs; cpu: WRN_28_2 to WRN_16_1, 40 epochs on two fifths of CIFAR-100; smoke: 937 steps on a fifth, which shows that all rows run. In table4, cpu and smoke are the same, on CINIC-10",
         flag_values=values,
     )
     flags.DEFINE_string(

@@ -76,7 +76,7 @@ def test_config_of_every_cell_is_valid(name, scale):
         config = _config(cell, EXPERIMENTS[name].command)
         methods = [method.name for method in config.value("distill", "methods")]
         aggregation = config.value("distill", "aggregation")
-        row = re.sub("_(30|raw|full|standardized)$", "", cell.row.name)
+        row = re.sub("_(20|30|raw|full|standardized)$", "", cell.row.name)
         if name in SYSTEMS:
             config.settings("teacher", "student", "distill")  # checks every binding
         elif row == "dfa_t":

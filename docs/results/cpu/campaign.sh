@@ -9,10 +9,10 @@ run() {
     bin/reproduce "$@" --scale=cpu
 }
 set -- --results=docs/results/cpu "$@"
-run settled --seeds=3 "$@"                           # is 20 epochs enough?
 run methods --seeds=3 "$@"                           # 1. is distillation, and the search, worth it?
 run alpha --seeds=3 "$@"                             # 2. does the search matter?
 run alpha --only=random --seeds=10 "$@"
+run settled --seeds=1 "$@"                           # are fewer epochs enough?
 run features --seeds=3 "$@"                          # 3. what is a feature?
 run table2 --seeds=3 "$@"                            # 4. the other methods
 run gamma --seeds=3 "$@"                             # 5. what the paper leaves open
