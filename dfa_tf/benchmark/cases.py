@@ -13,7 +13,8 @@ from dfa_tf.data.examples import Examples
 from dfa_tf.data.pipeline import Augmentation, training_batches
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, beta_step, w_step
+from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, first_order_steps
+from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.logits import Logits
@@ -103,7 +104,8 @@ def system_cases(workload: Workload, precision: str) -> Iterator[Case]:
     """Yields the steps of Adaptive Distillation, FEED and DistPro, after that of DFA.
 
     "nst_gram" is the most expensive of the four paths of "adaptive" alone. "pathways" is training
-    with all pathways, and "pathways_of_4" with the last four alone.
+    with all pathways, and "pathways_of_4" with the last four alone. "search" and "search_order_2"
+    are an iteration of DFA's search for its middle group, in both orders.
 
     Args:
         workload: What the steps are timed on.
@@ -119,6 +121,7 @@ def system_cases(workload: Workload, precision: str) -> Iterator[Case]:
     yield builder.distill_by("pathways", [Pathways()])
     yield builder.distill_by("pathways_of_4", [Pathways()], count=4)
     yield builder.process_search()
+    yield from builder.search_orders()
 
 
 def fixed_batch_case(workload: Workload, precision: str) -> Case:
@@ -217,7 +220,9 @@ class _CaseBuilder:
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
         objective = student_objective(frozen, student, distillations, weights, ce_weight=1.0)
         step = objective_step(objective, variables, optimizer, self._batch_size)
-        return self._case(name, [step], 0)
+        connectors = [c for each in distillations for c in each.connectors]
+        operations = flops.method_step_flops(frozen, student, connectors)
+        return self._case(name, [step], operations)
 
     def process_search(self):
         """The step of DistPro's search, on the same pathways."""
@@ -230,22 +235,43 @@ class _CaseBuilder:
         batches = tf.data.Dataset.zip(self._workload.batches(0), self._workload.batches(1))
         return self._case("process_search", [step], 0, batches=[batches])
 
+    def search_orders(self):
+        """Stage 1: an iteration of the middle group, of first and of second order."""
+        supernet = self._supernet()
+        group = list(supernet.beta)[len(supernet.beta) // 2]
+        streams = {"train": self._workload.batches(0), "validation": self._workload.batches(1)}
+        orders = {"search": first_order_steps, "search_order_2": second_order_steps}
+        for name, steps_of in orders.items():
+            optimizers = self._search_optimizers(supernet, group)
+            steps = steps_of(supernet, group, BridgeLoss(), optimizers, self._batch_size)
+            batches = [
+                tf.data.Dataset.zip(*(streams[split] for split in splits))
+                if len(splits) > 1
+                else streams[splits[0]]
+                for splits in steps
+            ]
+            yield self._case(name, list(steps.values()), 0, group, batches=batches)
+
+    def _supernet(self):
+        options = SearchOptions(initial="uniform")
+        networks = self._teacher, self._student
+        with self._strategy.scope():
+            return Supernet(*networks, options, precision=self._precision, seed=0)
+
+    def _search_optimizers(self, supernet, group):
+        with self._strategy.scope():
+            return (
+                Adam().build([supernet.beta[group]], STEPS_PER_EPOCH, STEPS),
+                SGD(Cosine(0.01)).build(supernet.weights(group), STEPS_PER_EPOCH, STEPS),
+            )
+
     def search(self):
         """Stage 1: for each group the beta step, the w step, and both in turn."""
-        options = SearchOptions(initial="uniform")
-        with self._strategy.scope():
-            supernet = Supernet(
-                self._teacher, self._student, options, precision=self._precision, seed=0
-            )
-        loss = BridgeLoss()
-        for group, beta in supernet.beta.items():
-            with self._strategy.scope():
-                beta_optimizer = Adam().build([beta], STEPS_PER_EPOCH, STEPS)
-                w_optimizer = SGD(Cosine(0.01)).build(
-                    supernet.weights(group), STEPS_PER_EPOCH, STEPS
-                )
-            on_beta = beta_step(supernet, group, loss, beta_optimizer, self._batch_size)
-            on_w = w_step(supernet, group, loss, w_optimizer, self._batch_size)
+        supernet, loss = self._supernet(), BridgeLoss()
+        for group in supernet.beta:
+            optimizers = self._search_optimizers(supernet, group)
+            steps = first_order_steps(supernet, group, loss, optimizers, self._batch_size)
+            on_beta, on_w = steps.values()
             beta_flops = flops.beta_step_flops(supernet, group)
             w_flops = flops.w_step_flops(supernet, group)
             yield self._case("beta", [on_beta], beta_flops, group)

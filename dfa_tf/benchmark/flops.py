@@ -5,6 +5,7 @@ only those that the method requires: further work of an implementation does not 
 """
 
 import math
+from collections.abc import Sequence
 
 import keras
 
@@ -69,6 +70,20 @@ def distill_step_flops(teacher: Network, student: Network, transforms: list[kera
         forward_flops(teacher.features_model(teacher.group_names[-1]))
         + training_flops(student, needs_input_gradient=False)
         + sum(map(training_flops, transforms))
+    )
+
+
+def method_step_flops(
+    teachers: Sequence[Network], student: Network, connectors: Sequence[keras.Model]
+) -> int:
+    """Returns the operations of one example in a distillation from whole teachers.
+
+    Their logits are included. Losses do not count, even if they contain products of maps.
+    """
+    return (
+        sum(map(forward_flops, teachers))
+        + training_flops(student, needs_input_gradient=False)
+        + sum(map(training_flops, connectors))
     )
 
 

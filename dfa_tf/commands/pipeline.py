@@ -203,8 +203,9 @@ class Pipeline:
                 raise UserError(
                     f"dfa: expected one teacher, whose features alpha weighs, got {len(teachers)}"
                 )
-            training = self._stage(SEARCH)["training"]
-            search_stage.check(teachers[0], student, *dataset.search_split(0), training, replicas)
+            stage = self._stage(SEARCH)
+            settings = stage["training"], stage["options"], replicas
+            search_stage.check(teachers[0], student, *dataset.search_split(0), *settings)
         if PROCESS in stages:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:

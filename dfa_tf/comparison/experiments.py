@@ -442,6 +442,15 @@ EXPERIMENTS = {
         CIFAR100,
         baselines=("dfa",),
     ),
+    "order": Experiment(
+        "first- and second-order search, and its effect on alpha",
+        (
+            DFA.with_title("first order"),
+            _search_row("order_2", "second order", "search.order=2"),
+        ),
+        CIFAR100,
+        baselines=("dfa",),
+    ),
     "init": Experiment(
         "initial value of beta",
         (

@@ -17,7 +17,8 @@ steps minimise the bridge loss of group i: the beta step on a validation batch, 
 training batch.
 
 The search is first order: the beta step uses the current w in place of w*(beta), as in first-order
-DARTS. This agrees with the cost in Eqn 13, which has no second-order term.
+DARTS. This agrees with the cost in Eqn 13, which has no second-order term. The second order is an
+option: see dfa_search_second_order.py.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import NonNegative, Settings
 
-Step = Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
+Step = Callable[..., dict[str, tf.Tensor]]
 
 
 def aggregation_weights(beta: tf.Tensor) -> tf.Tensor:
@@ -99,6 +100,8 @@ class SearchOptions(Settings):
             input of group i + 1, or "feature", the last feature of group i.
         connector_normalization: Whether batch normalization follows the connectors.
         final: The alpha to return: of the "last" iteration, or the "mean" over iterations.
+        order: 1, or 2 for a beta step that takes the effect of beta on w into account (see
+            dfa_search_second_order.py).
     """
 
     loss: Literal["bridge", "student"] = "bridge"
@@ -110,6 +113,7 @@ class SearchOptions(Settings):
     tail_input: Literal["stream", "feature"] = "stream"
     connector_normalization: bool = False
     final: Literal["last", "mean"] = "last"
+    order: Literal[1, 2] = 1
 
     name = "search"
 
@@ -304,18 +308,30 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
                 loss_per_example, measurements = loss(net, group, images, labels, aggregation)
             mean_loss = global_mean(loss_per_example, batch_size)
         gradient = tape.gradient(mean_loss, beta)
-        (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
-        alpha = aggregation_weights(beta)
-        measured = _means("validation", measurements, batch_size) | {
-            # The loop sums measurements over the replicas, and alpha is the same on each.
-            "alpha": alpha / tf.distribute.get_strategy().num_replicas_in_sync,
-            "beta_loss_gradient": gradient,
-            "beta_decay": decay,
-        }
+        measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
         optimizer.apply([gradient])  # adds the decay
         return measured
 
     return step
+
+
+def beta_measurements(beta, gradient, measurements, optimizer, batch_size) -> dict[str, tf.Tensor]:
+    """Returns this replica's share of the measurements of a beta step, before the update.
+
+    Args:
+        beta: beta_i `[N]`.
+        gradient: This replica's share of the gradient of L_val, `[N]`.
+        measurements: `{name: [B]}` of the validation batch.
+        optimizer: The `Optimizer` of `[beta_i]`.
+        batch_size: Size of the global batch.
+    """
+    (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
+    return _means("validation", measurements, batch_size) | {
+        # The loop sums measurements over the replicas, and alpha is the same on each.
+        "alpha": aggregation_weights(beta) / tf.distribute.get_strategy().num_replicas_in_sync,
+        "beta_loss_gradient": gradient,
+        "beta_decay": decay,
+    }
 
 
 def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
@@ -346,34 +362,46 @@ def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: i
     return step
 
 
+def first_order_steps(
+    net: Supernet, group: str, loss: SearchLoss, optimizers, batch_size: int
+) -> dict[tuple[str, ...], Step]:
+    """Returns the two steps of an iteration, in order (Eqns 7 and 8).
+
+    Args:
+        net: The supernet.
+        group: The group.
+        loss: The loss of both steps.
+        optimizers: The optimizers of beta_i and of w.
+        batch_size: Size of the global batches.
+
+    Returns:
+        `{splits: step}`, where a step receives a batch of each of its splits.
+    """
+    beta_optimizer, w_optimizer = optimizers
+    return {
+        ("validation",): beta_step(net, group, loss, beta_optimizer, batch_size),
+        ("train",): w_step(net, group, loss, w_optimizer, batch_size),
+    }
+
+
 def algorithm_1(
-    net: Supernet,
-    loss: SearchLoss,
-    optimizers: Mapping[str, tuple],
-    batch_size: int,
-    iterate: Callable[[str, Mapping[str, Step]], Iterable],
+    groups: Iterable[str],
+    steps_of: Callable[[str], Mapping[tuple[str, ...], Step]],
+    iterate: Callable[[str, Mapping[tuple[str, ...], Step]], Iterable],
 ) -> Iterator[tuple]:
     """Searches the groups one after the other (Algorithm 1, lines 3 to 8).
 
     Args:
-        net: The supernet.
-        loss: The loss of both steps.
-        optimizers: For each group, the optimizers of beta_i and of w.
-        batch_size: Size of the global batches.
-        iterate: A function of a group and its steps, `{split: step}`, where each step receives
-            batches of its split. It runs the steps in turn for all iterations, and yields its
-            progress.
+        groups: The groups to search.
+        steps_of: A function of a group that returns its steps, as `first_order_steps` does.
+        iterate: A function of a group and its steps that runs the steps in turn for all
+            iterations, and yields its progress.
 
     Yields:
         (group, progress) for each item that `iterate` yields.
     """
-    for group in net.beta:
-        beta_optimizer, w_optimizer = optimizers[group]
-        steps = {
-            "validation": beta_step(net, group, loss, beta_optimizer, batch_size),
-            "train": w_step(net, group, loss, w_optimizer, batch_size),
-        }
-        for progress in iterate(group, steps):
+    for group in groups:
+        for progress in iterate(group, steps_of(group)):
             yield group, progress
 
 

@@ -33,7 +33,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.methods.method import ALPHA, Method, Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
-from dfa_tf.methods.replicas import global_mean
+from dfa_tf.methods.replicas import global_mean, replica_total
 from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import check_names, path_names, term_names, total
 from dfa_tf.models.network import Network, Precision
@@ -300,14 +300,6 @@ def alpha_gradient(
         tape.watch(alpha)
         effect = -tf.tensordot(path_weights(alpha, normalization), products, 1)
     return tape.gradient(effect, alpha)
-
-
-def replica_total(tensors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
-    """Returns the sum of each tensor over the replicas, on every replica."""
-    context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return tensors
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
 
 def _means(split: str, measurements: Mapping[str, tf.Tensor], batch_size: int):

@@ -1,5 +1,7 @@
 """Arithmetic over the global batch, from within a replica."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 
@@ -36,3 +38,11 @@ def local_row_offset(x: tf.Tensor) -> tf.Tensor:
     if context is None or context.num_replicas_in_sync == 1:
         return tf.constant(0)
     return tf.cast(context.replica_id_in_sync_group, tf.int32) * tf.shape(x)[0]
+
+
+def replica_total(tensors: Sequence[tf.Tensor]) -> Sequence[tf.Tensor]:
+    """Returns the sum of each tensor over the replicas, on every replica."""
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return tensors
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))

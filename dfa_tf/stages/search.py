@@ -6,12 +6,23 @@ The algorithm itself is in dfa_tf/methods/dfa_search.py.
 import pathlib
 from collections.abc import Mapping
 
+import tensorflow as tf
+
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.data.pipeline import training_batches
+from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups
-from dfa_tf.methods.dfa_search import BridgeLoss, SearchLoss, SearchOptions, Supernet, algorithm_1
+from dfa_tf.methods.dfa_search import (
+    BridgeLoss,
+    SearchLoss,
+    SearchOptions,
+    Supernet,
+    algorithm_1,
+    first_order_steps,
+)
 from dfa_tf.methods.dfa_search_ablation import StudentLoss
+from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
@@ -31,7 +42,9 @@ FIGURE = "alpha"  # .png and .pdf
 TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # epochs: §4.1; cosine: docs/method.md
 
 
-def check(teacher: Network, student: Network, train, validation, training, replicas: int) -> None:
+def check(
+    teacher: Network, student: Network, train, validation, training, options, replicas: int
+) -> None:
     """Checks that a search can run. Arguments are as in `search`.
 
     Raises:
@@ -40,6 +53,10 @@ def check(teacher: Network, student: Network, train, validation, training, repli
     """
     check_search(teacher, student, train, validation, training, replicas)
     check_same_groups(teacher, student)
+    if options.order == 2 and not isinstance(training.optimizer, SGD):
+        raise UserError(
+            f"search.optimizer: expected sgd for search.order = 2, got {training.optimizer.name}"
+        )
 
 
 def search(
@@ -101,7 +118,8 @@ def search(
             _draw(alpha, steps_per_epoch, folder)
         return alpha
 
-    check(teacher, student, train, validation, training, runtime.devices.num_replicas_in_sync)
+    replicas = runtime.devices.num_replicas_in_sync
+    check(teacher, student, train, validation, training, options, replicas)
     with folder.work(runtime):
         with runtime.devices.scope():
             net = Supernet(
@@ -159,6 +177,15 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     images_per_step = 2 * training.batch_size  # a validation and a training batch
     ends = {group: (k + 1) * steps_per_group for k, group in enumerate(net.beta)}
 
+    def batches_of(split):
+        seed = derived_seed(training.seed, f"search/{split}")
+        examples = splits[split], training.batch_size, training.augmentation
+        return training_batches(*examples, seed, journal.step)
+
+    def steps_of(group):
+        steps = second_order_steps if net.options.order == 2 else first_order_steps
+        return steps(net, group, loss, optimizers[group], training.batch_size)
+
     def iterate(group, steps):
         if journal.step >= ends[group]:  # finished before the search was interrupted
             return
@@ -168,16 +195,15 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
             f"search {group}", runtime, checkpoints, images_per_step, f"train/{loss.name}", metrics
         )
         phases = []
-        for split, step in steps.items():
-            seed = derived_seed(training.seed, f"search/{split}")
-            examples = splits[split], training.batch_size, training.augmentation
-            phases.append(Phase(step, training_batches(*examples, seed, journal.step)))
+        for names, step in steps.items():
+            batches = [batches_of(split) for split in names]
+            one = len(batches) == 1
+            phases.append(Phase(step, batches[0] if one else tf.data.Dataset.zip(*batches)))
         start = ends[group] - steps_per_group
         yield from loop.run(phases, ends[group], log_from=start)
 
     with report_lost_workers("search", strategy):
-        blocks = algorithm_1(net, loss, optimizers, training.batch_size, iterate)
-        for group, block in blocks:
+        for group, block in algorithm_1(net.beta, steps_of, iterate):
             record.add(group, block)
             if block.means is not None:
                 rates = zip(("beta", "w"), optimizers[group], strict=True)

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
+from dfa_tf.methods.replicas import replica_total
 from dfa_tf.validation import Fraction, NonNegative, Positive, Settings
 
 
@@ -178,3 +179,25 @@ class Optimizer:
         if self._weight_decay:
             gradients = [g + d for g, d in zip(gradients, self.decay(), strict=True)]
         self._optimizer.apply(gradients, self._variables)
+
+    def lookahead(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Computes the effect of a step of `SGD`, without taking it. Call it on every replica.
+
+        Args:
+            gradients: As for `apply`.
+
+        Returns:
+            The values of the variables after the step, and eta (1 + mu), or eta without Nesterov
+            momentum: a value changes by this factor, negated, if its gradient changes by 1.
+        """
+        sgd = self._optimizer
+        eta, mu = tf.cast(sgd.learning_rate, tf.float32), sgd.momentum
+        nesterov = sgd.nesterov and mu > 0
+        buffers = sgd.momentums if mu > 0 else [0.0] * len(self._variables)
+        shares = [g + d for g, d in zip(gradients, self.decay(), strict=True)]
+        values = []
+        for variable, m, g in zip(self._variables, buffers, replica_total(shares), strict=True):
+            m = mu * tf.convert_to_tensor(m) - eta * g  # Keras' buffer includes the learning rate
+            moved = mu * m - eta * g if nesterov else m
+            values.append(tf.convert_to_tensor(variable) + moved)
+        return values, eta * (1.0 + mu) if nesterov else eta

@@ -97,7 +97,9 @@ def test_experiment_without_a_scale_is_a_user_error():
     assert "cpu" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["fig4-right", "student-loss", "gamma", "init", "fig4-left"])
+@pytest.mark.parametrize(
+    "name", ["fig4-right", "student-loss", "gamma", "init", "order", "fig4-left"]
+)
 def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
     """The setting is one binding, or the two weights of the bridge loss."""
     varied = {
@@ -106,6 +108,7 @@ def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
         "student-loss": {"search.loss"},
         "gamma": {"search.gamma_st"},
         "init": {"search.initial"},
+        "order": {"search.order"},
     }[name]
     rows = {}
     for cell in cells(name, "cpu", [0]):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import BridgeLoss, algorithm_1, beta_step, w_step
+from dfa_tf.methods.dfa_search import (
+    BridgeLoss,
+    algorithm_1,
+    beta_step,
+    first_order_steps,
+    w_step,
+)
 from dfa_tf.methods.dfa_search_ablation import StudentLoss
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
@@ -216,8 +222,11 @@ def test_algorithm_1_alternates_both_steps_group_after_group():
     def iterate(group, steps):
         yield from steps
 
-    visited = list(algorithm_1(supernet, BridgeLoss(), optimizers, 8, iterate))
-    assert visited == [(group, split) for group in GROUPS for split in ("validation", "train")]
+    def steps_of(group):
+        return first_order_steps(supernet, group, BridgeLoss(), optimizers[group], 8)
+
+    visited = list(algorithm_1(supernet.beta, steps_of, iterate))
+    assert visited == [(group, (split,)) for group in GROUPS for split in ("validation", "train")]
 
 
 def _without_batch_statistics(supernet):

@@ -163,6 +163,19 @@ def test_interrupted_search_resumes_to_the_same_alpha(finished, tmp_path, monkey
     assert (tmp_path / "search" / "alpha.json").read_bytes() == straight
 
 
+@pytest.mark.slow
+def test_interrupted_search_of_second_order_resumes_to_the_same_alpha(tmp_path, monkeypatch):
+    arguments = {"options": SearchOptions(order=2), "beta_optimizer": Adam(0.1)}
+    straight, run = (Run(tmp_path / name) for name in ("straight", "run"))
+    alpha = straight.search(**arguments)
+    with monkeypatch.context() as patched:
+        _stop_at(patched, SearchRecord, "add", 5)
+        with pytest.raises(Interrupted):
+            run.search(**arguments)
+    assert run.search(**arguments) == alpha
+    assert alpha != Run(tmp_path / "first").search(beta_optimizer=Adam(0.1))
+
+
 def test_interrupted_distillation_resumes_to_the_same_student(finished, tmp_path, monkeypatch):
     run = Run(tmp_path)
     arguments = {"alpha": finished.alpha}
@@ -231,6 +244,8 @@ def test_without_loss_gradient_the_decay_alone_moves_beta(run):
         (lambda: {"options": SearchOptions(initial="best")}, r"search\.initial"),
         (lambda: {"options": SearchOptions(final="first")}, r"search\.final"),
         (lambda: {"options": SearchOptions(loss="best")}, r"search\.loss"),
+        (lambda: {"options": SearchOptions(order=3)}, r"search\.order"),
+        (lambda: {"options": SearchOptions(order=2), "optimizer": Adam()}, r"search\.optimizer"),
         (lambda: {"options": SearchOptions(tail_input="x")}, r"search\.tail_input"),
     ],
 )

@@ -8,6 +8,7 @@ import tensorflow as tf
 from dfa_tf.errors import UserError
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from dfa_tf.training.recipe import Training
+from tests.conftest import same
 
 
 def _run(optimizer, variable, gradients):
@@ -29,6 +30,20 @@ def test_sgd_with_coupled_decay(nesterov):
         buffer = momentum * buffer + gradient
         weight -= rate * (gradient + momentum * buffer if nesterov else buffer)
     np.testing.assert_allclose(found, weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("nesterov", "momentum"), [(True, 0.9), (False, 0.9), (False, 0.0)])
+def test_lookahead_is_the_next_step(nesterov, momentum):
+    gradients = np.random.default_rng(0).normal(0, 1, (3, 2)).astype(np.float32)
+    variable = tf.Variable([1.0, -2.0])
+    optimizer = SGD(Cosine(0.1), momentum, nesterov, weight_decay=0.01).build([variable], 1, 5)
+    _run(optimizer, variable, gradients[:2])
+    before = variable.numpy()
+    (ahead,), factor = optimizer.lookahead([tf.constant(gradients[2])])
+    (further,), _ = optimizer.lookahead([tf.constant(gradients[2] + 1.0)])
+    np.testing.assert_allclose(further - ahead, -float(factor) * np.ones(2), rtol=1e-4)
+    assert same([before], [variable.numpy()])
+    np.testing.assert_allclose(ahead, _run(optimizer, variable, gradients[2:]), rtol=1e-5)
 
 
 def test_adam_with_coupled_decay():

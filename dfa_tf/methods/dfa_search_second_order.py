@@ -1,0 +1,96 @@
+"""DFA's search with the second-order beta step of DARTS (Liu et al., ICLR 2019, §2.3).
+
+The first-order step of dfa_search.py treats w as independent of beta. This one minimises the
+validation loss of the w that the next step of the w optimizer would reach:
+
+    g      = grad_w L_train(w, beta) + decay w
+    w'     = w - eta (mu^2 m + (1 + mu) g)       SGD with Nesterov momentum mu and buffer m
+    v      = grad_w' L_val(w', beta)
+    dbeta  = grad_beta L_val(w', beta) - eta (1 + mu) grad_beta <grad_w L_train(w, beta), v>
+
+w' is a trial. The w step that follows starts from w, with the same training batch and the new beta.
+The paper uses the first order (Eqn 13 has no term for w'). This form is an option.
+
+The last gradient is exact, by reverse mode through grad_w L_train, which w' needs anyway. DARTS'
+finite difference would need two more passes, and rounds in bfloat16.
+"""
+
+import keras
+import tensorflow as tf
+
+from dfa_tf.methods.dfa_search import (
+    SearchLoss,
+    Step,
+    Supernet,
+    beta_measurements,
+    w_step,
+)
+from dfa_tf.methods.replicas import global_mean, replica_total
+
+
+def second_order_steps(
+    net: Supernet, group: str, loss: SearchLoss, optimizers, batch_size: int
+) -> dict[tuple[str, ...], Step]:
+    """Returns both steps of a group, as `dfa_search.first_order_steps` does."""
+    beta_optimizer, w_optimizer = optimizers
+    on_beta = second_order_beta_step(net, group, loss, beta_optimizer, w_optimizer, batch_size)
+    return {
+        ("train", "validation"): on_beta,
+        ("train",): w_step(net, group, loss, w_optimizer, batch_size),
+    }
+
+
+def second_order_beta_step(
+    net: Supernet, group: str, loss: SearchLoss, optimizer, w_optimizer, batch_size: int
+) -> Step:
+    """Returns the step that minimises L_val(w', beta) + lambda R(beta) over beta_i alone.
+
+    Like `dfa_search.beta_step`, it leaves everything but beta_i unchanged.
+
+    Args:
+        net: The supernet.
+        group: The group whose beta is trained.
+        loss: The loss L_train and L_val.
+        optimizer: An `Optimizer` of `[beta_i]` with weight decay lambda.
+        w_optimizer: The `Optimizer` of `net.weights(group)`, an `SGD`.
+        batch_size: Size of the global batches.
+
+    Returns:
+        A function that runs on each replica. It receives the replica's parts of a training and of
+        a validation batch, each a tuple of images `[B, H, W, C]` and labels `[B]`. It returns the
+        replica's share of each measurement, `{name: tensor}`.
+    """
+    beta, variables = net.beta[group], net.weights(group)
+    weights = [variable.value for variable in variables]
+
+    def mean_loss(batch, features):
+        images, labels = batch
+        aggregation = net.aggregation(group, features)
+        loss_per_example, measurements = loss(net, group, images, labels, aggregation)
+        return global_mean(loss_per_example, batch_size), measurements
+
+    def step(train, validation):
+        train_features, features = (net.teacher_features(group, x) for x, _ in (train, validation))
+        with tf.GradientTape(watch_accessed_variables=False) as of_training:
+            of_training.watch(beta)
+            with tf.GradientTape() as tape, keras.StatelessScope():
+                training_loss, _ = mean_loss(train, train_features)
+            gradients = tape.gradient(training_loss, weights, unconnected_gradients="zero")
+
+        trial, rate = w_optimizer.lookahead(gradients)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([beta, *trial])
+            with keras.StatelessScope(state_mapping=list(zip(variables, trial, strict=True))):
+                validation_loss, measurements = mean_loss(validation, features)
+        direct, *direction = tape.gradient(
+            validation_loss, [beta, *trial], unconnected_gradients="zero"
+        )
+        through_w = of_training.gradient(
+            gradients, beta, replica_total(direction), unconnected_gradients="zero"
+        )
+        gradient = direct - rate * through_w
+        measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
+        optimizer.apply([gradient])  # adds the decay
+        return measured
+
+    return step
