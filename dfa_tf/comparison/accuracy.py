@@ -1,18 +1,23 @@
 """Accuracy tables: mean and standard deviation over seeds, one row for each method."""
 
 import dataclasses
+import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 
 from dfa_tf.comparison.paired import paired_difference
 from dfa_tf.comparison.paper import Reference
 from dfa_tf.comparison.runs import Run
+from dfa_tf.process import Process
 
 HEADING = (
     "method",
     "n",
     "last epoch, %",
     "best epoch, %",
+    "agreement, %",
+    "epochs",
+    "teacher passes",
     "parameters",
     "seconds",
     "images/s",
@@ -73,6 +78,18 @@ class AccuracyRow:
         accuracies = [run.student.best_accuracy for run in self.distinct_runs]
         return [accuracy for accuracy in accuracies if accuracy is not None]
 
+    @property
+    def agreements(self) -> list[float]:
+        """Share of the test images on which student and teachers agree, of each seed."""
+        agreements = [run.student.agreement for run in self.distinct_runs]
+        return [agreement for agreement in agreements if agreement is not None]
+
+    @property
+    def processes(self) -> list[Process]:
+        """The weights of the paths over the training, of each seed for which they are recorded."""
+        processes = [process for run in self.distinct_runs if (process := run.process)]
+        return [process for process in processes if process.paths == processes[0].paths]
+
     def cells(self) -> tuple[str, ...]:
         """Returns the row under `HEADING`."""
         runs = self.distinct_runs
@@ -81,6 +98,9 @@ class AccuracyRow:
             str(len(runs)),
             mean_and_deviation(self.last_accuracies),
             mean_and_deviation(self.best_accuracies),
+            mean_and_deviation(self.agreements),
+            _number(runs[0].student.epochs),
+            _number(runs[0].student.teacher_passes),
             f"{runs[0].student.parameters:,}",
             f"{statistics.mean(run.seconds for run in runs):.0f}",
             _median_speed(runs),
@@ -89,7 +109,7 @@ class AccuracyRow:
 
 @dataclasses.dataclass(frozen=True)
 class AccuracyTable:
-    """Rows with the same data set, student and number of steps.
+    """Rows with the same data set and student, and the same number of steps or one experiment.
 
     Attributes:
         title: Title of the table.
@@ -122,22 +142,20 @@ class AccuracyTable:
     def cells(self, reference: Reference | None = None) -> list[tuple[str, ...]]:
         """Returns the table as text, with the heading and a row for each teacher.
 
+        Columns without an entry are omitted.
+
         Args:
             reference: The paper's results, for a further column. The column is omitted if the
                 data set differs or the paper has none of the methods.
         """
         teachers, methods = _teacher_cells(self.runs), [row.cells() for row in self.rows]
-        if not reference or not self._is_in(reference):
-            return [HEADING, *teachers, *methods]
-        paper = reference.percent
-        return [
-            (*HEADING, f"paper, {reference.networks}, %"),
-            *((*cells, _percent(paper.get("Teacher"))) for cells in teachers),
-            *(
-                (*cells, _percent(paper.get(row.method)))
-                for row, cells in zip(self.rows, methods, strict=True)
-            ),
-        ]
+        lines = [HEADING, *teachers, *methods]
+        if reference and self._is_in(reference):
+            paper = [reference.percent.get("Teacher")] * len(teachers)
+            paper += [reference.percent.get(row.method) for row in self.rows]
+            column = [f"paper, {reference.networks}, %", *map(_percent, paper)]
+            lines = [(*line, cell) for line, cell in zip(lines, column, strict=True)]
+        return _without_empty_columns(lines)
 
     def difference_cells(self, baselines: Sequence[str]) -> list[tuple[str, ...]]:
         """Returns a table of paired differences as text, with the heading.
@@ -224,32 +242,49 @@ def _title(runs):
     networks = " to ".join([" and ".join(teachers)] * bool(teachers) + [student.student])
     return (
         f"{networks} on {student.dataset or 'its data'}: "
-        f"{student.train_examples:,} training images, {student.steps:,} steps"
+        f"{student.train_examples:,} training images, {_range(run.student.steps for run in runs)} "
+        "steps"
     )
 
 
+def _range(numbers):
+    numbers = sorted(set(numbers))
+    return " to ".join(f"{number:,}" for number in dict.fromkeys((numbers[0], numbers[-1])))
+
+
+def _without_empty_columns(lines):
+    kept = [any(column) for column in zip(*lines[1:], strict=True)]
+    return [tuple(itertools.compress(line, kept)) for line in lines]
+
+
 def _teacher_cells(runs):
-    """Returns a row for each teacher of these runs."""
-    rows = {}
+    """Returns a row for each teacher network of these runs, over its distinct trainings."""
+    trainings = {}
     for run in runs:
         name, teacher = run.student.teacher, run.teacher
-        if name and teacher and teacher.last_accuracy is not None:
-            rows[name, teacher.last_accuracy, teacher.parameters] = (
-                f"Teacher {name}",
-                "1",
-                mean_and_deviation([teacher.last_accuracy]),
-                mean_and_deviation([teacher.best_accuracy]),
-                f"{teacher.parameters:,}",
-                "",
-                "",
-            )
-    return list(rows.values())
+        # The teacher of a later generation is a student, which has a row of its own.
+        is_trained = teacher and teacher.last_accuracy is not None and run.student.generation == 2
+        if name and is_trained:
+            key = teacher.fingerprint or teacher.last_accuracy
+            trainings.setdefault((name, teacher.parameters), {})[key] = teacher
+    rows = []
+    for (name, parameters), teachers in trainings.items():
+        last = [teacher.last_accuracy for teacher in teachers.values()]
+        best = [t.best_accuracy for t in teachers.values() if t.best_accuracy is not None]
+        accuracies = mean_and_deviation(last), mean_and_deviation(best)
+        cells = f"Teacher {name}", str(len(teachers)), *accuracies, "", "", ""
+        rows.append((*cells, f"{parameters:,}", "", ""))
+    return rows
 
 
 def _median_speed(runs):
     speeds = [run.student.images_per_second for run in runs]
     speeds = [speed for speed in speeds if speed]
     return f"{statistics.median(speeds):.0f}" if speeds else ""
+
+
+def _number(number):
+    return "" if number is None else f"{number:,g}"
 
 
 def _percent(number):

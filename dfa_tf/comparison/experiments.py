@@ -228,6 +228,7 @@ PROCESS = (
     "process.threshold=0.5",
     "dataset.validation_fraction=0.2",
 )
+WRN_10_2 = "student/wide_resnet.depth=10", "student/wide_resnet.width=2"  # another student
 DISTPRO = Row("distpro", "DistPro", PATHWAYS, PROCESS)
 EQUAL = Row("pathways", "equal pathways", PATHWAYS)
 
@@ -382,6 +383,18 @@ EXPERIMENTS = {
                     "process.threshold=0.05",
                     'search_process.normalization="plain"',
                 ),
+            ),
+            dataclasses.replace(
+                DISTPRO,
+                name="distpro_10_2",
+                title="DistPro, WRN_10_2",
+                bindings=(*PROCESS, *WRN_10_2),
+            ),
+            dataclasses.replace(
+                DISTPRO,
+                name="distpro_transferred",
+                title="DistPro, process of WRN_10_2",
+                process_of="distpro_10_2",
             ),
             *(_shorter(row, epochs) for epochs in (20, 10) for row in (STUDENT, DISTPRO, EQUAL)),
         ),

@@ -25,8 +25,11 @@ CSV_COLUMNS = (
     "seed",
     "last_accuracy",
     "best_accuracy",
+    "agreement",
     "parameters",
     "steps",
+    "epochs",
+    "teacher_passes",
     "seconds",
     "images_per_second",
 )
@@ -113,7 +116,8 @@ class Report:
         """Writes report.md, report.csv, and the figures as .png and .pdf.
 
         The figures are accuracy, accuracy_ranking, and those of `Searches.write`. If runs used
-        several alphas, accuracy_by_last_weight is written, too. Without accuracy tables, report.csv
+        several alphas, accuracy_by_last_weight is written, too; if their paths had weights that
+        changed, weights. Without accuracy tables, report.csv
         and the figures of accuracy are omitted.
         """
         from dfa_tf import figures  # matplotlib is slow to import
@@ -128,9 +132,16 @@ class Report:
             accuracies = {t.title: t.last_accuracies for t in self.tables}
             ranking = figures.accuracy_ranking(accuracies, baseline=TITLES["plain"])
             figures.save(ranking, folder, "accuracy_ranking")
+            if processes := {r.title: r.processes for r in self._rows if r.processes}:
+                epochs = {r.title: r.runs[0].student.epochs for r in self._rows}
+                figures.save(figures.process_lines(processes, epochs), folder, "weights")
             for points, without_alpha in self._several_alphas():
                 weights = figures.accuracy_by_last_weight(points, without_alpha)
                 figures.save(weights, folder, "accuracy_by_last_weight")
+
+    @property
+    def _rows(self):
+        return [row for t in self.tables for row in t.rows]
 
     def _several_alphas(self):
         """Yields the points of the first table whose runs used at least three alphas."""
@@ -148,7 +159,7 @@ class Report:
         return [f"{reason}: {', '.join(group)}" for reason, group in paths.items()]
 
     def _duplicate_notes(self):
-        groups = [row.runs_of_repeated_seeds for t in self.tables for row in t.rows]
+        groups = [row.runs_of_repeated_seeds for row in self._rows]
         return [
             "runs with the same seed, of which only the last counts: "
             + ", ".join(str(run.path) for run in runs)
@@ -161,12 +172,6 @@ def _csv_entries(run):
     entries = {"workdir": str(run.path), "state": run.state}
     if run.state != FINISHED:
         return entries
-    values = vars(run.student)
-    return (
-        entries
-        | {name: values[name] for name in CSV_COLUMNS if name in values}
-        | {
-            "method": run.method,
-            "seconds": round(run.seconds, 1),
-        }
-    )
+    student = run.student
+    values = {name: getattr(student, name) for name in CSV_COLUMNS if hasattr(student, name)}
+    return entries | values | {"method": run.method, "seconds": round(run.seconds, 1)}

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
+from dfa_tf.process import Process
 
 State = Literal["finished", "unfinished", "missing"]
 FINISHED, UNFINISHED, MISSING = get_args(State)
@@ -65,6 +66,7 @@ class StudentMetrics:
         teachers: Fingerprints of the teachers.
         generation: Number of the student in a chain whose first network is the teacher.
         agreement: Share of the test images for which student and teachers agree, or None.
+        epochs: Epochs of the training, or None.
     """
 
     dataset: str
@@ -86,6 +88,14 @@ class StudentMetrics:
     teachers: tuple[str, ...] = ()
     generation: int = 2
     agreement: float | None = None
+    epochs: float | None = None
+
+    @property
+    def teacher_passes(self) -> float | None:
+        """How often a teacher sees each training image: the epochs of all teachers together."""
+        if not self.teacher:
+            return 0
+        return self.epochs * max(1, len(self.teachers)) if self.epochs else None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "StudentMetrics":
@@ -202,9 +212,21 @@ class Run:
 
     @property
     def setting(self) -> tuple:
-        """What the runs of one table have in common."""
+        """What the runs of one table have in common.
+
+        The rows of an experiment differ as the experiment intends, also in length.
+        """
         student = self.student
-        return student.dataset, student.train_examples, student.student, student.steps
+        steps = None if self.row_title else student.steps
+        return student.dataset, student.train_examples, student.student, steps
+
+    @property
+    def process(self) -> Process | None:
+        """The weights of the paths over the training, if they were not constant."""
+        try:
+            return Process.load(self.path / "distill" / "process.json")
+        except UserError:
+            return None
 
 
 def run_title(student: StudentMetrics) -> str:

@@ -1,6 +1,6 @@
 """Weights of the paths of a distillation over the course of a training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
@@ -13,43 +13,22 @@ POINTS = 200  # at which processes of different lengths are compared
 
 
 def process_lines(
-    processes: Sequence[Process], title: str = "", epochs: float | None = None
+    settings: Mapping[str, Sequence[Process]], epochs: Mapping[str, float | None] | None = None
 ) -> matplotlib.figure.Figure:
-    """Plots the weight of each path as a line, on a logarithmic scale.
+    """Plots the weight of each path as a line, on a logarithmic scale if all are positive.
 
     Args:
-        processes: The processes of several seeds, with the same paths.
-        title: Title of the figure.
-        epochs: Epochs of the runs, to label epochs instead of steps.
+        settings: Maps the title of each setting to the processes of its seeds, which have the same
+            paths. An empty title is replaced by the names of the networks.
+        epochs: Maps titles to the epochs of their runs, to label epochs instead of steps.
 
     Returns:
-        A figure with one line per path: the mean over the seeds, with a band of one standard
-        deviation (n - 1). The legend states the final weights.
+        A figure with one panel per setting and one line per path: the mean over the seeds, with a
+        band of one standard deviation (n - 1). The legend states the final weights.
     """
-    figure, axes = panels(1, 1, 8.0, 4.2, extra=(0, 0))
-    axis = axes[0, 0]
-    points = min(POINTS, min(process.steps for process in processes))
-    weights = np.stack([process.stretched(points) for process in processes])
-    positions = np.linspace(0, epochs or processes[0].steps, points)
-    order = np.argsort(-weights.mean(0)[-1])
-    for index in order:
-        name, values = processes[0].paths[index], weights[:, :, index]
-        mean = values.mean(0)
-        style = line_style(int(index), len(order)) | {"markevery": 0.15}
-        axis.plot(positions, mean, label=f"{name} {mean[-1]:.3g}", **style)
-        if len(values) > 1:
-            spread = values.std(0, ddof=1)
-            low = np.maximum(mean - spread, 0.1 * mean)
-            axis.fill_between(
-                positions, low, mean + spread, color=style["color"], alpha=0.15, linewidth=0
-            )
-    if (weights > 0).all():
-        axis.set_yscale("log")
-    axis.set_xlabel("epoch" if epochs else "step")
-    axis.set_ylabel("weight")
-    axis.set_title(_title(title, processes), fontsize=10)
-    axis.grid(color="0.9")
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure, axes = panels(len(settings), 1, 8.0, 4.2, extra=(0, 0))
+    for (axis,), (title, processes) in zip(axes, settings.items(), strict=True):
+        _lines(axis, processes, title, (epochs or {}).get(title))
     return figure
 
 
@@ -59,9 +38,9 @@ def process_heatmap(
     """Plots the weight of each path over time as a row of a heatmap.
 
     Args:
-        processes: As in `process_lines`.
+        processes: The processes of several seeds, with the same paths.
         title: Title of the figure.
-        epochs: As in `process_lines`.
+        epochs: Epochs of the runs, to label epochs instead of steps.
 
     Returns:
         A figure with one row per path: the mean over the seeds. Darker is more weight. The final
@@ -87,6 +66,31 @@ def process_heatmap(
     label_rows(axis, weights[-1])
     figure.colorbar(mesh, ax=axis, label="weight", pad=0.09)
     return figure
+
+
+def _lines(axis, processes, title, epochs):
+    points = min(POINTS, min(process.steps for process in processes))
+    weights = np.stack([process.stretched(points) for process in processes])
+    positions = np.linspace(0, epochs or processes[0].steps, points)
+    order = np.argsort(-weights.mean(0)[-1])
+    for index in order:
+        name, values = processes[0].paths[index], weights[:, :, index]
+        mean = values.mean(0)
+        style = line_style(int(index), len(order)) | {"markevery": 0.15}
+        axis.plot(positions, mean, label=f"{name} {mean[-1]:.3g}", **style)
+        if len(values) > 1:
+            spread = values.std(0, ddof=1)
+            low = np.maximum(mean - spread, 0.1 * mean)
+            axis.fill_between(
+                positions, low, mean + spread, color=style["color"], alpha=0.15, linewidth=0
+            )
+    if (weights > 0).all():
+        axis.set_yscale("log")
+    axis.set_xlabel("epoch" if epochs else "step")
+    axis.set_ylabel("weight")
+    axis.set_title(_title(title, processes), fontsize=10)
+    axis.grid(color="0.9")
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _title(title, processes):

@@ -263,7 +263,7 @@ def _names(teachers):
 
 
 def _draw(process, epochs, folder):
-    figure = figures.process_lines([process], epochs=epochs)
+    figure = figures.process_lines({"": [process]}, {"": epochs})
     figures.save(figure, folder.path, "process", dpi=120)
 
 

@@ -1,6 +1,7 @@
 """Accuracy tables: means and deviations worked by hand, and which runs share a row."""
 
 import dataclasses
+import json
 
 from dfa_tf.comparison import paper
 from dfa_tf.comparison.accuracy import mean_and_deviation
@@ -57,6 +58,48 @@ def test_runs_with_other_data_or_length_have_their_own_tables(tmp_path):
     write_workdir(tmp_path / "b", 0.6, steps=200)
     write_workdir(tmp_path / "c", 0.7, train_examples=50_000)
     assert len(Report(find_runs([tmp_path])).tables) == 3
+
+
+def test_rows_of_an_experiment_may_differ_in_length(tmp_path):
+    write_workdir(tmp_path / "a", 0.5, epochs=2)
+    write_workdir(tmp_path / "b", 0.6, steps=200, epochs=4)
+    titles = {"a": "short", "b": "long"}
+    runs = find_runs([tmp_path])
+    report = Report([dataclasses.replace(run, row_title=titles[run.path.name]) for run in runs])
+    rows = _rows(report)
+    assert (rows["short"]["epochs"], rows["long"]["epochs"]) == ("2", "4")
+    assert "100 to 200 steps" in report.tables[0].title
+
+
+def test_cost_in_passes_and_agreement_with_the_teachers(tmp_path):
+    """Five teachers over 4 epochs see each image 20 times; 0.6 and 0.8 are 70 +- 14.14 %."""
+    for seed, agreement in enumerate((0.6, 0.8)):
+        more = {"method": "feed", "teachers": list("abcde"), "epochs": 4, "agreement": agreement}
+        write_workdir(tmp_path / str(seed), 0.5, seed=seed, **more)
+    write_workdir(tmp_path / "plain", 0.5, method="plain", teacher=None, epochs=4)
+    rows = _rows(Report(find_runs([tmp_path])))
+    assert rows["FEED of 5"]["teacher passes"] == "20"
+    assert rows["FEED of 5"]["agreement, %"] == "70.00 +- 14.14"
+    assert (rows["Student"]["teacher passes"], rows["Student"]["agreement, %"]) == ("0", "")
+
+
+def test_teachers_share_a_row_and_a_later_generation_has_no_teacher_row(tmp_path):
+    for seed, accuracy in enumerate((0.6, 0.7, 0.7)):
+        generation = 2 if seed < 2 else 3  # its teacher is the student of generation 2
+        folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, generation=generation)
+        teacher = {"steps": 9, "last": {"accuracy": accuracy}, "best": None, "parameters": 7}
+        (folder / "teacher").mkdir()
+        (folder / "teacher/metrics.json").write_text(json.dumps(teacher))
+    rows = _rows(Report(find_runs([tmp_path])))
+    teachers = {title: row for title, row in rows.items() if title.startswith("Teacher")}
+    assert list(teachers) == ["Teacher WRN_28_2"]
+    assert teachers["Teacher WRN_28_2"]["n"] == "2"
+    assert teachers["Teacher WRN_28_2"]["last epoch, %"] == "65.00 +- 7.07"
+
+
+def test_column_without_an_entry_is_omitted(tmp_path):
+    write_workdir(tmp_path / "a", 0.5, agreement=None)
+    assert "agreement, %" not in _rows(Report(find_runs([tmp_path])))["KD"]
 
 
 def test_runs_with_other_bindings_have_their_own_rows(tmp_path):

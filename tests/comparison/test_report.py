@@ -7,6 +7,7 @@ import io
 from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import find_runs, read_run
+from dfa_tf.process import Process
 from tests.comparison.workdirs import write_search, write_workdir
 
 
@@ -49,6 +50,20 @@ def test_runs_with_several_alphas_are_written_as_a_figure_over_alpha(tmp_path):
     assert report.tables[0].last_weights == {"Random": [(0.2, 0.5), (0.5, 0.5), (0.8, 0.5)]}
     report.write(tmp_path / "out")
     assert (tmp_path / "out" / "accuracy_by_last_weight.png").exists()
+
+
+def test_weights_that_changed_are_written_as_a_figure_over_epochs(tmp_path):
+    for seed in range(2):
+        more = {"method": "at+kd", "weighting": "adaptive", "seed": seed}
+        folder = write_workdir(tmp_path / str(seed), 0.5, **more)
+        process = Process(["at", "kd"], [0, 99], [[1.0, 1.0], [2.0, 0.5 + seed]], 100)
+        process.save(folder / "distill/process.json")
+    report = Report(find_runs([tmp_path]))
+    (row,) = report.tables[0].rows
+    assert row.title == "Adaptive (AT + KD)"
+    assert [process.weights[1][1] for process in row.processes] == [0.5, 1.5]
+    report.write(tmp_path / "out")
+    assert (tmp_path / "out" / "weights.png").exists()
 
 
 def test_differences_to_the_baselines_are_reported(tmp_path):
