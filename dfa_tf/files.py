@@ -11,6 +11,8 @@ from typing import Any
 
 from dfa_tf.errors import UserError
 
+WRITING = ".writing-"  # prefix of the folders of unfinished files
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
@@ -27,7 +29,7 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=WRITING, dir=path.parent))
     try:
         # The name stays the same because some writers choose the format by suffix.
         yield folder / path.name
@@ -91,7 +93,7 @@ def load_json(path: pathlib.Path, file_format: int, advice: str) -> dict[str, An
 
 def clear_unfinished(folder: str | os.PathLike) -> None:
     """Deletes the temporary files that a killed process left in `folder`."""
-    for temporary in pathlib.Path(folder).glob(".writing-*"):
+    for temporary in pathlib.Path(folder).glob(f"{WRITING}*"):
         shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha, GroupAlpha
+from dfa_tf.process import Process
 
 
 def _alpha(last, seed=0):
@@ -108,3 +109,22 @@ def test_figures_are_saved_as_png_and_pdf(tmp_path):
     figures.save(figures.accuracy_ranking({"one": {"KD": [0.5]}}), tmp_path, "one")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "one.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("name", ["dol$x_$", "$", r"\frac{"])
+def test_names_are_literal_texts(tmp_path, name):
+    figures.save(figures.accuracy_ranking({name: {name: [0.5, 0.6]}}), tmp_path, "one")
+    process = Process([name, "b"], [0], [[1.0, 2.0]], 1, teacher=name)
+    figures.save(figures.process_lines({name: [process]}), tmp_path, "two")
+    assert {path.name for path in tmp_path.glob("*.png")} == {"one.png", "two.png"}
+
+
+def test_figure_that_cannot_be_drawn_is_a_warning(tmp_path, capsys):
+    def fail():
+        raise RuntimeError("no fonts")
+
+    figures.draw(fail, tmp_path, "alpha")
+    warning = capsys.readouterr().err
+    assert "alpha.png" in warning
+    assert "no fonts" in warning
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ def run(setup: Setup, paths: Sequence[str]) -> None:
         paths: The models; if empty, all models of the workdir.
     """
     for path in [pathlib.Path(path) for path in paths] or _saved_models(setup.workdir):
-        result = evaluate(path, setup.dataset)
+        result = evaluate(path, setup.dataset, **setup.config.pixel_scale(path))
         print(
             f"{path}: accuracy {result['accuracy']:.4f}, loss {result['loss']:.4f} on "
             f"{len(setup.dataset.test)} test images"

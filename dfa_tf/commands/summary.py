@@ -2,16 +2,12 @@
 
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from dfa_tf.comparison.runs import StudentMetrics, run_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.stages.folder import numbered
 from dfa_tf.tables import table
-
-if TYPE_CHECKING:
-    import matplotlib.figure
 
 
 def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
@@ -87,23 +83,22 @@ def networks_before(
     return [(name, metrics, path) for name, metrics, path in found if metrics]
 
 
-def accuracy_figure(workdir: pathlib.Path) -> "matplotlib.figure.Figure | None":
-    """Plots the test accuracy of all teachers, generations and the student over their steps.
+def accuracy_of_all(workdir: pathlib.Path) -> dict[str, dict]:
+    """Returns the test accuracy of all teachers, generations and the student over their steps.
 
     Returns:
-        The figure; None for a single teacher and its student, or without evaluations.
+        What `figures.accuracy_curves` plots; empty for a single teacher and its student, or without
+        evaluations.
     """
-    from dfa_tf import figures  # matplotlib is slow to import
-
     student = read_json(workdir / "distill/metrics.json")
     before = networks_before(workdir, student)
     if len(before) < 2:
-        return None
+        return {}
     title = run_title(StudentMetrics.from_json(student))
     curves = {name: [metrics["curve"]] for name, metrics, _ in before if metrics.get("curve")}
     if student["curve"]:
         curves[f"student, {title}"] = [student["curve"]]
-    return figures.accuracy_curves({f"{student['student']}: {title}": curves}) if curves else None
+    return {f"{student['student']}: {title}": curves} if curves else {}
 
 
 def export_table(report: Mapping, workdir: pathlib.Path) -> str:

@@ -127,29 +127,36 @@ class Report:
             self.searches.write(folder)
         if self.tables:
             write_text(folder / "report.csv", self.csv())
-            curves = figures.accuracy_curves({t.title: t.curves for t in self.tables})
-            figures.save(curves, folder, "accuracy")
+            curves = {t.title: t.curves for t in self.tables}
+            figures.draw(lambda: figures.accuracy_curves(curves), folder, "accuracy")
             accuracies = {t.title: t.last_accuracies for t in self.tables}
-            ranking = figures.accuracy_ranking(accuracies, baseline=TITLES["plain"])
-            figures.save(ranking, folder, "accuracy_ranking")
+            plain = TITLES["plain"]
+            figures.draw(
+                lambda: figures.accuracy_ranking(accuracies, baseline=plain),
+                folder,
+                "accuracy_ranking",
+            )
             if processes := {r.title: r.processes for r in self._rows if r.processes}:
                 epochs = {r.title: r.runs[0].student.epochs for r in self._rows}
-                figures.save(figures.process_lines(processes, epochs), folder, "weights")
-            for points, without_alpha in self._several_alphas():
-                weights = figures.accuracy_by_last_weight(points, without_alpha)
-                figures.save(weights, folder, "accuracy_by_last_weight")
+                figures.draw(lambda: figures.process_lines(processes, epochs), folder, "weights")
+            if several := self._several_alphas():
+                figures.draw(
+                    lambda: figures.accuracy_by_last_weight(*several),
+                    folder,
+                    "accuracy_by_last_weight",
+                )
 
     @property
     def _rows(self):
         return [row for t in self.tables for row in t.rows]
 
     def _several_alphas(self):
-        """Yields the points of the first table whose runs used at least three alphas."""
+        """Returns the points of the first table whose runs used at least three alphas, if any."""
         for t in self.tables:
             if len({weight for points in t.last_weights.values() for weight, _ in points}) >= 3:
                 plain = {r.title: r.last_accuracies for r in t.rows if r.title == TITLES["plain"]}
-                yield t.last_weights, plain
-                return
+                return t.last_weights, plain
+        return None
 
     def _unfinished_notes(self):
         paths = {}

@@ -65,10 +65,9 @@ class Searches:
         """Writes the figures alpha_heatmap and alpha_trajectories, as .png and .pdf."""
         from dfa_tf import figures  # matplotlib is slow to import
 
-        heatmaps = figures.alpha_heatmaps(self.alphas, self.steps_per_epoch)
-        figures.save(heatmaps, folder, "alpha_heatmap")
-        trajectories = figures.alpha_trajectories(self.alphas, self.steps_per_epoch)
-        figures.save(trajectories, folder, "alpha_trajectories")
+        arguments = self.alphas, self.steps_per_epoch
+        figures.draw(lambda: figures.alpha_heatmaps(*arguments), folder, "alpha_heatmap")
+        figures.draw(lambda: figures.alpha_trajectories(*arguments), folder, "alpha_trajectories")
 
 
 def load_searches(runs: Iterable[Run]) -> Searches | None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -87,6 +88,27 @@ class Config:
         if len(references) > 1 or references[0].configurable.name != "keras_file":
             return None
         return self._bound(tuple(references[0].scopes), "keras_file").get("path")
+
+    def pixel_scale(self, path: str | os.PathLike) -> dict[str, Any]:
+        """Returns the bindings of keras_file.scale and keras_file.offset for a file.
+
+        They are those of the network of the config that names the file, and otherwise those without
+        a scope.
+        """
+        scopes = ()
+        for role in NETWORKS:
+            try:
+                references = self._network_references(role)
+            except UserError:  # an evaluation needs no networks in the config
+                continue
+            for reference in references:
+                named = tuple(reference.scopes)
+                if reference.configurable.name == "keras_file" and _is_file(
+                    self._bound(named, "keras_file").get("path"), path
+                ):
+                    scopes = named
+        bound = self._bound(scopes, "keras_file")
+        return {name: bound[name] for name in ("scale", "offset") if name in bound}
 
     def stage(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Builds the settings of a stage from its bindings.
@@ -222,6 +244,10 @@ class Config:
         if value.configurable.name not in CONFIGURABLES or not _is_network(value):
             raise UserError(f"{role}: expected {expected}, got {value!r}")
         return value
+
+
+def _is_file(name, path):
+    return isinstance(name, str) and os.path.realpath(name) == os.path.realpath(path)
 
 
 def _is_network(reference):

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
+from dfa_tf.models.from_keras import logits_model
+from dfa_tf.models.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +28,16 @@ class Classifier:
     image_shape: tuple[int | None, ...]
 
 
-def load_classifier(path: str | os.PathLike) -> Classifier:
+def load_classifier(path: str | os.PathLike, scale: float = 1.0, offset: float = 0.0) -> Classifier:
     """Loads a saved model.
+
+    A softmax at the end of a Keras model is removed, as `from_keras` removes it. Other formats do
+    not show their layers: see `as_logits`.
 
     Args:
         path: A `.keras` file, a SavedModel folder or a `.tflite` file. The model has one input, and
             either an output named "logits" or a single output.
+        scale, offset: See `from_keras`; for `.keras` files that this package did not save.
 
     Raises:
         UserError: If the file is missing, damaged or of another format.
@@ -39,15 +45,13 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     path = pathlib.Path(path)
     if not path.exists():
         raise UserError(f"{path}: file not found; give the path of a saved model")
-    readers = {".keras": _load_keras, ".tflite": _load_tflite}
-    if path.is_dir() and (path / "saved_model.pb").exists():
-        load = _load_saved_model
-    elif path.suffix in readers:
-        load = readers[path.suffix]
-    else:
+    is_saved_model = path.is_dir() and (path / "saved_model.pb").exists()
+    if not is_saved_model and path.suffix not in (".keras", ".tflite"):
         raise UserError(f"{path}: expected a .keras file, a SavedModel folder or a .tflite file")
     try:
-        return load(path)
+        if path.suffix == ".keras" and not is_saved_model:
+            return _load_keras(path, scale, offset)
+        return _load_saved_model(path) if is_saved_model else _load_tflite(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
@@ -56,15 +60,20 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
         ) from error
 
 
-def _load_keras(path):
+def _load_keras(path, scale, offset):
     model = keras.saving.load_model(path, compile=False)
-    _select_logits(model.output)  # raises UserError here if there are no logits
-    run = tf.function(lambda images: _select_logits(model(images, training=False)))
+    if isinstance(model, Network):  # the file contains its own scale
+        selected = keras.Model(model.inputs, model.output["logits"])
+    else:
+        if isinstance(getattr(model, "output", None), dict):
+            model = keras.Model(model.inputs, _select_logits(model.output), name=model.name)
+        selected = logits_model(model, scale, offset)
+    run = tf.function(lambda images: selected(images, training=False))
 
     def logits(images):
         return run(tf.cast(images, tf.float32)).numpy()
 
-    return Classifier(logits, tuple(model.input_shape[1:]))
+    return Classifier(logits, tuple(selected.input_shape[1:]))
 
 
 def _load_saved_model(path):
@@ -105,6 +114,19 @@ def _load_tflite(path):
 
     shape = details["shape_signature"][1:]
     return Classifier(logits, tuple(int(size) if size != -1 else None for size in shape))
+
+
+def as_logits(outputs: np.ndarray) -> np.ndarray:
+    """Returns the logits behind the outputs `[B, classes]` of a classifier.
+
+    Outputs that are probabilities, non-negative with a sum of 1 in each row, are replaced by their
+    logarithms. Cross entropy and predictions are then those of the logits.
+    """
+    rounding = 0.5 * outputs.shape[-1] / 256  # of the sum of 8-bit probabilities
+    sums_to_one = np.allclose(outputs.sum(-1), 1.0, rtol=0, atol=max(1e-3, min(rounding, 0.2)))
+    if (outputs < 0).any() or not sums_to_one:
+        return outputs
+    return np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
 
 
 def _select_logits(outputs):

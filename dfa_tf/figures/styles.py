@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.text
 import numpy as np
 
 _DASHES = ("-", "--", ":", "-.")
@@ -65,3 +66,13 @@ def panels(
     size = (columns * width + extra[0], rows * height + extra[1])
     figure = matplotlib.figure.Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def make_literal(figure: matplotlib.figure.Figure) -> None:
+    """Makes all texts of a figure literal: a "$" in a name does not begin a formula.
+
+    Powers of ten on axes remain formulas.
+    """
+    for text in figure.findobj(matplotlib.text.Text):
+        if "$" in text.get_text():
+            text.set_parse_math(False)

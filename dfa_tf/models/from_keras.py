@@ -3,6 +3,7 @@
 import copy
 import zlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 
@@ -54,13 +55,75 @@ def from_keras(
         UserError: If the model cannot be rebuilt or split into groups. The message names the layer.
     """
     _check_model(model)
+    _check_size(model)
     network = keras_model(keras.saving.serialize_keras_object(model), groups, scale, offset)
-    originals = {layer.name: layer for layer in layers_in(model)}
-    for layer in network.layers:
-        if layer.weights:
-            layer.set_weights(originals[layer.name].get_weights())
+    _copy_weights(model, network)
     network.set_weights(network.get_weights())  # updates what layers derive from their weights
     return network
+
+
+def logits_model(model: keras.Model, scale: float = 1.0, offset: float = 0.0) -> keras.Model:
+    """Returns a functional Keras model as a model from pixels 0..255 to logits `[B, classes]`.
+
+    The logits are those of `from_keras`. The model need not have groups, and its images can be of
+    any size.
+
+    Args:
+        model: A built model with one image input and one output `[B, classes]`.
+        scale, offset: See `from_keras`.
+
+    Raises:
+        UserError: If the model has another form. The message names it.
+    """
+    _check_model(model)
+    config = keras.saving.serialize_keras_object(model)
+    graph = _graph(config, scale, offset, "float32")
+    twin = keras.Model(graph.image, graph.logits, name=model.name)
+    _copy_weights(model, twin)
+    for layer in twin.layers:
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+    return twin
+
+
+def _copy_weights(model, twin):
+    originals = {layer.name: layer for layer in layers_in(model)}
+    for layer in twin.layers:
+        if layer.weights:
+            layer.set_weights(originals[layer.name].get_weights())
+
+
+class _Graph(NamedTuple):
+    """A Keras model between an input of pixels and float32 logits."""
+
+    name: str
+    image: keras.KerasTensor
+    pixels: keras.KerasTensor
+    calls: list
+    logits: keras.KerasTensor
+
+
+def _graph(config, scale, offset, precision):
+    try:
+        model = keras.saving.deserialize_keras_object(_adapted_config(config, precision))
+    except Exception as error:
+        raise UserError(
+            f"model: Keras cannot rebuild it from its config ({first_line(error)}); register its "
+            "own layers with keras.saving.register_keras_serializable"
+        ) from error
+    _remove_softmax_of_last_layer(model)
+    image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
+    pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)
+    try:
+        calls, output = calls_on(model, pixels)
+    except ValueError as error:
+        raise UserError(
+            f"{model.name}: its layers cannot be called one by one ({first_line(error)}); an inner "
+            "model can be used only once"
+        ) from error
+    output = _before_softmax(calls, output)
+    logits = keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
+    return _Graph(model.name, image, pixels, calls, logits)
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
@@ -85,30 +148,12 @@ def keras_model(
         "builder": "dfa_tf>keras_model",
         "arguments": {"config": config, "groups": groups, "scale": scale, "offset": offset},
     }
-    try:
-        model = keras.saving.deserialize_keras_object(_adapted_config(config, precision))
-    except Exception as error:
-        raise UserError(
-            f"model: Keras cannot rebuild it from its config ({first_line(error)}); register its "
-            "own layers with keras.saving.register_keras_serializable"
-        ) from error
-    _remove_softmax_of_last_layer(model)
-    image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
-    pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)
-    try:
-        calls, output = calls_on(model, pixels)
-    except ValueError as error:
-        raise UserError(
-            f"{model.name}: its layers cannot be called one by one ({first_line(error)}); an inner "
-            "model can be used only once"
-        ) from error
-    output = _before_softmax(calls, output)
-    logits = keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
+    name, image, pixels, calls, logits = _graph(config, scale, offset, precision)
     maps_of_groups = (
-        named_groups(calls, pixels, groups, model.name) if groups else find_groups(calls, pixels)
+        named_groups(calls, pixels, groups, name) if groups else find_groups(calls, pixels)
     )
     if not maps_of_groups:
-        raise UserError(f"{model.name}: it cannot be split into groups because {_obstacle(calls)}")
+        raise UserError(f"{name}: it cannot be split into groups because {_obstacle(calls)}")
     return Network(
         image,
         [
@@ -119,7 +164,7 @@ def keras_model(
         logits,
         spec,
         precision,
-        name="".join(c if c.isalnum() or c in "_-" else "_" for c in model.name),
+        name="".join(c if c.isalnum() or c in "_-" else "_" for c in name),
     )
 
 
@@ -142,12 +187,6 @@ def _check_model(model):
                 f"{each.name}: expected one image input and one output, got {len(each.inputs)} "
                 f"inputs and {len(each.outputs)} outputs"
             )
-    shape = tuple(model.inputs[0].shape[1:])
-    if len(shape) != 3 or None in shape:
-        raise UserError(
-            f"{model.name}: expected an input of fixed size (height, width, channels), got {shape};"
-            " build it with input_shape"
-        )
     if len(model.outputs[0].shape) != 2:
         raise UserError(
             f"{model.name}: expected an output [B, classes], got {tuple(model.outputs[0].shape)} "
@@ -159,6 +198,15 @@ def _check_model(model):
             raise UserError(f"{model.name}: the layer name {name!r} is reserved; rename the layer")
         if names.count(name) > 1:
             raise UserError(f"{model.name}: several layers are named {name!r}; rename them")
+
+
+def _check_size(model):
+    shape = tuple(model.inputs[0].shape[1:])
+    if len(shape) != 3 or None in shape:
+        raise UserError(
+            f"{model.name}: expected an input of fixed size (height, width, channels), got {shape};"
+            " build it with input_shape"
+        )
 
 
 def _adapted_config(config, precision):

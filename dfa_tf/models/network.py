@@ -125,6 +125,7 @@ class Network(keras.Model):
         self.embedding_size = pooled_map.shape[-1]
         self.pooled_shape = tuple(pooled_map.shape[1:])
         self.stem_shape = None if stem is None else tuple(stem.shape[1:])
+        self._initial_digest = self.weights_digest
 
     @property
     def spec(self) -> dict:
@@ -137,6 +138,19 @@ class Network(keras.Model):
         if len(self._spec) <= MAX_DESCRIPTION:
             return self._spec
         return f"{self.name} {hashlib.sha256(self._spec.encode()).hexdigest()[:16]}"
+
+    @property
+    def weights_digest(self) -> str:
+        """A text that differs between networks with other weights."""
+        digest = hashlib.sha256()
+        for weight in self.get_weights():
+            digest.update(weight.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def is_initial(self) -> bool:
+        """Whether the weights are those that the builder draws from the seed in the spec."""
+        return "seed" in self.spec["arguments"] and self.weights_digest == self._initial_digest
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dfa_tf.data.pipeline import check_batches
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
@@ -9,11 +11,12 @@ from dfa_tf.training.recipe import Training
 
 
 def check_pair(teacher: Network, student: Network) -> None:
-    """Checks that both networks have the same image shape and number of classes.
+    """Checks that a student can learn from a teacher: the same image shape and number of classes.
 
     Raises:
-        UserError: If the shapes or the numbers differ.
+        UserError: If the shapes or the numbers differ, or a weight of the teacher is not finite.
     """
+    check_finite(teacher, f"the teacher {teacher.name}")
     pair = f"the teacher {teacher.name} and the student {student.name}"
     if teacher.image_shape != student.image_shape:
         raise UserError(
@@ -25,6 +28,24 @@ def check_pair(teacher: Network, student: Network) -> None:
             f"{pair} must have the same number of classes, got {teacher.num_classes} and "
             f"{student.num_classes} classes"
         )
+
+
+def check_finite(network: Network, source: str) -> None:
+    """Checks that the weights of a trained network are numbers.
+
+    Args:
+        network: The network.
+        source: Where the network comes from, for the error message.
+
+    Raises:
+        UserError: If a weight is NaN or infinite.
+    """
+    for variable in network.weights:
+        if not np.isfinite(variable.numpy()).all():
+            raise UserError(
+                f"{source}: expected finite weights, got NaN or infinity in {variable.path}; its "
+                "training diverged, so use another file"
+            )
 
 
 def check_same_features(searched: Network, teacher: Network, source: str) -> None:
@@ -60,8 +81,9 @@ def check_task(network: Network, num_classes: int, image_shape: Sequence[int], p
         path: Where the network comes from, for the error message.
 
     Raises:
-        UserError: If the number of classes or the image shape differs.
+        UserError: If the number of classes or the image shape differs, or a weight is not finite.
     """
+    check_finite(network, path)
     advice = "give a network trained on this data set, or remove the file"
     if network.num_classes != num_classes:
         raise UserError(

@@ -27,8 +27,9 @@ from dfa_tf.stages.folder import (
     fingerprint,
     numbered,
     recorded_settings,
+    start_of,
 )
-from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
@@ -126,7 +127,7 @@ def distill(
         used_alpha = _load_alpha(alpha)
         used_alpha.check_fits(teachers[0])
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
-    inputs = {"student": student.description, "train": train.description}
+    inputs = {"student": start_of(student), "train": train.description}
     inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
     if isinstance(weights, ProcessWeighting) and weights.process:
         inputs["process"] = weights.process.digest
@@ -137,7 +138,9 @@ def distill(
         workdir, "distill", "student.keras", settings, inputs, writes=is_chief(strategy)
     )
     if not runtime.fresh and folder.is_finished():
-        return load(folder.artifact)
+        finished = load(folder.artifact)
+        check_artifact(folder, finished)
+        return finished
 
     check(teachers, student, train, test, methods, training, strategy.num_replicas_in_sync)
     with folder.work(runtime):
@@ -161,6 +164,7 @@ def distill(
                 "weights": result.path_weights[-1][1] if process else None,
                 "agreement": agreement(teachers, trained, test) if teachers and test else None,
                 "pretraining": phases,
+                "artifact": fingerprint(trained),
                 **record.entries,
             }
             write_metrics(folder, training.seed, trained, result, **entries)
@@ -197,7 +201,7 @@ def _train(teachers, student, train, test, methods, weights, ce_weight, training
     helpers = [model for each in distillations for model in each.helpers]
     models = [trained, *connectors, *helpers]
     needs = {need for method in methods for need in method.needs}
-    common = {"runtime": runtime, "config_text": folder.config_text}
+    common = {"runtime": runtime, "config": folder.config}
 
     phases = []
     for method, group in zip(methods, built, strict=True):
@@ -263,8 +267,12 @@ def _names(teachers):
 
 
 def _draw(process, epochs, folder):
-    figure = figures.process_lines({"": [process]}, {"": epochs})
-    figures.save(figure, folder.path, "process", dpi=120)
+    figures.draw(
+        lambda: figures.process_lines({"": [process]}, {"": epochs}),
+        folder.path,
+        "process",
+        dpi=120,
+    )
 
 
 def _phase_entry(method: Method, result: TrainingResult) -> dict:

@@ -5,18 +5,25 @@ import os
 import numpy as np
 
 from dfa_tf.data.dataset import Dataset
-from dfa_tf.deployment.loading import load_classifier
+from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
 from dfa_tf.training.evaluation import evaluation_counts, mean_counts
 
 
-def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -> dict[str, float]:
+def evaluate(
+    path: str | os.PathLike,
+    dataset: Dataset,
+    batch_size: int = 500,
+    scale: float = 1.0,
+    offset: float = 0.0,
+) -> dict[str, float]:
     """Evaluates a saved model on all test examples.
 
     Args:
         path: A `.keras` file, a SavedModel folder or a `.tflite` file.
         dataset: The data set that the model was trained on.
         batch_size: Number of images in a batch.
+        scale, offset: See `from_keras`; for `.keras` files that this package did not save.
 
     Returns:
         {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
@@ -25,7 +32,7 @@ def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -
         UserError: If the file is not a classifier, or its images or classes are not those of the
             data set.
     """
-    model = load_classifier(path)
+    model = load_classifier(path, scale, offset)
     advice = "name the config of its data set with --gin_file"
     fits = len(model.image_shape) == 3 and all(
         size in (None, expected)
@@ -48,5 +55,5 @@ def evaluate(path: str | os.PathLike, dataset: Dataset, batch_size: int = 500) -
         )
     return mean_counts(
         dataset.test.in_order(batch_size),
-        lambda images, labels: evaluation_counts(model.logits(images), labels),
+        lambda images, labels: evaluation_counts(as_logits(model.logits(images)), labels),
     )

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import json
 import os
 import pathlib
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 from dfa_tf import files
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
+from dfa_tf.training.checkpoints import RunConfig
 from dfa_tf.training.runtime import Runtime
 
 CONFIG = "config.gin"
@@ -73,10 +75,11 @@ class StageFolder:
         self._writes = writes
 
     @property
-    def config_text(self) -> str:
-        """The text of the stage's config.gin."""
+    def config(self) -> RunConfig:
+        """The content of the stage's config.gin."""
         lines = [f"{name} = {value}" for name, value in self._lines.items()]
-        return "\n".join([f"# The settings of {self.stage}.", *lines, ""])
+        text = "\n".join([f"# The settings of {self.stage}.", *lines, ""])
+        return RunConfig(text, self._check_text)
 
     def is_finished(self) -> bool:
         """Returns whether the stage is finished.
@@ -107,7 +110,7 @@ class StageFolder:
                 self._check_config()
             if not runtime.quiet:
                 print(f"{self.stage}: {self.path}", file=sys.stderr)
-            files.write_text(self.path / CONFIG, self.config_text)
+            files.write_text(self.path / CONFIG, self.config.text)
             yield
 
     def _clear(self):
@@ -120,18 +123,27 @@ class StageFolder:
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
             if entry.name == LOCK:
                 continue
-            if entry.is_dir():
-                shutil.rmtree(entry)
+            if entry.is_symlink() and entry.is_dir():  # a folder on another disk: the link stays
+                for inner in entry.iterdir():
+                    _delete(inner)
             else:
-                entry.unlink()
+                _delete(entry)
 
     def _check_config(self):
         path = self.path / CONFIG
-        if not os.path.exists(path):
-            return
-        recorded = dict(
-            line.split(" = ", 1) for line in path.read_text().splitlines() if " = " in line
-        )
+        if os.path.exists(path):
+            self._check_text(path.read_text(), self.path)
+        elif self.path.is_dir() and any(
+            entry.name != LOCK and not entry.name.startswith(files.WRITING)
+            for entry in self.path.iterdir()
+        ):
+            raise UserError(
+                f"{path} is missing, so nothing tells whether this folder fits the config; choose "
+                f"another --workdir, restore the file, or restart with {self._command} --fresh"
+            )
+
+    def _check_text(self, text, source):
+        recorded = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
         names = sorted({*recorded, *self._lines}, key=lambda name: (name.startswith("#"), name))
         differences = [
             "{} was {}, is {}".format(
@@ -146,11 +158,21 @@ class StageFolder:
             shown = "; ".join(differences[:MAX_DIFFERENCES])
             if len(differences) > MAX_DIFFERENCES:
                 shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
-            command = COMMANDS.get(self.stage.partition("_")[0], self.stage)
             raise UserError(
-                f"{self.path} was made with another config ({shown}); choose another --workdir, "
-                f"restore its config, or restart it with {command} --fresh"
+                f"{source} was made with another config ({shown}); choose another --workdir, "
+                f"restore its config, or restart it with {self._command} --fresh"
             )
+
+    @property
+    def _command(self):
+        return COMMANDS.get(self.stage.partition("_")[0], self.stage)
+
+
+def _delete(path):
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 @contextlib.contextmanager
@@ -234,8 +256,22 @@ def numbered(name: str, k: int) -> str:
 
 
 def fingerprint(network: Network) -> str:
-    """Returns text that identifies a trained network: its name and a digest of its weights."""
-    digest = hashlib.sha256()
-    for weight in network.get_weights():
-        digest.update(weight.tobytes())
+    """Returns text that identifies a trained network: its name, and a digest of layout and weights.
+
+    The seed of the weights before the training does not count.
+    """
+    spec = network.spec
+    spec["arguments"].pop("seed", None)
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    digest.update(network.weights_digest.encode())
     return f"{network.name} {digest.hexdigest()[:12]}"
+
+
+def start_of(network: Network) -> str:
+    """Returns text that identifies a network as the start of a training.
+
+    Initial weights follow from the spec, which contains their seed. Their digest would differ
+    between machines. Other weights, such as those of a file, are identified by their digest.
+    """
+    description = network.description
+    return description if network.is_initial else f"{description} {network.weights_digest[:12]}"

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf import files, system
+from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
-from dfa_tf.stages.folder import StageFolder
+from dfa_tf.stages.folder import StageFolder, fingerprint
 from dfa_tf.version import __version__
 
 
@@ -43,6 +44,21 @@ def write_metrics(
         **entries,
     }
     files.write_json(folder.path / "metrics.json", metrics)
+
+
+def check_artifact(folder: StageFolder, network: Network) -> None:
+    """Checks that a stage's network file is the one that its metrics.json describes.
+
+    Raises:
+        UserError: If it was replaced by another network.
+    """
+    recorded = files.read_json(folder.path / "metrics.json").get("artifact")
+    found = fingerprint(network)
+    if recorded and recorded != found:
+        raise UserError(
+            f"{folder.artifact}: expected the network that this stage saved, {recorded}, got "
+            f"{found}; restore the file, or choose another --workdir"
+        )
 
 
 def _entries(result):

@@ -3,6 +3,7 @@
 The algorithm itself is in dfa_tf/methods/dfa_search.py.
 """
 
+import functools
 import pathlib
 from collections.abc import Mapping
 
@@ -135,8 +136,8 @@ def search(
         alpha = searched.alpha(options.final, **names, seed=training.seed)
         if chief:
             write_metrics(folder, training.seed, student, result)
-            _draw(alpha, steps_per_epoch, folder)
             alpha.save(folder.artifact)
+            _draw(alpha, steps_per_epoch, folder)
     return alpha
 
 
@@ -169,11 +170,11 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         "beta": list(net.beta.values()),
         "optimizers": [v for pair in optimizers.values() for o in pair for v in o.state],
     }
-    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief)
+    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
     checkpoints.restore()
     summaries = Summaries(folder.path if chief else None)
     if journal.step == 0:
-        summaries.text("config", folder.config_text)
+        summaries.text("config", folder.config.text)
     images_per_step = 2 * training.batch_size  # a validation and a training batch
     ends = {group: (k + 1) * steps_per_group for k, group in enumerate(net.beta)}
 
@@ -213,8 +214,8 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
             if block.step == ends[group]:
                 if chief and not runtime.quiet:
                     print_line(f"search {group}: {record.alpha_line(group)}")
-                figure = figures.alpha_heatmap(record.alpha(), steps_per_epoch)
-                summaries.figure("alpha", figure, block.step)
+                make = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
+                summaries.figure("alpha", make, block.step)
     result = SearchResult(
         steps=journal.step,
         epochs=training.epochs * len(net.beta),
@@ -230,4 +231,6 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
 
 
 def _draw(alpha, steps_per_epoch, folder):
-    figures.save(figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, FIGURE, dpi=120)
+    figures.draw(
+        lambda: figures.alpha_heatmap(alpha, steps_per_epoch), folder.path, FIGURE, dpi=120
+    )

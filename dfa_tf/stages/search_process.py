@@ -222,7 +222,7 @@ def _search(
         "alpha": [net.alpha],
         "optimizers": [*optimizer.state, *optimizer_of_alpha.state],
     }
-    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief)
+    checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
     checkpoints.restore()
     summaries = Summaries(folder.path if chief else None)
     images_per_step = 2 * training.batch_size  # a training and a validation batch
@@ -233,7 +233,7 @@ def _search(
     }
     loop = Loop(STAGE, runtime, checkpoints, images_per_step, "train/loss", metrics)
     if journal.step == 0:
-        summaries.text("config", folder.config_text)
+        summaries.text("config", folder.config.text)
     elif journal.step < steps:
         loop.say(f"resuming from step {journal.step} of {steps}")
     journal.start(net)
@@ -287,5 +287,6 @@ def _path_scalars(net, block):
 
 
 def _draw(process, epochs, folder):
-    figure = figures.process_heatmap([process], epochs=epochs)
-    figures.save(figure, folder.path, FIGURE, dpi=120)
+    figures.draw(
+        lambda: figures.process_heatmap([process], epochs=epochs), folder.path, FIGURE, dpi=120
+    )

@@ -14,8 +14,9 @@ from dfa_tf.stages.folder import (
     fingerprint,
     numbered,
     recorded_settings,
+    start_of,
 )
-from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fit import Problem, TrainingResult, fit
@@ -65,10 +66,12 @@ def train_teacher(
     """
     strategy = runtime.devices
     settings = record.settings or recorded_settings("train_teacher", training)
-    inputs = {"network": network.description, "train": train.description}
+    inputs = {"network": start_of(network), "train": train.description}
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
-        return load_teacher(folder.artifact, network)
+        teacher = load_teacher(folder.artifact, network)
+        check_artifact(folder, teacher)
+        return teacher
     check(network, train, test, training, strategy.num_replicas_in_sync)
     with folder.work(runtime):
         with strategy.scope():
@@ -81,11 +84,12 @@ def train_teacher(
             label=folder.stage,
             folder=folder.path,
             runtime=runtime,
-            config_text=folder.config_text,
+            config=folder.config,
         )
         if is_chief(strategy):
             evaluated = _evaluation_inputs(teacher, test)
-            write_metrics(folder, training.seed, teacher, result, evaluated=evaluated)
+            entries = {"evaluated": evaluated, "artifact": fingerprint(teacher)}
+            write_metrics(folder, training.seed, teacher, result, **entries)
             save(teacher, folder.artifact)
     return teacher
 
@@ -124,7 +128,9 @@ def adopt_teacher(
     inputs = {"network": fingerprint(network)}
     folder = _teacher_folder(workdir, record.settings or {}, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
-        return load_teacher(folder.artifact, network)
+        teacher = load_teacher(folder.artifact, network)
+        check_artifact(folder, teacher)
+        return teacher
     with folder.work(runtime):
         evaluator = Evaluator(network, test)
         evaluated = _evaluation_inputs(network, test)
@@ -143,7 +149,8 @@ def adopt_teacher(
             images_per_second=None,
         )
         if is_chief(strategy):
-            write_metrics(folder, seed, network, result, evaluated=evaluated)
+            entries = {"evaluated": evaluated, "artifact": fingerprint(network)}
+            write_metrics(folder, seed, network, result, **entries)
             save(evaluator.network(network), folder.artifact)
     return evaluator.network(network)
 

@@ -1,14 +1,19 @@
 """Checkpoints of a run: variables and journal, saved together and atomically."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
+
+KEPT = 2  # states
 
 
 @dataclasses.dataclass
@@ -26,6 +31,7 @@ class Journal:
         curve: `[step, accuracy, loss]` of each evaluation.
         logged_step: The last step of the last log entry.
         path_weights: `[step, {path: weight}]` of each log entry, if the weights are not constant.
+        config: The text of `RunConfig`.
     """
 
     step: int = 0
@@ -37,6 +43,7 @@ class Journal:
     curve: list = dataclasses.field(default_factory=list)
     logged_step: int = 0
     path_weights: list = dataclasses.field(default_factory=list)
+    config: str = ""
 
     def images_per_second(self, images_per_step: int) -> float | None:
         """Returns the speed without tracing and evaluation, or None if it was not measured."""
@@ -57,8 +64,26 @@ class _SavedJournal(tf.train.experimental.PythonState):
             setattr(self._journal, name, value)
 
 
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """The settings and inputs of a run, which its checkpoints record.
+
+    Attributes:
+        text: All settings and inputs as text.
+        check: A function of the text that a checkpoint records and of the checkpoint's folder. It
+            raises UserError if that run had other settings or inputs.
+    """
+
+    text: str = ""
+    check: Callable[[str, pathlib.Path], None] = lambda text, folder: None
+
+
 class Checkpoints:
     """Saves and restores the state of a run, and keeps the last two states.
+
+    A state consists of the files step-N.index and step-N.data-... for step N. TensorFlow writes the
+    index last, so a state without an index is incomplete. States are found and deleted by their
+    names alone, because TensorFlow treats some paths as patterns.
 
     Args:
         folder: Folder of the files.
@@ -67,6 +92,7 @@ class Checkpoints:
         chief: Whether this process writes to `folder`. Every process must call `save`, because
             all of them take part in averaging variables over the replicas. The other processes
             write to a temporary folder.
+        config: The settings and inputs of the run.
     """
 
     def __init__(
@@ -75,29 +101,35 @@ class Checkpoints:
         journal: Journal,
         variables: Mapping[str, Sequence[tf.Variable]],
         chief: bool = True,
+        config: RunConfig = RunConfig(),
     ):
         self.journal = journal
         self._checkpoint = tf.train.Checkpoint(journal=_SavedJournal(journal), **variables)
+        self._checkpoint.save_counter  # noqa: B018, creates it: states of earlier versions have it
         self._variables = [v for group in variables.values() for v in group if v.dtype.is_floating]
         self._folder = pathlib.Path(folder)
         self._chief = chief
-        self._manager = tf.train.CheckpointManager(
-            self._checkpoint, folder, max_to_keep=2, checkpoint_name="step"
-        )
+        self._config = config
 
     def restore(self) -> bool:
         """Restores the latest readable state, and returns whether there was one.
 
         Raises:
-            UserError: If there are checkpoints, but none can be read.
+            UserError: If there are checkpoints, but none can be read, or the state is that of a run
+                with another config.
         """
-        for path in reversed(self._manager.checkpoints):
+        steps = self._steps()
+        for step in reversed(steps):
             try:
-                self._checkpoint.restore(path).assert_consumed()
-                return True
+                with _without_patterns(self._folder) as folder:
+                    self._checkpoint.restore(f"{folder}/step-{step}").assert_consumed()
             except Exception as error:  # the type depends on what is damaged
                 reason = error
-        if self._manager.checkpoints:
+            else:
+                if self.journal.config:
+                    self._config.check(self.journal.config, self._folder)
+                return True
+        if steps:
             raise UserError(
                 f"{self._folder}: no checkpoint can be read ({first_line(reason)}); "
                 "restart the stage with --fresh"
@@ -107,10 +139,8 @@ class Checkpoints:
     @property
     def latest(self) -> str:
         """The latest checkpoint in words, for messages."""
-        path = self._manager.latest_checkpoint
-        if not path:
-            return "there is no checkpoint yet"
-        return f"the checkpoint of step {path.rsplit('-', 1)[1]} is kept"
+        steps = self._steps()
+        return f"the checkpoint of step {steps[-1]} is kept" if steps else "there is no checkpoint"
 
     def is_finite(self) -> bool:
         """Returns whether all floating-point variables are finite."""
@@ -118,8 +148,43 @@ class Checkpoints:
 
     def save(self) -> None:
         """Saves the current state. If the process is killed meanwhile, the previous one remains."""
-        if self._chief:
-            self._manager.save(checkpoint_number=self.journal.step)
-        else:
+        self.journal.config = self._config.text
+        if not self._chief:
             with tempfile.TemporaryDirectory() as temporary:
                 self._checkpoint.write(f"{temporary}/step")
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with _without_patterns(self._folder) as folder:
+            self._checkpoint.write(f"{folder}/step-{self.journal.step}")
+        self._delete_all_but(self._steps()[-KEPT:])
+
+    def _steps(self):
+        """Returns the steps of the states, ascending."""
+        matches = [re.fullmatch(r"step-(\d+)\.index", name) for name in self._names()]
+        return sorted(int(match[1]) for match in matches if match)
+
+    def _names(self):
+        return [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+
+    def _delete_all_but(self, steps):
+        """Deletes all other states, indices first, and what killed saves left."""
+        for name in sorted(self._names(), key=lambda name: not name.endswith(".index")):
+            match = re.match(r"step-(\d+)(\.|_temp)", name)
+            if not match or (match[2] == "." and int(match[1]) in steps):
+                continue
+            if match[2] == ".":
+                (self._folder / name).unlink(missing_ok=True)
+            else:
+                shutil.rmtree(self._folder / name, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _without_patterns(folder):
+    """Yields a path of `folder` that TensorFlow does not treat as a pattern."""
+    if not set("*?[]{}\\") & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        link = pathlib.Path(temporary) / "checkpoints"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link

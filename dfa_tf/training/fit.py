@@ -12,10 +12,10 @@ from dfa_tf.methods.losses import is_correct
 from dfa_tf.methods.replicas import global_mean
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.training.checkpoints import Checkpoints, Journal
+from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import Evaluator
-from dfa_tf.training.loop import Loop, Phase
+from dfa_tf.training.loop import Diverged, Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -101,7 +101,7 @@ def fit(
     label: str,
     folder: pathlib.Path,
     runtime: Runtime,
-    config_text: str = "",
+    config: RunConfig = RunConfig(),
 ) -> tuple[Network, TrainingResult]:
     """Trains a network, and resumes from the last checkpoint if there is one.
 
@@ -113,7 +113,7 @@ def fit(
         label: Name of what is running, for messages and for the seed of the batches.
         folder: Folder of the checkpoints and of TensorBoard's events.
         runtime: Devices, logging and saving.
-        config_text: Text of the config, which TensorBoard shows.
+        config: The settings and inputs of the run. TensorBoard shows their text.
 
     Returns:
         The trained network in float32, and the result.
@@ -131,13 +131,13 @@ def fit(
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
     state = {"weights": weights, "optimizer": optimizer.state}
-    checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief)
+    checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief, config)
     checkpoints.restore()
     summaries = Summaries(folder if chief else None)
     progress_metrics = {"loss": "train/loss", "accuracy": "train/accuracy"}
     loop = Loop(label, runtime, checkpoints, training.batch_size, "train/loss", progress_metrics)
     if journal.step == 0:
-        summaries.text("config", config_text)
+        summaries.text("config", config.text)
     elif journal.step < steps:
         loop.say(f"resuming from step {journal.step} of {steps}")
     evaluator = Evaluator(network, test)
@@ -162,6 +162,7 @@ def fit(
                     summaries.scalars(block.scalar_means | rate, block.step)
                     _record_weights(journal, block)
                 if block.step in evaluations and (result := evaluator(network)):
+                    _check_finite(label, block.step, result)
                     journal.curve.append([block.step, result["accuracy"], result["loss"]])
                     scalars = {f"test/{name}": value for name, value in result.items()}
                     summaries.scalars(scalars, block.step)
@@ -220,6 +221,14 @@ def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
     epochs = max(1, round(steps / steps_per_epoch))
     ends = [round(k * steps_per_epoch) for k in range(1, epochs)]
     return [end for end in ends if 0 < end < steps] + [steps]
+
+
+def _check_finite(label, step, result):
+    """Raises Diverged if the test loss is not a number, although the training loss is."""
+    if not np.isfinite(result["loss"]):
+        raise Diverged(
+            f"{label}: the test loss is {result['loss']} at step {step}; try a lower learning rate"
+        )
 
 
 def _record_weights(journal, block):

@@ -2,11 +2,15 @@
 
 import io
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib.figure
 import tensorflow as tf
+
+from dfa_tf.errors import first_line
+from dfa_tf.figures import make_literal
+from dfa_tf.training.progress import print_line
 
 
 class Summaries:
@@ -36,10 +40,16 @@ class Summaries:
             tf.summary.text(name, "\n".join("    " + line for line in text.splitlines()))
         self._writer.flush()
 
-    def figure(self, name: str, figure: matplotlib.figure.Figure, step: int) -> None:
-        """Writes a matplotlib figure as an image."""
+    def figure(self, name: str, make: Callable[[], matplotlib.figure.Figure], step: int) -> None:
+        """Writes a matplotlib figure as an image. A figure that cannot be drawn is left out."""
         png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=100)
+        try:
+            figure = make()
+            make_literal(figure)
+            figure.savefig(png, format="png", dpi=100)
+        except Exception as error:
+            print_line(f"{name}: cannot be drawn ({first_line(error)})")
+            return
         with self._writer.as_default(step):
             tf.summary.image(name, tf.image.decode_png(png.getvalue(), 4)[tf.newaxis])
         self._writer.flush()

@@ -2,11 +2,14 @@
 
 import keras
 import pytest
+import tensorflow as tf
 
-from dfa_tf import data
+from dfa_tf import data, models
+from dfa_tf.config import Config
 from dfa_tf.errors import UserError
 from dfa_tf.stages.evaluate import evaluate
 from dfa_tf.stages.export import ExportOptions, export
+from dfa_tf.training.evaluation import Evaluator
 from tests.conftest import made_examples
 from tests.deployment.networks import tiny_network
 
@@ -41,6 +44,66 @@ def test_any_keras_classifier_can_be_evaluated(tmp_path, dataset):
     outputs = keras.layers.Dense(4)(keras.layers.Flatten()(images))
     keras.Model(images, outputs).save(tmp_path / "plain.keras")
     assert 0 <= evaluate(tmp_path / "plain.keras", dataset)["accuracy"] <= 1
+
+
+def _convolutional(activation, seed=0):
+    """A classifier whose weights do not depend on its last activation."""
+    images = keras.Input((8, 8, 3))
+    draw = keras.initializers.RandomNormal(0.05, seed=seed)
+    maps = keras.layers.Conv2D(6, 3, kernel_initializer=draw, activation="relu")(images)
+    pooled = keras.layers.GlobalAveragePooling2D()(maps)
+    outputs = keras.layers.Dense(4, kernel_initializer=draw, activation=activation)(pooled)
+    return keras.Model(images, outputs)
+
+
+def test_model_that_ends_in_a_softmax_has_the_loss_of_its_logits(tmp_path, dataset):
+    """For each format, and with the scale that the same file has as a teacher."""
+    scaling = {"scale": 1 / 16, "offset": -1.0}
+    _convolutional("softmax").save(tmp_path / "softmax.keras")
+    _convolutional(None).save(tmp_path / "logits.keras")
+    teacher = models.load(tmp_path / "softmax.keras", **scaling)
+    expected = Evaluator(teacher, dataset.test)(teacher)
+    for name in ("softmax.keras", "logits.keras"):
+        found = evaluate(tmp_path / name, dataset, **scaling)
+        assert found == pytest.approx(expected, rel=1e-5)
+    unscaled = evaluate(tmp_path / "logits.keras", dataset)
+    assert unscaled["loss"] != pytest.approx(expected["loss"], rel=1e-2)
+    probabilities = _convolutional("softmax")
+    probabilities.export(tmp_path / "saved_model", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_keras_model(probabilities)
+    (tmp_path / "model.tflite").write_bytes(converter.convert())
+    for name in ("saved_model", "model.tflite"):
+        found = evaluate(tmp_path / name, dataset)
+        assert found == pytest.approx(unscaled, rel=1e-3)
+
+
+def test_pixel_scale_of_the_config_is_that_of_the_network_that_names_the_file(tmp_path):
+    path = tmp_path / "softmax.keras"
+    _convolutional("softmax").save(path)
+    bindings = [
+        "teacher = @teacher/keras_file",
+        "student = @student/wide_resnet",
+        f"teacher/keras_file.path = {str(path)!r}",
+        "teacher/keras_file.scale = 0.5",
+        "keras_file.scale = 0.25",
+    ]
+    config = Config([], bindings)
+    assert config.pixel_scale(path) == {"scale": 0.5}
+    assert config.pixel_scale(tmp_path / "other.keras") == {"scale": 0.25}
+
+
+@pytest.mark.parametrize("inputs", [2, "scalar"])
+def test_keras_model_that_is_no_classifier_of_images_is_refused_by_name(tmp_path, dataset, inputs):
+    path = tmp_path / "other.keras"
+    if inputs == 2:
+        images = [keras.Input((8, 8, 3), name=name) for name in "ab"]
+        outputs = keras.layers.Dense(4)(keras.layers.Flatten()(keras.layers.Add()(images)))
+    else:
+        images = keras.Input((8, 8, 3))
+        outputs = keras.ops.sum(images)
+    keras.Model(images, outputs).save(path)
+    with pytest.raises(UserError, match=r"other\.keras"):
+        evaluate(path, dataset)
 
 
 @pytest.mark.parametrize("kind", ["missing", "cut", "cut tflite", "text", "empty folder"])

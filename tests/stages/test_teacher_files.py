@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
 from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.teacher import adopt_teacher
+from dfa_tf.training.evaluation import Evaluator
+from dfa_tf.training.loop import Diverged
 from tests.conftest import CLASSES, SHAPE, same, small_network
 
 
@@ -49,11 +52,26 @@ def test_damaged_teacher_is_named_and_kept(run):
     assert path.read_bytes() == truncated
 
 
-def test_file_in_the_workdir_is_used(run):
-    network = small_network(depth=22, seed=6)
-    (run.workdir / "teacher").mkdir()
-    network.save(run.workdir / "teacher" / "model.keras")
-    assert same(run.train_teacher().get_weights(), network.get_weights())
+def test_teacher_with_weights_that_are_not_numbers_is_refused(run):
+    network = small_network(depth=22, seed=1)
+    weights = network.get_weights()
+    weights[3][...] = np.nan
+    network.set_weights(weights)
+    for call in (run.search, run.distill):
+        with pytest.raises(UserError, match=f"{network.name}.*NaN"):
+            call(teacher=network)
+    with pytest.raises(UserError, match=r"model\.keras.*NaN"):
+        check_task(network, CLASSES, SHAPE, "model.keras")
+
+
+def test_test_loss_that_is_not_a_number_is_reported_in_one_line(run, monkeypatch):
+    """Batch statistics are finite, but the moving statistics of the evaluation are not."""
+    diverged = {"accuracy": 0.25, "loss": float("nan")}
+    monkeypatch.setattr(Evaluator, "__call__", lambda self, trained: diverged)
+    for _ in range(2):  # also when it is resumed
+        with pytest.raises(Diverged, match="test loss is nan at step 10"):
+            run.distill(teacher=None, methods=[])
+    assert not (run.workdir / "distill" / "student.keras").exists()
 
 
 @pytest.mark.parametrize(

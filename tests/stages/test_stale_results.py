@@ -1,0 +1,125 @@
+"""A stage never returns a result that other inputs made."""
+
+import shutil
+
+import keras
+import pytest
+
+from dfa_tf import models
+from dfa_tf.errors import Interrupted, UserError
+from dfa_tf.stages.teacher import adopt_teacher
+from dfa_tf.training.checkpoints import Checkpoints
+from dfa_tf.training.loop import Loop
+from dfa_tf.training.optimizers import SGD
+from dfa_tf.training.runtime import Runtime
+from tests.conftest import CLASSES, SHAPE, same, small_network
+from tests.stages.conftest import Run
+from tests.stages.test_stages import _stop_at
+
+PLAIN = {"teacher": None, "methods": []}
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished workdir, as a Run."""
+    shutil.copytree(finished.workdir, tmp_path / "copied")
+    return Run(tmp_path / "copied")
+
+
+def _keras_model(activation):
+    """A model whose weights do not depend on its activation."""
+    images = keras.Input(SHAPE)
+    x = images
+    for k, (channels, strides) in enumerate(((6, 1), (8, 2), (8, 2))):
+        draw = keras.initializers.RandomNormal(0.1, seed=k)
+        arguments = {"kernel_initializer": draw, "padding": "same", "name": f"convolution{k}"}
+        x = keras.layers.Conv2D(channels, 3, strides, **arguments)(x)
+        x = keras.layers.Activation(activation, name=f"activation{k}")(x)
+    draw = keras.initializers.RandomNormal(0.1, seed=9)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    logits = keras.layers.Dense(CLASSES, kernel_initializer=draw, name="classes")(x)
+    return models.from_keras(keras.Model(images, logits, name="own"))
+
+
+def test_student_with_other_weights_is_another_input(finished):
+    other = small_network(depth=10, seed=3)
+    other.set_weights(small_network(depth=10, seed=4).get_weights())
+    assert other.description == small_network(depth=10, seed=3).description
+    with pytest.raises(UserError, match="input student"):
+        finished.distill(alpha=finished.alpha, student=other)
+    searched = small_network(depth=10, seed=2)
+    searched.set_weights(other.get_weights())
+    with pytest.raises(UserError, match="input student"):
+        finished.search(student=searched)
+
+
+@pytest.mark.parametrize("stage", ["distill", "adopt"])
+def test_teacher_with_another_activation_is_another_input(run, stage):
+    relu, elu = _keras_model("relu"), _keras_model("elu")
+    assert same(relu.get_weights(), elu.get_weights())
+
+    def call(teacher):
+        if stage == "adopt":
+            return adopt_teacher(network=teacher, test=run.test, workdir=run.workdir)
+        return run.distill(teacher=teacher)
+
+    call(relu)
+    with pytest.raises(UserError, match=r"input (teacher|network)"):
+        call(elu)
+
+
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [("train_teacher", "teacher/model.keras"), ("distill", "distill/student.keras")],
+)
+def test_replaced_network_file_is_named(copied, finished, stage, file):
+    arguments = {"alpha": finished.alpha} if stage == "distill" else {}
+    getattr(copied, stage)(**arguments)
+    depth = 10 if stage == "distill" else 22
+    small_network(depth=depth, seed=77).save(copied.workdir / file)
+    with pytest.raises(UserError, match=file.replace(".", r"\.")):
+        getattr(copied, stage)(**arguments)
+
+
+def _interrupted(run, monkeypatch, **changes):
+    with monkeypatch.context() as patched:
+        _stop_at(patched, Loop, "_record", 3)
+        with pytest.raises(Interrupted):
+            run.distill(**PLAIN, **changes)
+
+
+def test_checkpoints_of_another_seed_are_refused(tmp_path, monkeypatch):
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
+    _interrupted(one, monkeypatch)
+    _interrupted(two, monkeypatch, seed=5)
+    shutil.rmtree(one.workdir / "distill/checkpoints")
+    shutil.copytree(two.workdir / "distill/checkpoints", one.workdir / "distill/checkpoints")
+    with pytest.raises(UserError, match=r"checkpoints .*distill\.seed"):
+        one.distill(**PLAIN)
+
+
+def test_missing_config_is_named_before_and_after_the_end(copied, tmp_path, monkeypatch):
+    run = Run(tmp_path / "unfinished")
+    _interrupted(run, monkeypatch)
+    for folder, call in (
+        (run.workdir / "distill", lambda: run.distill(**PLAIN, optimizer=SGD(0.01))),
+        (copied.workdir / "search", lambda: copied.search(epochs=2)),
+    ):
+        (folder / "config.gin").unlink()
+        with pytest.raises(UserError, match=r"config\.gin"):
+            call()
+
+
+def test_fresh_empties_a_linked_checkpoint_folder_and_keeps_the_link(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    _interrupted(run, monkeypatch)
+    link = run.workdir / "distill/checkpoints"
+    shutil.move(link, tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    fresh = Runtime(quiet=True, fresh=True, evaluate_every=1e9)
+    started = []
+    monkeypatch.setattr(Checkpoints, "restore", lambda self: started.append(self._steps()))
+    run.distill(**PLAIN, runtime=fresh)
+    assert started == [[]]
+    assert link.is_symlink()
+    assert list((tmp_path / "elsewhere").glob("*.index"))
