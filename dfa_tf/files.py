@@ -1,10 +1,12 @@
 """Files that are written atomically: readers see the complete file or none."""
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +40,26 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.replace(folder / path.name, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive(folder: pathlib.Path, waiting: str) -> Iterator[None]:
+    """Lets one process at a time work in a folder. Others wait.
+
+    Args:
+        folder: The folder, which is created if it is missing. It keeps the file .lock.
+        waiting: What to print while this process waits.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{waiting}; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -204,6 +204,55 @@ def test_short_searches_let_beta_move_as_far_as_the_papers():
         assert found["beta_optimizer"].learning_rate * steps == pytest.approx(11, rel=0.05)
 
 
+IMPORTS = [
+    "import os",
+    "import os.path as p",
+    "from os import path",
+    "from __gin__ import dynamic_registration",
+    "import \\\n  os",
+    "dfa.gamma_fd = 1.0\n\n   import os",
+]
+
+
+@pytest.mark.parametrize("text", IMPORTS)
+def test_import_is_refused_before_it_runs(tmp_path, text, monkeypatch):
+    """In the file, in an included one, and in a binding."""
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"{name} was imported"))
+    (tmp_path / "inner.gin").write_text(text)
+    (tmp_path / "outer.gin").write_text("include \\\n 'inner.gin'\n")
+    for name in ("inner.gin", "outer.gin"):
+        with pytest.raises(UserError, match=r"inner\.gin.*import"):
+            Config([str(tmp_path / name)])
+    with pytest.raises(UserError, match=r"gin_bindings.*import"):
+        Config(["gin/digits.gin"], [text])
+
+
+def test_code_of_a_config_does_not_run(tmp_path):
+    """Dynamic registration, in a file that is included through another one."""
+    marker = tmp_path / "marker"
+    (tmp_path / "inner.gin").write_text(
+        "from __gin__ import dynamic_registration\nimport subprocess\n"
+        f"subprocess.getoutput.cmd = 'touch {marker}'\n"
+    )
+    (tmp_path / "outer.gin").write_text(
+        "include 'gin/digits.gin'\ninclude 'inner.gin'\ndataset.name = @subprocess.getoutput()\n"
+    )
+    with pytest.raises(UserError):
+        Config([str(tmp_path / "outer.gin")]).call("dataset")
+    assert not marker.exists()
+
+
+def test_gin_file_that_is_no_config_is_named(tmp_path):
+    (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
+    (tmp_path / "self.gin").write_text("include 'self.gin'")
+    (tmp_path / "a.gin").write_text("include 'b.gin'")
+    (tmp_path / "b.gin").write_text("include 'a.gin'")
+    for name in ("binary.gin", "self.gin", "a.gin"):
+        with pytest.raises(UserError, match=name.replace(".", r"\.")) as error:
+            Config([str(tmp_path / name)])
+        assert "\n" not in str(error.value)
+
+
 def test_settings_include_defaults_and_can_be_parsed_again(tmp_path):
     config = Config(["gin/cifar100_cpu.gin"], ["search.gamma_st = 0.5"])
     roots = ("dataset", "teacher", "student", "search")

@@ -4,8 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import os
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -424,7 +422,6 @@ class Pipeline:
             runtime=dataclasses.replace(
                 self._runtime(EXPORT), strategy=tf.distribute.get_strategy(), quiet=False
             ),
-            command=shlex.join([self._command, *sys.argv[1:]]),
             reuse_any=not is_asked,
         )
 

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from dfa_tf.config.gin_files import find_gin_file, gin_file_exists, included_files
+from dfa_tf.config.gin_files import (
+    check_statements,
+    find_gin_file,
+    gin_file_exists,
+    included_files,
+    read_text,
+)
 from dfa_tf.config.gin_state import Reference, State, gin_state, is_macro, macros, resolved
 from dfa_tf.config.registry import CONFIGURABLES, RENAMED, REQUIRED
 from dfa_tf.errors import UserError
@@ -260,10 +266,16 @@ def _parse(gin_files, bindings, state):
     source = "the config"
     try:
         texts = list(bindings)
+        for binding in bindings:
+            source = f"--gin_bindings={binding!r}"
+            if check_statements(binding, source):
+                raise UserError(f"{source}: expected a binding, got an include; use --gin_file")
         for path in gin_files:
+            source = str(path)
             for file in included_files(find_gin_file(path)):
                 gin.add_config_file_search_path(str(file.parent))
-                texts.append(file.read_text())
+                texts.append(read_text(file))
+        source = "the config"
         _check_renamed("\n".join(texts))
         gin.parse_config(DEFAULTS)
         for path in gin_files:

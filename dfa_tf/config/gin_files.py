@@ -2,7 +2,8 @@
 
 import difflib
 import pathlib
-import re
+
+from gin.config_parser import ConfigParser, ImportStatement, IncludeStatement, ParserDelegate
 
 from dfa_tf.errors import UserError
 
@@ -46,14 +47,69 @@ def included_files(path: pathlib.Path) -> list[pathlib.Path]:
 
     A file is looked for in the working directory, next to the file that includes it, and among
     the shipped files.
+
+    Raises:
+        UserError: If a file cannot be read, includes itself, or has imports.
     """
-    text = path.read_text()
+    return _included(path, ())
+
+
+def check_statements(text: str, source: str) -> list[str]:
+    """Returns the names of the files that a config includes.
+
+    Args:
+        text: The config.
+        source: Its name, for the error message.
+
+    Raises:
+        UserError: If it has an import. Gin would run the code of any module, and with dynamic
+            registration any function, while it reads the config.
+    """
+    includes = []
+    for statement in ConfigParser(text, _Ignoring()):
+        if isinstance(statement, ImportStatement):
+            raise UserError(
+                f"{source}: expected no imports, got {statement.module!r} in line "
+                f"{statement.location.line_num}; remove it (SECURITY.md)"
+            )
+        if isinstance(statement, IncludeStatement):
+            includes.append(statement.filename)
+    return includes
+
+
+class _Ignoring(ParserDelegate):
+    """Builds nothing from the values of a config."""
+
+    def configurable_reference(self, scoped_configurable_name, evaluate):
+        return None
+
+    def macro(self, macro_name):
+        return None
+
+
+def _included(path, including):
+    if path in including:
+        raise UserError(f"{path}: the file includes itself; remove the include")
     found = [path]
-    for name in re.findall(r"""^\s*include\s+["'](.+?)["']""", text, re.MULTILINE):
+    for name in check_statements(read_text(path), str(path)):
         beside = path.parent / name
         use_beside = beside.is_file() and not pathlib.Path(name).is_file()
-        found += included_files(beside if use_beside else find_gin_file(name))
+        found += _included(beside if use_beside else find_gin_file(name), (*including, path))
     return found
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Returns the text of a gin file.
+
+    Raises:
+        UserError: If it cannot be read, or is not text.
+    """
+    try:
+        return path.read_text()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected a text file, got other bytes") from error
 
 
 def _shipped_files():

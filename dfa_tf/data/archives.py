@@ -1,31 +1,38 @@
 """Archives of images, unpacked once."""
 
+import errno
 import hashlib
 import os
 import pathlib
 import shutil
 import sys
-import tempfile
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from typing import IO
 
+from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def unpack(archive: pathlib.Path, scratch: pathlib.Path) -> pathlib.Path:
     """Unpacks an archive into a subfolder of `scratch`, or reuses an earlier copy.
 
     The subfolder's name depends on the archive's path, size and modification time, so a changed
-    archive is unpacked again.
+    archive is unpacked again. If another process unpacks an archive there, this one waits for it.
 
     Args:
-        archive: A .tar, .tar.gz, .zip or other archive that `shutil` can unpack.
+        archive: A .zip file, or a .tar file with or without compression.
         scratch: Folder of unpacked archives. It is created if it is missing.
 
     Returns:
         The folder with the contents of the archive.
 
     Raises:
-        UserError: If the archive is damaged or has members outside its own folder, or if `scratch`
-            cannot be written.
+        UserError: If the archive is damaged, has links or has members outside its own folder, or if
+            `scratch` cannot be written.
     """
     status = archive.stat()
     state = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
@@ -33,24 +40,72 @@ def unpack(archive: pathlib.Path, scratch: pathlib.Path) -> pathlib.Path:
     target = scratch / f"{archive.name.split('.')[0]}_{suffix}"
     if target.is_dir():
         return target
-    print(f"Unpacking {archive} to {target}", file=sys.stderr)
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        partial = tempfile.mkdtemp(dir=scratch, prefix="part_")
+        with files.exclusive(scratch, f"another process unpacks an archive in {scratch}"):
+            for leftover in scratch.glob("part_*"):  # of killed processes
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not target.is_dir():
+                print(f"Unpacking {archive} to {target}", file=sys.stderr)
+                partial = scratch / f"part_{target.name}"
+                try:
+                    _extract(archive, partial)
+                    os.replace(partial, target)
+                finally:
+                    shutil.rmtree(partial, ignore_errors=True)
+    except UserError:
+        raise
     except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise _damaged(archive, error) from error
         raise UserError(
             f"{scratch}: cannot be written ({error.strerror}); set another folder with --data_dir"
         ) from error
-    try:
-        if archive.suffix.lower() == ".zip":
-            shutil.unpack_archive(archive, partial, "zip")
-        else:
-            shutil.unpack_archive(archive, partial, filter="data")
-        os.replace(partial, target)
     except Exception as error:
-        raise UserError(
-            f"{archive}: cannot be unpacked ({first_line(error)}); the file is truncated or not an archive"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise _damaged(archive, error) from error
     return target
+
+
+def _damaged(archive, error):
+    return UserError(
+        f"{archive}: cannot be unpacked ({first_line(error)}); the file is truncated or not an "
+        "archive"
+    )
+
+
+def _extract(archive, folder):
+    """Writes all files of an archive below `folder`. Nothing but names and contents is used."""
+    folder.mkdir()
+    members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
+    for name, content in members(archive):
+        path = pathlib.Path(os.path.normpath(folder / name))
+        if os.path.isabs(name) or not path.is_relative_to(folder):
+            raise UserError(f"{archive}: its member {name!r} is outside of the archive's folder")
+        if content is None:
+            path.mkdir(parents=True, exist_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            shutil.copyfileobj(content, file)
+
+
+def _zip_members(archive) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yields (name, content), with content None for a folder."""
+    with zipfile.ZipFile(archive) as opened:
+        for member in opened.infolist():
+            if member.is_dir():
+                yield member.filename, None
+            else:
+                with opened.open(member) as content:
+                    yield member.filename, content
+
+
+def _tar_members(archive) -> Iterator[tuple[str, IO[bytes] | None]]:
+    """Yields (name, content), with content None for a folder."""
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if not (member.isfile() or member.isdir()):
+                raise UserError(
+                    f"{archive}: its member {member.name!r} is a link or a device; unpack the "
+                    "archive yourself and name the folder"
+                )
+            yield member.name, opened.extractfile(member) if member.isfile() else None

@@ -67,6 +67,13 @@ def class_folders(source: str | os.PathLike, scratch: str | os.PathLike) -> Clas
     root = _splits_root(source if source.is_dir() else unpack(source, pathlib.Path(scratch)))
     folders = _split_folders(root)
     classes = tuple(folder.name for folder in _subfolders(folders["train"]))
+    for name in classes:
+        # TFDS stores the names as stripped lines, so that others would shift the labels.
+        if not name.isprintable() or name != name.strip():
+            raise UserError(
+                f"{folders['train']}: expected class names of printable characters without spaces "
+                f"at their ends, got the folder {name!r}; rename it"
+            )
     if len(classes) < 2:
         raise UserError(
             f"{folders['train']}: expected at least 2 class folders, got {len(classes)}; add one folder per class"

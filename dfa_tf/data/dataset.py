@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dfa_tf.data.examples import AnyExamples
+from dfa_tf.data.examples import AnyExamples, small_batch
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.data.splits import stratified_split
 
@@ -80,20 +80,20 @@ def pixel_statistics(
 
     Args:
         examples: Images to average over.
-        limit: Number of images after which to stop, rounded up to batches of 1,000.
+        limit: Number of images after which to stop, rounded up to a batch.
 
     Returns:
         Mean and standard deviation of each channel, as fractions of 255.
     """
-    seen, pixels, total, squares = 0, 0, 0.0, 0.0
-    for images, _ in examples.in_order(1000).as_numpy_iterator():
-        images = images.astype(np.float64) / 255
+    channels = examples.image_shape[-1]
+    counts, seen = np.zeros((channels, 256), np.int64), 0
+    for images, _ in examples.in_order(small_batch(examples.image_shape)).as_numpy_iterator():
+        for channel in range(channels):
+            counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
         seen += len(images)
-        pixels += images[..., 0].size
-        total = total + images.sum((0, 1, 2))
-        squares = squares + (images**2).sum((0, 1, 2))
         if seen >= limit:
             break
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 1e-6))
-    return tuple(np.asarray(mean).tolist()), tuple(np.asarray(std).tolist())
+    values, pixels = np.arange(256) / 255, counts.sum(-1)
+    mean = counts @ values / pixels
+    std = np.sqrt(np.maximum(counts @ values**2 / pixels - mean**2, 1e-6))
+    return tuple(mean.tolist()), tuple(std.tolist())

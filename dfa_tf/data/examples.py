@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
+
+ALIGNMENT = 64  # bytes, of TensorFlow's memory
+BATCH_BYTES = 4 * 2**20  # decoded images that are read at a time
 
 
 class Examples:
@@ -19,12 +23,16 @@ class Examples:
         images: uint8 [N, H, W, C].
         labels: int [N].
         origin: What distinguishes the examples from others with the same labels.
+        copy: Whether to copy the images. Otherwise they must come from `aligned_empty`, and must
+            not change.
 
     Raises:
         UserError: If dtype or shape of an argument is wrong.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, origin: str = ""):
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, origin: str = "", *, copy: bool = True
+    ):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(
@@ -34,8 +42,12 @@ class Examples:
             raise UserError(
                 f"labels: expected {len(images)} labels for {len(images)} images, got {list(labels.shape)}"
             )
-        with tf.device("CPU:0"):
-            self._pixels = tf.constant(images)
+        if copy:
+            aligned = aligned_empty(images.shape)
+            aligned[...] = images
+            images = aligned
+        # Without a copy, which `tf.constant` makes twice.
+        self._pixels = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
         self._indices = np.arange(len(labels))
         self._origin = origin
         self.labels = labels.astype(np.int32)
@@ -209,14 +221,27 @@ def read_into_memory(
         count: Number of examples in `source`.
         origin: As in `Examples`.
     """
-    images, labels = np.empty((count, *image_shape), np.uint8), np.empty(count, np.int32)
+    images, labels = aligned_empty((count, *image_shape)), np.empty(count, np.int32)
     start = 0
-    batches = _decoded(source(), decode, image_shape).batch(1024).as_numpy_iterator()
-    for image_batch, label_batch in batches:
+    batches = _decoded(source(), decode, image_shape).batch(small_batch(image_shape))
+    for image_batch, label_batch in batches.as_numpy_iterator():
         end = start + len(image_batch)
         images[start:end], labels[start:end] = image_batch, label_batch
         start = end
-    return Examples(images[:start], labels[:start], origin)
+    return Examples(images[:start], labels[:start], origin, copy=False)
+
+
+def small_batch(image_shape: Sequence[int]) -> int:
+    """Returns a batch size with which decoded images need little memory."""
+    return max(1, BATCH_BYTES // math.prod(image_shape))
+
+
+def aligned_empty(shape: Sequence[int]) -> np.ndarray:
+    """Returns an uninitialized uint8 array whose memory TensorFlow can use."""
+    size = math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].reshape(shape)
 
 
 def shuffled_indices(step: tf.Tensor, batch_size: int, count: int, seed: int) -> tf.Tensor:

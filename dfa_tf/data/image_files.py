@@ -8,6 +8,7 @@ from PIL import Image
 
 from dfa_tf.errors import UserError, first_line
 
+_UNREADABLE = (OSError, Image.DecompressionBombError)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
 
@@ -24,6 +25,7 @@ def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
     Raises:
         UserError: If the file cannot be read, is damaged, or is not an image.
     """
+    _check_kind(path)
     try:
         encoded = path.read_bytes()
     except OSError as error:
@@ -40,7 +42,7 @@ def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
         # Pinned to the CPU, because the caller may be in the scope of a strategy.
         with tf.device("CPU:0"):
             pixels = tf.io.decode_image(encoded, channels=3)
-    except (OSError, ValueError, SyntaxError, tf.errors.InvalidArgumentError) as error:
+    except (*_UNREADABLE, ValueError, SyntaxError, tf.errors.InvalidArgumentError) as error:
         raise _damaged(path, error) from error
     return encoded, tuple(pixels.shape[:2])
 
@@ -51,11 +53,17 @@ def image_size(path: pathlib.Path) -> tuple[int, int]:
     Raises:
         UserError: If the header is damaged, or the file is not an image.
     """
+    _check_kind(path)
     try:
         with Image.open(path) as image:
             return image.height, image.width
-    except OSError as error:
+    except _UNREADABLE as error:
         raise _damaged(path, error) from error
+
+
+def _check_kind(path):
+    if path.exists() and not path.is_file():  # a pipe, for instance, would block
+        raise UserError(f"{path}: expected a file, got a folder, a pipe or a device; delete it")
 
 
 def _damaged(path, error):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from dfa_tf.data.class_folders import ClassFolders, class_folders
 from dfa_tf.data.image_files import image_size, read_image
+from dfa_tf.errors import UserError
 
 PREFIX = "folder:"
 
@@ -83,6 +84,11 @@ def image_folder(
             damaged.
     """
     data_dir = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    images = pathlib.Path(source).expanduser().resolve()
+    if str(source) and data_dir.resolve().is_relative_to(images):
+        raise UserError(
+            f"--data_dir: expected a folder outside of the images in {images}, got {data_dir}"
+        )
     folders = class_folders(source, data_dir / "downloads" / "extracted")
     slug = re.sub(r"\W+", "_", folders.root.name).strip("_") or "images"
     name = f"{slug}_{folders.state}"

@@ -2,10 +2,13 @@
 
 import difflib
 import os
+import pathlib
+import shutil
 
 import requests
 import tensorflow_datasets as tfds
 
+from dfa_tf import files
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.errors import UserError, first_line
 
@@ -63,8 +66,14 @@ def prepared_builder(
     remedy = "set its folder with --data_dir, or prepare it on a machine with a network"
     if not _source_is_reachable(builder):
         raise UserError(f"{problem} and its source cannot be reached; {remedy}")
+    folder = pathlib.Path(builder.data_dir).parent
     try:
-        builder.download_and_prepare()
+        with files.exclusive(folder, f"another process prepares {name} in {folder}"):
+            for leftover in folder.glob("*incomplete*"):  # of killed processes
+                shutil.rmtree(leftover, ignore_errors=True)
+            builder = open_builder(name, data_dir, source)  # another process may have prepared it
+            if not builder.is_prepared():
+                builder.download_and_prepare()
     except UserError:
         raise
     except Exception as error:

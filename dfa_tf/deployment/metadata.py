@@ -29,14 +29,12 @@ class ModelInfo:
     Attributes:
         name: Name of the network.
         version: Version of this package.
-        command: The command that wrote the file.
         class_names: Names of the classes, by label.
         image_shape: (height, width, channels) of the images.
     """
 
     name: str
     version: str
-    command: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
@@ -126,7 +124,6 @@ def _info_content(info, details):
     return {
         "name": info.name,
         "version": info.version,
-        "command": info.command,
         "input": image
         | {
             "shape": list(info.image_shape),
@@ -165,7 +162,7 @@ def _metadata(info, details):
             ),
         ],
     )
-    description = f"Classifies images into {len(info.class_names)} classes. Made by: {info.command}"
+    description = f"Classifies images into {len(info.class_names)} classes."
     root = _table(
         builder,
         [

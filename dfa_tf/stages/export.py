@@ -74,7 +74,6 @@ def export(
     augmentation: Augmentation = Augmentation(),
     seed: int = 0,
     runtime: Runtime = Runtime(),
-    command: str = "dfa_tf.export",
     reuse_any: bool = False,
 ) -> dict:
     """Writes a network as a SavedModel and as TF Lite files, and verifies and measures each.
@@ -95,7 +94,6 @@ def export(
         augmentation: Augmentation of the fine-tuning.
         seed: Seed of the fine-tuning.
         runtime: Devices, logging and `fresh`.
-        command: Name of the running command, which the files record.
         reuse_any: Whether to reuse an earlier export of the same weights whose other inputs differ.
 
     Returns:
@@ -114,7 +112,6 @@ def export(
     info = ModelInfo(
         name=network.name,
         version=__version__,
-        command=command,
         class_names=tuple(class_names or map(str, range(network.num_classes))),
         image_shape=network.image_shape,
     )

@@ -1,8 +1,11 @@
 """Folders of images by split and class: their contents, and errors that name the wrong file."""
 
+import concurrent.futures
 import io
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -15,6 +18,7 @@ from dfa_tf import data
 from dfa_tf.data.class_folders import class_folders
 from dfa_tf.data.image_files import read_image
 from dfa_tf.errors import UserError
+from tests.conftest import ROOT
 from tests.data.drawn import draw
 
 COUNTS = {"train": 4, "valid": 3, "test": 2}
@@ -64,13 +68,131 @@ def test_archive_is_unpacked_once(folder, tmp_path, kind, inside):
     assert image.stat().st_mtime_ns == written
 
 
-def test_archive_with_members_outside_its_folder_is_refused(tmp_path):
-    archive = tmp_path / "bad.tar"
-    with tarfile.open(archive, "w") as file:
-        file.addfile(tarfile.TarInfo("../outside.png"), io.BytesIO())
-    with pytest.raises(UserError, match=r"bad\.tar: "):
-        _found(archive, tmp_path)
-    assert not (tmp_path / "outside.png").exists()
+def _tar(path, *members):
+    with tarfile.open(path, "w") as file:
+        for member in members:
+            file.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def _member(name, kind=tarfile.REGTYPE, target=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, target
+    member.size = 1 if kind == tarfile.REGTYPE else 0
+    return member
+
+
+@pytest.mark.parametrize("name", ["../outside.png", "train/../../outside.png", "{tmp}/outside.png"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_archive_with_members_outside_its_folder_is_refused(tmp_path, kind, name):
+    name = name.format(tmp=tmp_path)
+    if kind == "tar":
+        archive = _tar(tmp_path / "bad.tar", _member(name))
+    else:
+        archive = tmp_path / "bad.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr(name, "x")
+    with pytest.raises(UserError, match=rf"bad\.{kind}: .*outside\.png"):
+        _found(archive, tmp_path / "inner")
+    assert not list(tmp_path.rglob("outside.png"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_archive_with_links_or_devices_is_refused(tmp_path, kind):
+    """A chain of links leaves the folder on Pythons with CVE-2025-4517, whatever the filter."""
+    members = [_member("link", kind, ".."), _member("link/outside.png")]
+    archive = _tar(tmp_path / "bad.tar", *members)
+    with pytest.raises(UserError, match=r"bad\.tar: .*'link'"):
+        _found(archive, tmp_path / "inner")
+    assert not list(tmp_path.rglob("outside.png"))
+    assert not list((tmp_path / "inner").rglob("part_*"))
+
+
+def test_long_chain_of_links_is_refused(tmp_path):
+    """The form of the attack on CVE-2025-4517: paths longer than PATH_MAX resolve elsewhere."""
+    folder, members = "d" * 247, []
+    steps = "abcdefghijklmnop"
+    path = ""
+    for step in steps:
+        members += [_member(f"{path}{folder}", tarfile.DIRTYPE)]
+        members += [_member(f"{path}{step}", tarfile.SYMTYPE, folder)]
+        path += f"{folder}/"
+    link = "/".join(steps) + "/" + "l" * 254
+    members += [_member(link, tarfile.SYMTYPE, "../" * len(steps))]
+    members += [
+        _member("escape", tarfile.SYMTYPE, f"{link}/../../.."),
+        _member("escape/outside.png"),
+    ]
+    with pytest.raises(UserError, match=r"bad\.tar"):
+        _found(_tar(tmp_path / "bad.tar", *members), tmp_path / "inner")
+    assert not list(tmp_path.rglob("outside.png"))
+
+
+def test_archive_is_unpacked_by_one_of_several_processes(folder, tmp_path):
+    """The others wait and use its result. What a killed process left is deleted."""
+    archive = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*.png")):
+            file.write(path, path.relative_to(folder))
+    (tmp_path / "scratch" / "part_killed").mkdir(parents=True)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: _found(archive, tmp_path), range(20)))
+    assert {each.root for each in found} == {found[0].root}
+    assert all([len(files) for files in each.files.values()] == [6, 12, 9] for each in found)
+    assert [path.name for path in (tmp_path / "scratch").iterdir() if path.is_dir()] == [
+        found[0].root.name
+    ]
+
+
+@pytest.mark.parametrize("name", ["a\nb", " ", "dog ", "\tcat", "bell\a"])
+def test_class_name_that_would_shift_the_labels_is_refused(folder, tmp_path, name):
+    for split in COUNTS:
+        (folder / split / "bee").rename(folder / split / name)
+    with pytest.raises(UserError, match="pictures/train: ") as error:
+        _found(folder, tmp_path)
+    assert repr(name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_pipe_among_the_images_is_refused(folder, tmp_path):
+    os.mkfifo(folder / "train/ant/x.png")
+    with pytest.raises(UserError, match=r"train/ant/x\.png"):
+        data.load(f"folder:{folder}", tmp_path / "data")
+
+
+def test_decompression_bomb_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(UserError, match=r"\.png: .*damaged"):
+        data.load(f"folder:{folder}", tmp_path / "data")
+
+
+@pytest.mark.parametrize("inside", [".", "train", "prepared"])
+def test_data_dir_among_the_images_is_refused(folder, inside):
+    with pytest.raises(UserError, match="--data_dir"):
+        data.load(f"folder:{folder}", folder / inside)
+    assert not (folder / "image_folder").exists()
+
+
+@pytest.mark.slow
+def test_reading_needs_at_most_twice_the_size_of_the_images(tmp_path):
+    """200 images of 500 x 500 pixels are 143 MiB."""
+    for split, count in (("train", 90), ("test", 10)):
+        for name in ("a", "b"):
+            (tmp_path / "big" / split / name).mkdir(parents=True)
+            image = Image.new("RGB", (500, 500), "red" if name == "a" else "blue")
+            for k in range(count):
+                image.save(tmp_path / "big" / split / name / f"{k}.png")
+    code = (
+        "import sys; from dfa_tf import data, system\n"
+        "data.load(*sys.argv[1:3], in_memory=False)\n"  # prepares the data
+        "before = system.peak_memory_since_reset(); system.reset_peak_memory()\n"
+        "before = system.peak_memory_since_reset()\n"
+        "data.load(*sys.argv[1:3], in_memory=True)\n"
+        "print(system.peak_memory_since_reset() - before)\n"
+    )
+    command = [sys.executable, "-c", code, f"folder:{tmp_path / 'big'}", str(tmp_path / "data")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout.split()[-1]) < 2 * 200 * 500 * 500 * 3
 
 
 def _invalidate(folder, how):

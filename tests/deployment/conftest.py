@@ -20,7 +20,6 @@ class Exported:
     test: Examples
     report: dict
     class_names: tuple = ("ant", "bee", "cow", "dog")
-    command: str = "export --seed=1"
 
     @property
     def folder(self):
@@ -39,6 +38,5 @@ def exported(tmp_path_factory):
         train=made_examples(60, seed=3),
         class_names=done.class_names,
         workdir=workdir,
-        command=done.command,
     )
     return done
