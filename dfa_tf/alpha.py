@@ -133,6 +133,8 @@ class Alpha:
         """
         path = pathlib.Path(path)
         advice = "give an alpha.json that a search wrote"
+        if source == "search":
+            advice = "restart the search with --fresh"
         content = files.load_json(path, FORMAT, advice)
         try:
             groups = [_group_alpha(group) for group in content["groups"]]
@@ -146,6 +148,9 @@ class Alpha:
             _check_weights(group, path, advice)
         defaults = {"dataset": "", "teacher": "", "student": "", "seed": 0, "steps": 0}
         fields = {name: content.get(name, value) for name, value in defaults.items()}
+        for name, value in fields.items():
+            if type(value) is not type(defaults[name]):
+                raise UserError(f"{path}: the value of {name!r} is of another type; {advice}")
         return cls(**fields, groups=groups, source=source or str(path))
 
 
@@ -163,12 +168,33 @@ def _check_weights(group, path, advice):
     try:
         alpha = np.asarray(group.alpha, np.float64)
         valid = alpha.ndim == 1 and np.all(alpha >= 0) and abs(alpha.sum() - 1) < 1e-3
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         valid = False
     if not valid:
         raise UserError(
             f"{path}: expected alpha of {group.name} to be non-negative weights with sum 1; {advice}"
         )
+    if not _is_record(group):
+        raise UserError(
+            f"{path}: expected beta, features and history of {group.name} to match its alpha; {advice}"
+        )
+
+
+def _is_record(group):
+    """Returns whether what a group records of its search has the right types and sizes."""
+    count = len(group.alpha)
+    numbers = [group.beta, group.mean_loss_gradient, group.mean_decay]
+    try:
+        steps = [step for step, _ in group.history]
+        histories = [np.asarray(weights, np.float64) for _, weights in group.history]
+        vectors = [np.asarray(each, np.float64) for each in numbers if each]
+        finite = np.isfinite(np.asarray(steps, np.float64)).all()
+    except (TypeError, ValueError, OverflowError):
+        return False
+    features = group.features
+    are_names = isinstance(features, list) and all(isinstance(name, str) for name in features)
+    shapes = {array.shape for array in (*histories, *vectors)}
+    return finite and are_names and len(features) in (0, count) and shapes <= {(count,)}
 
 
 def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:

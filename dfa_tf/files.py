@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from dfa_tf.errors import UserError
+from dfa_tf.errors import UserError, first_line
 
 WRITING = ".writing-"  # prefix of the folders of unfinished files
 
@@ -81,7 +81,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Returns the object in a JSON file, or {} if the file is missing, damaged or not an object."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -101,8 +101,8 @@ def load_json(path: pathlib.Path, file_format: int, advice: str) -> dict[str, An
         content = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {advice}") from error
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({first_line(error)}); {advice}") from error
     if not isinstance(content, dict):
         raise UserError(
             f"{path}: expected the layout of a JSON object, got a list or a value; {advice}"

@@ -108,7 +108,7 @@ class Process:
             problem = process._problem()
         except KeyError as error:
             raise UserError(f"{path}: the key {error} is missing; {advice}") from error
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: expected the layout of a process.json; {advice}") from error
         if problem:
             raise UserError(f"{path}: {problem}; {advice}")

@@ -29,27 +29,33 @@ class Interval:
 
     Args:
         low: Lower limit.
-        high: Upper limit, included.
+        high: Upper limit.
         open: Whether `low` itself is excluded.
+        open_high: Whether `high` itself is excluded.
     """
 
     low: float = -math.inf
     high: float = math.inf
     open: bool = False
+    open_high: bool = False
 
     def __contains__(self, value) -> bool:
-        return (value > self.low if self.open else value >= self.low) and value <= self.high
+        is_above = value > self.low if self.open else value >= self.low
+        return is_above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self):
-        if math.isfinite(self.low) and math.isfinite(self.high) and not self.open:
-            return f"from {self.low:g} to {self.high:g}"
+        is_closed = not (self.open or self.open_high)
+        if math.isfinite(self.low) and math.isfinite(self.high) and is_closed:
+            return f"from {self.low:.10g} to {self.high:.10g}"
         limits: list[str] = []
         if math.isfinite(self.low):
             limits.append(
-                f"greater than {self.low:g}" if self.open else f"of at least {self.low:g}"
+                f"greater than {self.low:.10g}" if self.open else f"of at least {self.low:.10g}"
             )
         if math.isfinite(self.high):
-            limits.append(f"of at most {self.high:g}")
+            limits.append(
+                f"less than {self.high:.10g}" if self.open_high else f"of at most {self.high:.10g}"
+            )
         return " and ".join(limits)
 
 
@@ -59,7 +65,8 @@ NOT_BINDABLE = {"bindable": False}
 Positive = Annotated[float, Interval(0, open=True)]
 NonNegative = Annotated[float, Interval(0)]
 Fraction = Annotated[float, Interval(0, 1)]
-Count = Annotated[int, Interval(1)]
+DecayRate = Annotated[float, Interval(0, 1, open_high=True)]  # of a moving average
+Count = Annotated[int, Interval(1, 2**31 - 1)]
 
 
 class Settings:

@@ -1,6 +1,7 @@
 """Runs a command: its flags, its exit status, and what it prints when it stops."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -11,12 +12,15 @@ from absl import flags, logging
 from dfa_tf.commands import options
 from dfa_tf.errors import Interrupted, ReportedError, UserError
 from dfa_tf.quiet import quiet_libraries
+from dfa_tf.training.signals import STOP_SIGNALS
 
 USAGE_ERROR, FAILED = 2, 1
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 def launch(command: str) -> None:
     """Runs `command` with the arguments of this process, and ends the process."""
+    _open_standard_streams()
     sys.exit(run(command, sys.argv))
 
 
@@ -29,20 +33,21 @@ def run(command: str, argv: list[str]) -> int:
 
     Returns:
         The exit status: 0 for success; 2 for an error that the user can fix, reported in one
-        line; 128 + n after signal n; 1 for anything else.
+        line; 128 + n after signal n, also SIGPIPE; 1 for anything else.
     """
     values = options.define(command)
     try:
         arguments = _parse(values, argv)
         if values.help:
-            print(options.usage(command, values))
+            print(options.usage(command, values), flush=True)
             return 0
         if arguments and command not in options.ARGUMENTS:
             raise UserError(f"expected no arguments, got {arguments[0]!r}; see --help")
-        _end_on_signals(command)
+        _end_on_signals(command, values.is_parsed() and "fresh" in values and values.fresh)
         if not values.debug:
             logging.set_verbosity(logging.ERROR)  # TFDS warns about what is reported here
         _run(command, values, arguments)
+        sys.stdout.flush()
         return 0
     except UserError as error:
         _report(command, error, values)
@@ -53,6 +58,41 @@ def run(command: str, argv: list[str]) -> int:
     except ReportedError as error:
         _report(command, error, values)
         return FAILED
+    except BrokenPipeError:  # the reader of our output has ended, as in `report | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        problem = _disk_problem(error)
+        if not problem:
+            raise
+        _report(command, UserError(f"{problem}; run the same command to continue"), values)
+        return USAGE_ERROR
+
+
+def _open_standard_streams():
+    """Opens what the caller closed, so that no other file gets the number of a stream."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            setattr(sys, name, open(number, mode, closefd=False))
+
+
+def _disk_problem(error):
+    """Returns the problem if a file could not be written, and otherwise an empty text.
+
+    TensorFlow, HDF5 and other libraries have exceptions of their own.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            name = f"{error.filename}: " if error.filename else ""
+            return f"{name}{error.strerror}"
+        for number in DISK_ERRORS:
+            if os.strerror(number) in str(error):
+                return f"a file cannot be written: {os.strerror(number)}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _run(command, values, arguments):
@@ -96,13 +136,17 @@ def _parse(values, argv):
         raise UserError(f"{str(error).splitlines()[0]}; see --help") from error
 
 
-def _end_on_signals(command):
-    """Ends the process at once on SIGTERM and SIGINT. The training loop saves first."""
+def _end_on_signals(command, fresh):
+    """Ends the process at once on a stop signal. The training loop saves first."""
     stderr = os.dup(2)  # which `quiet_libraries` does not redirect
+    advice = "run the same command without --fresh" if fresh else "run the same command"
+    message = f"{command}: stopped; {advice} to continue\n".encode()
 
     def end(signum, frame):
-        os.write(stderr, f"{command}: stopped; run the same command to continue\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(stderr, message)
         os._exit(128 + signum)
 
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, end)
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:  # as after nohup
+            signal.signal(signum, end)

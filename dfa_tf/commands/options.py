@@ -6,6 +6,7 @@ import textwrap
 from absl import flags
 
 from dfa_tf.comparison.experiments import EXPERIMENTS, SCALES
+from dfa_tf.errors import UserError
 
 DEFAULT_CONFIG = "gin/digits.gin"
 
@@ -134,9 +135,18 @@ def _define_reproduction(values):
 
 
 def default_workdir(values: flags.FlagValues) -> pathlib.Path:
-    """Returns the workdir that --workdir or --gin_file names."""
+    """Returns the workdir that --workdir or --gin_file names.
+
+    Raises:
+        UserError: If no file can have this name, or TensorFlow and JSON cannot write it.
+    """
     first = pathlib.Path((values.gin_file or [DEFAULT_CONFIG])[0])
-    return pathlib.Path(values.workdir or f"runs/{first.stem}")
+    workdir = values.workdir or f"runs/{first.stem}"
+    if "\0" in workdir or not workdir.isprintable():
+        raise UserError(
+            f"--workdir: expected a path of printable characters in UTF-8, got {workdir!r}"
+        )
+    return pathlib.Path(workdir)
 
 
 def usage(command: str, values: flags.FlagValues) -> str:

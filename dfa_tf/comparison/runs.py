@@ -5,12 +5,13 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.process import Process
+from dfa_tf.validation import annotations, check_value
 
 State = Literal["finished", "unfinished", "missing"]
 FINISHED, UNFINISHED, MISSING = get_args(State)
@@ -102,17 +103,17 @@ class StudentMetrics:
         """Returns the metrics in the content of metrics.json.
 
         Raises:
-            KeyError: If an entry is missing.
+            UserError: If an entry is missing or is not of its type.
         """
         derived = {
-            "last_accuracy": _accuracy(content["last"]),
-            "best_accuracy": _accuracy(content["best"]),
-            "pretraining_seconds": tuple(p.get("seconds", 0) for p in content["pretraining"]),
+            "last_accuracy": _accuracy(content.get("last")),
+            "best_accuracy": _accuracy(content.get("best")),
+            "pretraining_seconds": _seconds(content.get("pretraining")),
         }
         required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
         optional = [f.name for f in dataclasses.fields(cls) if f.name in content]
-        given = {name: content[name] for name in {*required, *optional} - set(derived)}
-        return cls(**(given | derived))
+        given = {name: content.get(name) for name in {*required, *optional} - set(derived)}
+        return _checked(cls, given | derived)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,13 +137,15 @@ class TeacherMetrics:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TeacherMetrics":
         """Returns the metrics in the content of metrics.json."""
-        return cls(
-            steps=content.get("steps", 0),
-            last_accuracy=_accuracy(content.get("last")),
-            best_accuracy=_accuracy(content.get("best")),
-            parameters=content.get("parameters", 0),
-            fingerprint=content.get("evaluated", {}).get("network", ""),
-        )
+        evaluated = content.get("evaluated")
+        entries = {
+            "steps": content.get("steps", 0),
+            "last_accuracy": _accuracy(content.get("last")),
+            "best_accuracy": _accuracy(content.get("best")),
+            "parameters": content.get("parameters", 0),
+            "fingerprint": evaluated.get("network", "") if isinstance(evaluated, dict) else "",
+        }
+        return _checked(cls, entries)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +166,7 @@ class SearchMetrics:
     def from_json(cls, content: Mapping[str, Any]) -> "SearchMetrics":
         """Returns the metrics in the content of metrics.json."""
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: content[name] for name in names if name in content})
+        return _checked(cls, {name: content[name] for name in names if name in content})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,14 +279,12 @@ def read_run(workdir: pathlib.Path) -> Run:
     were not kept (see `kept.py`).
     """
     stage = workdir / "distill"
-    content, teacher, search = (
-        read_json(workdir / name / "metrics.json") for name in ("distill", "teacher", "search")
-    )
+    content = read_json(stage / "metrics.json")
     run = Run(
         workdir,
         UNFINISHED,
-        teacher=TeacherMetrics.from_json(teacher) if teacher else None,
-        search=SearchMetrics.from_json(search) if search else None,
+        teacher=_metrics(TeacherMetrics, workdir / "teacher"),
+        search=_metrics(SearchMetrics, workdir / "search"),
     )
     if not stage.is_dir():
         note = "contains no distillation" if workdir.is_dir() else "no such folder"
@@ -295,8 +296,8 @@ def read_run(workdir: pathlib.Path) -> Run:
         return dataclasses.replace(run, note=_progress(stage))
     try:
         student = StudentMetrics.from_json(content)
-    except KeyError as error:
-        return dataclasses.replace(run, note=f"metrics.json lacks {error}")
+    except UserError as error:
+        return dataclasses.replace(run, note=f"metrics.json is damaged: {error}")
     bindings = _bindings(stage, student, run.teacher)
     return dataclasses.replace(
         run,
@@ -307,6 +308,37 @@ def read_run(workdir: pathlib.Path) -> Run:
     )
 
 
+def _metrics(kind, stage):
+    """Returns the metrics of a stage, or None if they are missing or damaged."""
+    content = read_json(stage / "metrics.json")
+    try:
+        return kind.from_json(content) if content else None
+    except UserError:
+        return None
+
+
+def _checked(cls, entries):
+    """Returns an object of the dataclass.
+
+    Raises:
+        UserError: If an entry does not have the type of its field.
+    """
+    types = annotations(cls)
+    for name, value in entries.items():
+        check_value(name, value, types[name])
+    return cls(**{name: _tuple(value, types[name]) for name, value in entries.items()})
+
+
+def _tuple(value, annotation):
+    return tuple(value) if get_origin(annotation) is tuple else value
+
+
+def _seconds(phases):
+    if not isinstance(phases, list):
+        return None
+    return [phase.get("seconds", 0) if isinstance(phase, dict) else None for phase in phases]
+
+
 def _last_weight(path):
     try:
         return Alpha.load(path).last_weight
@@ -315,7 +347,7 @@ def _last_weight(path):
 
 
 def _accuracy(evaluation):
-    return evaluation["accuracy"] if evaluation else None
+    return evaluation.get("accuracy", "") if isinstance(evaluation, dict) else evaluation
 
 
 def _bindings(stage, student, teacher):

@@ -17,7 +17,7 @@ from dfa_tf.config.gin_files import (
     read_text,
 )
 from dfa_tf.config.gin_state import Reference, State, gin_state, is_macro, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, RENAMED, REQUIRED
+from dfa_tf.config.registry import CONFIGURABLES, REFERABLE, RENAMED, REQUIRED
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings, check_value
@@ -286,6 +286,7 @@ def _parse(gin_files, bindings, state):
             gin.parse_config(binding)
         source = "the config"
         _check_macros(state, "\n".join(texts))
+        _check_all(state)
     except UserError:
         raise
     except Exception as error:
@@ -309,6 +310,55 @@ def _check_macros(state, text):
             close = difflib.get_close_matches(name, [*NETWORKS, *used], n=1)
             advice = f"did you mean {close[0]}?" if close else "remove it"
             raise UserError(f"{name}: nothing uses this macro; {advice}")
+
+
+def _check_all(state):
+    """Checks every binding, used or not: its type, and what it refers to."""
+    refers: dict[str, set[str]] = {}
+    for (scope, selector), bound in state.items():
+        name = selector.rpartition(".")[2]
+        for parameter, value in bound.items():
+            is_macro_of_config = selector == "gin.macro"
+            key = (
+                scope
+                if is_macro_of_config
+                else "/".join(filter(None, [scope, name])) + f".{parameter}"
+            )
+            for reference in _references(value):
+                _check_reference(key, reference)
+                refers.setdefault(name, set()).add(reference.configurable.name)
+            if not is_macro_of_config and name in CONFIGURABLES:
+                _check_binding(
+                    key, resolved(value), CONFIGURABLES[name].parameters[parameter].annotation
+                )
+    for name in refers:
+        _check_no_cycle(name, refers, ())
+
+
+def _references(value):
+    """Returns all references within a value, with macros replaced by their values."""
+    value = resolved(value)
+    if isinstance(value, Reference):
+        return [value]
+    if isinstance(value, list | tuple | dict):
+        values = value.values() if isinstance(value, dict) else value
+        return [reference for each in values for reference in _references(each)]
+    return []
+
+
+def _check_reference(key, reference):
+    if reference.configurable.name not in REFERABLE:
+        raise UserError(
+            f"{key}: expected a value, or a reference to a network, method, weighting, optimizer or "
+            f"schedule, got {reference!r}"
+        )
+
+
+def _check_no_cycle(name, refers, path):
+    if name in path:
+        raise UserError(f"{name}: its bindings refer to itself ({' -> '.join([*path, name])})")
+    for other in refers.get(name, ()):
+        _check_no_cycle(other, refers, (*path, name))
 
 
 def _check_binding(key, value, annotation):

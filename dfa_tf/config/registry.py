@@ -141,6 +141,13 @@ CONFIGURABLES: dict[str, Configurable] = {
     **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
 }
 
+# What a binding can refer to, as in @sgd().
+REFERABLE = {
+    name
+    for name, configurable in CONFIGURABLES.items()
+    if configurable.function and name not in ("dataset", "runtime")
+}
+
 # Bindings of earlier versions, and what they are called now.
 RENAMED = {"search.entry": "search.tail_input"}
 

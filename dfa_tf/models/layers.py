@@ -34,7 +34,8 @@ class Layers:
         self.precision = precision
         self.compute_dtype = keras.DTypePolicy(precision).compute_dtype
         # Frozen kernels need no float32 original, which would be cast again at each step.
-        self._kernel_precision = self.compute_dtype if folded else precision
+        is_stored = folded and not _broadcasts_variables()
+        self._kernel_precision = self.compute_dtype if is_stored else precision
         self._folded = folded
         self._seeds = random.Random(seed)
         self.folds = {}
@@ -240,3 +241,9 @@ def he_normal(seed: int) -> keras.Initializer:
     The fan-out of a depthwise kernel `[k, k, C, 1]` is k^2.
     """
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal", seed=seed)
+
+
+def _broadcasts_variables():
+    """Returns whether new variables are sent to other workers, which fails for bfloat16."""
+    resolver = tf.distribute.get_strategy().cluster_resolver
+    return resolver is not None and bool(resolver.task_type)

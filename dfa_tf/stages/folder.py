@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -144,13 +145,18 @@ class StageFolder:
 
     def _check_text(self, text, source):
         recorded = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
-        names = sorted({*recorded, *self._lines}, key=lambda name: (name.startswith("#"), name))
+        if os.path.exists(self.artifact):
+            # How examples were held affects their order, but a finished result remains valid.
+            recorded, current = _without_memory(recorded), _without_memory(self._lines)
+        else:
+            current = self._lines
+        names = sorted({*recorded, *current}, key=lambda name: (name.startswith("#"), name))
         differences = [
             "{} was {}, is {}".format(
-                name.removeprefix("# "), *_shortened(recorded.get(name), self._lines.get(name))
+                name.removeprefix("# "), *_shortened(recorded.get(name), current.get(name))
             )
             for name in names
-            if recorded.get(name) != self._lines.get(name)
+            if recorded.get(name) != current.get(name)
             and not name.endswith(IGNORED)
             and not (name in self._unbound and name not in recorded)
         ]
@@ -158,14 +164,20 @@ class StageFolder:
             shown = "; ".join(differences[:MAX_DIFFERENCES])
             if len(differences) > MAX_DIFFERENCES:
                 shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
-            raise UserError(
-                f"{source} was made with another config ({shown}); choose another --workdir, "
-                f"restore its config, or restart it with {self._command} --fresh"
-            )
+            advice = f"choose another --workdir, restore its config, or restart it with {self._command} --fresh"
+            if _without_memory(recorded) == _without_memory(current):
+                advice = (
+                    "bind dataset.in_memory as before, because it affects the order of the images"
+                )
+            raise UserError(f"{source} was made with another config ({shown}); {advice}")
 
     @property
     def _command(self):
         return COMMANDS.get(self.stage.partition("_")[0], self.stage)
+
+
+def _without_memory(lines):
+    return {name: re.sub(r", dataset\.in_memory=\w+$", "", text) for name, text in lines.items()}
 
 
 def _delete(path):

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods.replicas import replica_total
-from dfa_tf.validation import Fraction, NonNegative, Positive, Settings
+from dfa_tf.validation import DecayRate, NonNegative, Positive, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class SGD(Settings):
     """
 
     learning_rate: LearningRate = StepDecay()
-    momentum: Fraction = 0.9
+    momentum: DecayRate = 0.9
     nesterov: bool = True
     weight_decay: NonNegative = 5e-4
 
@@ -114,8 +114,8 @@ class Adam(Settings):
     """
 
     learning_rate: LearningRate = 1e-3
-    beta_1: Fraction = 0.5
-    beta_2: Fraction = 0.999
+    beta_1: DecayRate = 0.5
+    beta_2: DecayRate = 0.999
     weight_decay: NonNegative = 1e-3
 
     name = "adam"

@@ -8,6 +8,8 @@ from dfa_tf.models.network import Precision
 from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.validation import NOT_BINDABLE, Count, Positive, Settings
 
+MOST_STEPS = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Training(Settings):
@@ -38,13 +40,18 @@ class Training(Settings):
         of 35,000 examples in batches of 128 are 10,937 steps.
 
         Raises:
-            UserError: If the epochs contain less than one batch.
+            UserError: If the epochs contain less than one batch, or too many for 32 bits.
         """
         steps = int(self.epochs * examples / self.batch_size + 1e-9)
         if steps < 1:
             raise UserError(
                 f"epochs: expected at least one batch of {self.batch_size}, got {self.epochs} epochs "
                 f"of {examples} examples; increase epochs or reduce batch_size"
+            )
+        if steps > MOST_STEPS:
+            raise UserError(
+                f"epochs: expected at most {MOST_STEPS:,} steps, got {steps:.3g} from {self.epochs} "
+                f"epochs of {examples} examples; reduce epochs"
             )
         return steps
 

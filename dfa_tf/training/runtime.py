@@ -4,7 +4,10 @@ import dataclasses
 
 import tensorflow as tf
 
+from dfa_tf.errors import UserError
 from dfa_tf.validation import NOT_BINDABLE, Count, NonNegative, Settings
+
+SHORTEST = 0.001  # epochs between evaluations
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,7 +17,7 @@ class Runtime(Settings):
     Args:
         strategy: A `tf.distribute` strategy; None for the one in scope.
         log_every: Steps between entries in TensorBoard and in alpha's history.
-        evaluate_every: Epochs between evaluations; 0 to evaluate at the end alone.
+        evaluate_every: Epochs between evaluations, at least 0.001; 0 to evaluate at the end alone.
         checkpoint_seconds: Seconds between checkpoints.
         fresh: Whether to empty the stage's folder and start from scratch.
         quiet: Whether to print nothing.
@@ -28,6 +31,14 @@ class Runtime(Settings):
     quiet: bool = dataclasses.field(default=False, metadata=NOT_BINDABLE)
 
     name = "runtime"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if 0 < self.evaluate_every < SHORTEST:
+            raise UserError(
+                f"runtime.evaluate_every: expected 0, or a number of epochs of at least {SHORTEST}, "
+                f"got {self.evaluate_every}"
+            )
 
     @property
     def devices(self) -> tf.distribute.Strategy:

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -20,9 +20,10 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Records the first SIGTERM or SIGINT within the block, instead of ending the process.
+    """Records the first stop signal within the block, instead of ending the process.
 
-    A second signal has its usual effect.
+    A second signal has its usual effect. Signals that the process ignores, as SIGHUP after `nohup`,
+    are still ignored.
     """
     request, previous = StopRequest(), {}
 
@@ -35,7 +36,8 @@ def stop_request() -> Iterator[StopRequest]:
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():
-        previous.update({each: signal.signal(each, record) for each in STOP_SIGNALS})
+        caught = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
+        previous.update({each: signal.signal(each, record) for each in caught})
     try:
         yield request
     finally:

@@ -32,11 +32,11 @@ def _free_ports(count):
 class Cluster:
     """Two workers, started together; each has its own idea of where the results go."""
 
-    def __init__(self, *workdirs):
+    def __init__(self, *workdirs, precision="float32"):
         workers = [f"localhost:{port}" for port in _free_ports(2)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.training.worker", str(workdir)],
+                [sys.executable, "-m", "tests.training.worker", str(workdir), precision],
                 cwd=ROOT,
                 env=os.environ
                 | {
@@ -82,6 +82,14 @@ def test_two_workers_equal_two_replicas(straight, two_replicas, tmp_path):
     np.testing.assert_allclose(alpha, expected_alpha, atol=1e-3)
     for found, expected in zip(weights, expected_weights, strict=True):
         np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_two_workers_run_in_bfloat16(straight, tmp_path):
+    for status, stderr in Cluster(tmp_path, tmp_path, precision="mixed_bfloat16").wait():
+        assert status == 0, stderr[-2000:]
+    alpha, _ = _result(tmp_path)
+    expected_alpha, _ = _result(straight[0])
+    np.testing.assert_allclose(alpha, expected_alpha, atol=0.1)
 
 
 def test_only_the_chief_writes(straight):
