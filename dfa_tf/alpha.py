@@ -10,6 +10,7 @@ import numpy as np
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
+from dfa_tf.validation import check_value
 
 FORMAT = 1
 LAST_WEIGHT = 0.99
@@ -182,19 +183,18 @@ def _check_weights(group, path, advice):
 
 def _is_record(group):
     """Returns whether what a group records of its search has the right types and sizes."""
-    count = len(group.alpha)
-    numbers = [group.beta, group.mean_loss_gradient, group.mean_decay]
+    vectors = [group.beta, group.mean_loss_gradient, group.mean_decay]
     try:
-        steps = [step for step, _ in group.history]
-        histories = [np.asarray(weights, np.float64) for _, weights in group.history]
-        vectors = [np.asarray(each, np.float64) for each in numbers if each]
-        finite = np.isfinite(np.asarray(steps, np.float64)).all()
-    except (TypeError, ValueError, OverflowError):
+        check_value("features", group.features, list[str])
+        check_value("history", group.history, list[list])
+        for step, weights in group.history:
+            check_value("step", step, float)
+            vectors.append(weights)
+        for vector in vectors:
+            check_value("vector", vector, list[float])
+    except (UserError, ValueError):
         return False
-    features = group.features
-    are_names = isinstance(features, list) and all(isinstance(name, str) for name in features)
-    shapes = {array.shape for array in (*histories, *vectors)}
-    return finite and are_names and len(features) in (0, count) and shapes <= {(count,)}
+    return {len(each) for each in (group.features, *vectors)} <= {0, len(group.alpha)}
 
 
 def initial_beta(kind: InitialBeta, count: int, seed: int = 0) -> np.ndarray:

@@ -67,6 +67,7 @@ NonNegative = Annotated[float, Interval(0)]
 Fraction = Annotated[float, Interval(0, 1)]
 DecayRate = Annotated[float, Interval(0, 1, open_high=True)]  # of a moving average
 Count = Annotated[int, Interval(1, 2**31 - 1)]
+Whole = Annotated[int, Interval(0, 2**63 - 1)]
 
 
 class Settings:
@@ -172,7 +173,10 @@ def _matches(value, annotation):
         kind = numbers.Integral if annotation is int else numbers.Real
         if not isinstance(value, kind) or isinstance(value, bool):
             return False
-        return isinstance(value, numbers.Integral) or math.isfinite(value)
+        try:
+            return annotation is int or math.isfinite(value)
+        except OverflowError:  # an integer beyond all floats
+            return False
     if annotation in _SEQUENCES:
         return isinstance(value, list | tuple)
     if origin is not None:  # Callable[...] and other generics: the class alone

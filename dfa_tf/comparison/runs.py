@@ -11,7 +11,7 @@ from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.process import Process
-from dfa_tf.validation import annotations, check_value
+from dfa_tf.validation import Positive, Whole, annotations, check_value
 
 State = Literal["finished", "unfinished", "missing"]
 FINISHED, UNFINISHED, MISSING = get_args(State)
@@ -71,17 +71,17 @@ class StudentMetrics:
     """
 
     dataset: str
-    train_examples: int
+    train_examples: Whole
     teacher: str | None
     student: str
     method: str
     aggregation: str | None
     seed: int
-    steps: int
+    steps: Whole
     last_accuracy: float | None
     best_accuracy: float | None
     curve: list[list[float]]
-    parameters: int
+    parameters: Whole
     seconds: float
     pretraining_seconds: tuple[float, ...]
     images_per_second: float | None
@@ -128,10 +128,10 @@ class TeacherMetrics:
         fingerprint: Digest of the evaluated weights, or an empty text.
     """
 
-    steps: int
+    steps: Whole
     last_accuracy: float | None
     best_accuracy: float | None
-    parameters: int
+    parameters: Whole
     fingerprint: str
 
     @classmethod
@@ -159,8 +159,8 @@ class SearchMetrics:
     """
 
     seconds: float = 0
-    steps: int | None = None
-    epochs: float | None = None
+    steps: Whole | None = None
+    epochs: Positive | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "SearchMetrics":

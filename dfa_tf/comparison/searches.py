@@ -86,13 +86,24 @@ def load_searches(runs: Iterable[Run]) -> Searches | None:
             continue
         run_layout = [(group.name, len(group.features)) for group in alpha.groups]
         layout = layout or run_layout
-        if run_layout == layout and any(len(group.history) > 1 for group in alpha.groups):
+        if run_layout == layout and _is_searched(alpha):
             alphas.setdefault(run.method, []).append(alpha)
             steps, epochs = (run.search.steps, run.search.epochs) if run.search else (None, None)
             steps_per_epoch.add(steps / epochs if steps and epochs else None)
     if not alphas:
         return None
     return Searches(alphas, steps_per_epoch.pop() if len(steps_per_epoch) == 1 else None)
+
+
+def _is_searched(alpha):
+    """Returns whether alpha records a search of at least one group."""
+    records = (
+        (len(group.alpha), len(each))
+        for group in alpha.groups
+        for each in (group.features, group.mean_loss_gradient, group.mean_decay)
+    )
+    is_complete = all(count == length for count, length in records)
+    return is_complete and any(len(group.history) > 1 for group in alpha.groups)
 
 
 def _mean_and_deviation(values):

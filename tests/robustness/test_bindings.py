@@ -1,0 +1,90 @@
+"""Any value for any bindable parameter: a run that could start, or an error of one line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dfa_tf.commands import options
+from dfa_tf.commands.pipeline import DISTILL, EXPORT, SEARCH, TEACHER, Pipeline
+from dfa_tf.commands.setup import Setup
+from dfa_tf.config import Config
+from dfa_tf.config.registry import CONFIGURABLES
+from dfa_tf.errors import UserError
+from dfa_tf.methods import METHODS
+from tests.robustness.conftest import examples
+
+PARAMETERS = sorted((name, p) for name, c in CONFIGURABLES.items() for p in c.parameters)
+NAMES = sorted(CONFIGURABLES)
+SMALL = [
+    f"{role}/wide_resnet.{p}" for role in ("teacher", "student") for p in ("depth=10", "width=1")
+]
+
+numbers = st.one_of(
+    st.sampled_from(["0", "-1", "1", "2", "1e400", "-1e400", "1e-300", "1.5", "0.999", "-0.0"]),
+    st.integers(-(10**40), 10**40).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+)
+texts = st.text(max_size=20).map(ascii)
+constants = st.sampled_from(["None", "True", "False", "[]", "()", "{}", "[[]]", "''"])
+references = st.one_of(
+    st.sampled_from(NAMES).map("@{}()".format),
+    st.sampled_from(NAMES).map("@{}".format),
+    st.sampled_from(NAMES).map("@scope/{}()".format),
+    st.sampled_from(["%nothing", "%precision", "%teacher", "%student"]),
+)
+scalars = st.one_of(numbers, texts, constants, references)
+values = st.one_of(
+    scalars,
+    st.lists(scalars, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
+    st.lists(scalars, max_size=2).map(
+        lambda each: "{" + ", ".join(f"'k': {v}" for v in each) + "}"
+    ),
+)
+bindings = st.tuples(st.sampled_from(PARAMETERS), values).map(
+    lambda b: f"{b[0][0]}.{b[0][1]} = {b[1]}"
+)
+
+
+def _attempt(action):
+    """Runs an action, which may raise an error of one line only."""
+    try:
+        action()
+    except UserError as error:
+        message = str(error)
+        assert message.strip()
+        assert "\n" not in message
+        assert len(message) < 2000
+
+
+@examples(400)
+@given(st.lists(bindings, min_size=1, max_size=2))
+def test_any_binding_is_parsed_or_named(given_bindings):
+    _attempt(lambda: Config(["gin/digits.gin"], given_bindings))
+
+
+@examples(200)
+@given(st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_text_is_a_config_or_named(text):
+    _attempt(lambda: Config(["gin/digits.gin"], [text]))
+
+
+def _check(workdir, given_bindings):
+    """Does what `distill` and `export` do before their first stage, with the same flags."""
+    values = options.define("distill")
+    method = given_bindings[0].split(".")[0]
+    more = [f"distill.methods=[@{method}()]"] if method in METHODS else []
+    flags = [f"--gin_bindings={each}" for each in (*SMALL, *more, *given_bindings)]
+    values(["distill", "--gin_file=gin/digits.gin", f"--workdir={workdir}", *flags])
+    pipeline = Pipeline("distill", Setup(values, strategy=None))
+    stages = pipeline._stages_of_distill()
+    assert set(stages) <= {TEACHER, SEARCH, "search_process", DISTILL}
+    pipeline._check_ahead(*stages, EXPORT)
+
+
+@pytest.mark.slow
+@examples(150)
+@given(st.lists(bindings, min_size=1, max_size=2))
+def test_any_binding_is_accepted_or_refused_before_anything_is_written(tmp_path_factory, binding):
+    workdir = tmp_path_factory.mktemp("any") / "workdir"
+    _attempt(lambda: _check(workdir, binding))
+    assert not workdir.exists()
