@@ -40,7 +40,8 @@ def load_classifier(path: str | os.PathLike, scale: float = 1.0, offset: float =
         scale, offset: See `from_keras`; for `.keras` files that this package did not save.
 
     Raises:
-        UserError: If the file is missing, damaged or of another format.
+        UserError: If the file is missing, damaged or of another format. Its function raises
+            UserError if the model cannot be run.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -50,14 +51,25 @@ def load_classifier(path: str | os.PathLike, scale: float = 1.0, offset: float =
         raise UserError(f"{path}: expected a .keras file, a SavedModel folder or a .tflite file")
     try:
         if path.suffix == ".keras" and not is_saved_model:
-            return _load_keras(path, scale, offset)
-        return _load_saved_model(path) if is_saved_model else _load_tflite(path)
+            loaded = _load_keras(path, scale, offset)
+        else:
+            loaded = _load_saved_model(path) if is_saved_model else _load_tflite(path)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         raise UserError(
             f"{path}: cannot be read as a model ({first_line(error)}); the file may be damaged"
         ) from error
+
+    def logits(images):
+        try:
+            return loaded.logits(images)
+        except Exception as error:
+            raise UserError(
+                f"{path}: cannot be run ({first_line(error)}); the file may be damaged"
+            ) from error
+
+    return dataclasses.replace(loaded, logits=logits)
 
 
 def _load_keras(path, scale, offset):

@@ -19,6 +19,7 @@ _IDENTIFIER, _MODEL_IDENTIFIER, _BUFFER = b"M001", b"TFL3", "TFLITE_METADATA"
 _IMAGE_PROPERTIES, _FEATURE_PROPERTIES, _NORMALIZATION, _TENSOR_AXIS_LABELS = 2, 1, 1, 2
 _RGB, _GRAYSCALE = 1, 2
 _ALIGNMENT = 16  # bytes
+FIXED_TIME = (1980, 1, 1, 0, 0, 0)
 _MEAN, _STD = 0.0, 1.0  # The model receives raw pixels and normalizes them itself.
 
 
@@ -69,8 +70,10 @@ def add_metadata(model: bytes, info: ModelInfo) -> bytes:
     builder.Finish(unpacked.Pack(builder), _MODEL_IDENTIFIER)
     contents = io.BytesIO(bytes(builder.Output()))
     with zipfile.ZipFile(contents, "a") as archive:
-        archive.writestr(LABELS_FILE, info.labels_text)
-        archive.writestr(INFO_FILE, json.dumps(_info_content(info, details), indent=2))
+        # Without the current time, so that equal models are equal files.
+        about = json.dumps(_info_content(info, details), indent=2)
+        for name, text in ((LABELS_FILE, info.labels_text), (INFO_FILE, about)):
+            archive.writestr(zipfile.ZipInfo(name, FIXED_TIME), text)
     return contents.getvalue()
 
 

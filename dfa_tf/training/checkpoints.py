@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
+from dfa_tf.files import WRITING
 
 KEPT = 2  # states
 
@@ -81,9 +83,9 @@ class RunConfig:
 class Checkpoints:
     """Saves and restores the state of a run, and keeps the last two states.
 
-    A state consists of the files step-N.index and step-N.data-... for step N. TensorFlow writes the
-    index last, so a state without an index is incomplete. States are found and deleted by their
-    names alone, because TensorFlow treats some paths as patterns.
+    A state consists of the files step-N.index and step-N.data-... for step N. They are written to a
+    temporary folder. The index is moved last, so a state with an index is complete. States are found
+    and deleted by their names alone, because TensorFlow treats some paths as patterns.
 
     Args:
         folder: Folder of the files.
@@ -154,28 +156,35 @@ class Checkpoints:
                 self._checkpoint.write(f"{temporary}/step")
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        with _without_patterns(self._folder) as folder:
-            self._checkpoint.write(f"{folder}/step-{self.journal.step}")
+        with (
+            tempfile.TemporaryDirectory(prefix=WRITING, dir=self._folder) as temporary,
+            _without_patterns(pathlib.Path(temporary)) as writable,
+        ):
+            self._checkpoint.write(f"{writable}/step-{self.journal.step}")
+            for path in sorted(pathlib.Path(temporary).iterdir(), key=_is_index):
+                os.replace(path, self._folder / path.name)
         self._delete_all_but(self._steps()[-KEPT:])
 
     def _steps(self):
         """Returns the steps of the states, ascending."""
-        matches = [re.fullmatch(r"step-(\d+)\.index", name) for name in self._names()]
+        matches = [re.fullmatch(r"step-(\d+)\.index", path.name) for path in self._paths()]
         return sorted(int(match[1]) for match in matches if match)
 
-    def _names(self):
-        return [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+    def _paths(self):
+        return list(self._folder.iterdir()) if self._folder.is_dir() else []
 
     def _delete_all_but(self, steps):
         """Deletes all other states, indices first, and what killed saves left."""
-        for name in sorted(self._names(), key=lambda name: not name.endswith(".index")):
-            match = re.match(r"step-(\d+)(\.|_temp)", name)
-            if not match or (match[2] == "." and int(match[1]) in steps):
-                continue
-            if match[2] == ".":
-                (self._folder / name).unlink(missing_ok=True)
-            else:
-                shutil.rmtree(self._folder / name, ignore_errors=True)
+        for path in sorted(self._paths(), key=_is_index, reverse=True):
+            match = re.match(r"step-(\d+)\.", path.name)
+            if match and int(match[1]) not in steps:
+                path.unlink(missing_ok=True)
+            elif path.name.startswith(WRITING) or re.fullmatch(r"step-\d+_temp", path.name):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_index(path):
+    return path.suffix == ".index"
 
 
 @contextlib.contextmanager
