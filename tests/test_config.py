@@ -104,9 +104,8 @@ def test_dfa_is_the_default_method_and_its_bindings_apply(tmp_path):
 
 
 def test_method_without_brackets_is_named():
-    config = Config(["gin/wrn.gin"], ["distill.methods = [@kd]"])
     with pytest.raises(UserError, match=r"distill\.methods"):
-        config.settings("distill")
+        Config(["gin/wrn.gin"], ["distill.methods = [@kd]"])
 
 
 def test_methods_can_be_combined_with_weights():
@@ -308,9 +307,8 @@ def test_macro_whose_uses_are_replaced_is_accepted():
     ],
 )
 def test_value_of_another_type_is_named(binding, setting):
-    config = Config(["gin/wrn.gin"], [binding])
     with pytest.raises(UserError, match=setting):
-        config.settings("search")
+        Config(["gin/wrn.gin"], [binding]).settings("search")
 
 
 @pytest.mark.parametrize(
@@ -360,6 +358,5 @@ def test_configs_are_independent_values():
 
 
 def test_macro_that_refers_to_itself_is_named():
-    config = Config(["gin/wrn.gin"], ["precision = %precision"])
     with pytest.raises(UserError, match="precision"):
-        config.settings("search")
+        Config(["gin/wrn.gin"], ["precision = %precision"])

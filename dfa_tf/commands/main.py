@@ -12,7 +12,7 @@ from absl import flags, logging
 from dfa_tf.commands import options
 from dfa_tf.errors import Interrupted, ReportedError, UserError
 from dfa_tf.quiet import quiet_libraries
-from dfa_tf.training.signals import STOP_SIGNALS
+from dfa_tf.training.signals import stop_signals
 
 USAGE_ERROR, FAILED = 2, 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -147,6 +147,5 @@ def _end_on_signals(command, fresh):
             os.write(stderr, message)
         os._exit(128 + signum)
 
-    for signum in STOP_SIGNALS:
-        if signal.getsignal(signum) is not signal.SIG_IGN:  # as after nohup
-            signal.signal(signum, end)
+    for signum in stop_signals():
+        signal.signal(signum, end)

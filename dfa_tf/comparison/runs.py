@@ -43,6 +43,9 @@ TITLES = {
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
 
+DERIVED = ("last_accuracy", "best_accuracy", "pretraining_seconds")  # from other entries
+
+
 @dataclasses.dataclass(frozen=True)
 class StudentMetrics:
     """distill/metrics.json.
@@ -105,12 +108,15 @@ class StudentMetrics:
         Raises:
             UserError: If an entry is missing or is not of its type.
         """
+        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
+        for name in ("last", "best", "pretraining", *required):
+            if name not in content and name not in DERIVED:
+                raise UserError(f"the entry {name!r} is missing")
         derived = {
             "last_accuracy": _accuracy(content.get("last")),
             "best_accuracy": _accuracy(content.get("best")),
             "pretraining_seconds": _seconds(content.get("pretraining")),
         }
-        required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
         optional = [f.name for f in dataclasses.fields(cls) if f.name in content]
         given = {name: content.get(name) for name in {*required, *optional} - set(derived)}
         return _checked(cls, given | derived)

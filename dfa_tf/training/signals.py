@@ -5,7 +5,11 @@ import signal
 import threading
 from collections.abc import Iterator
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+def stop_signals() -> list[signal.Signals]:
+    """Returns the signals that stop a run. SIGHUP does not if it is ignored, as after `nohup`."""
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT] + [signal.SIGHUP] * (not ignores_hangup)
 
 
 class StopRequest:
@@ -22,8 +26,7 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Records the first stop signal within the block, instead of ending the process.
 
-    A second signal has its usual effect. Signals that the process ignores, as SIGHUP after `nohup`,
-    are still ignored.
+    A second signal has its usual effect.
     """
     request, previous = StopRequest(), {}
 
@@ -36,8 +39,7 @@ def stop_request() -> Iterator[StopRequest]:
             signal.signal(each, handler)
 
     if threading.current_thread() is threading.main_thread():
-        caught = [s for s in STOP_SIGNALS if signal.getsignal(s) is not signal.SIG_IGN]
-        previous.update({each: signal.signal(each, record) for each in caught})
+        previous.update({each: signal.signal(each, record) for each in stop_signals()})
     try:
         yield request
     finally:

@@ -194,7 +194,8 @@ def test_wrong_setting_is_named_in_one_line(command, tmp_path, name, arguments, 
     assert not list(tmp_path.rglob("alpha.json"))
 
 
-def test_wrong_teacher_file_is_named_and_kept(command, tmp_path):
+def test_teacher_folder_without_a_config_is_named_and_kept(command, tmp_path):
+    """Whatever the file is: nothing says where it comes from."""
     path = tmp_path / "runs/digits/teacher/model.keras"
     path.parent.mkdir(parents=True)
     cases = {
@@ -207,7 +208,7 @@ def test_wrong_teacher_file_is_named_and_kept(command, tmp_path):
         before = path.read_bytes()
         status, _, err = command("search", *SHORT)
         assert status == 2
-        assert "teacher/model.keras" in _last_line(err)
+        assert "teacher/config.gin" in _last_line(err)
         assert path.read_bytes() == before
 
 

@@ -24,7 +24,7 @@ def converted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted")
     network, examples = tiny_network(), made_examples(20, seed=9)
     write_saved_model(inference_model(network, "float32"), folder / "saved_model")
-    info = ModelInfo(network.name, "1.0", "export", NAMES, SHAPE)
+    info = ModelInfo(network.name, "1.0", NAMES, SHAPE)
     for kind in ("float32", "int8"):
         contents = convert(folder / "saved_model", kind, calibration_images(examples, 20))
         (folder / f"student_{kind}.tflite").write_bytes(add_metadata(contents, info))

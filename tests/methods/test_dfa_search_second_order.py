@@ -40,7 +40,7 @@ def _beta_step(supernet, group, loss=None, optimizers=None):
     )
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("group", "loss"),
     [
@@ -110,6 +110,7 @@ def test_learning_rate_of_zero_leaves_the_first_order():
     )
 
 
+@pytest.mark.slow
 def test_step_changes_only_beta_of_its_group():
     supernet = _supernet()
     models = [supernet.teacher, *supernet.models]
@@ -124,6 +125,7 @@ def test_step_changes_only_beta_of_its_group():
         assert np.array_equal(beta.numpy(), betas[group]) == (group != "group2")
 
 
+@pytest.mark.slow
 def test_bfloat16_gradient_is_close_to_float32():
     found = {}
     for precision in ("float32", "mixed_bfloat16"):

@@ -78,7 +78,7 @@ def _load(kind, path):
 
 
 @pytest.mark.parametrize("make", [_alpha, _process])
-@examples(200)
+@examples(60)
 @given(places=PLACES, value=documents)
 def test_changed_file_is_used_or_refused_in_one_line(tmp_path_factory, make, places, value):
     path = tmp_path_factory.mktemp("json") / "file.json"
@@ -105,7 +105,7 @@ def _report(folder):
     assert report.csv().count("\n") == len(report.runs) + 1
 
 
-@examples(200)
+@examples(60)
 @given(
     stage=st.sampled_from(["distill", "search", "teacher"]),
     places=PLACES,
@@ -128,7 +128,7 @@ def test_changed_metrics_are_reported_or_noted(tmp_path_factory, stage, places, 
     _report(folder)
 
 
-@examples(100)
+@examples(40)
 @given(places=PLACES, value=documents)
 def test_changed_alpha_of_a_search_is_reported_or_noted(tmp_path_factory, places, value):
     folder = tmp_path_factory.mktemp("run")

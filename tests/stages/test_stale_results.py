@@ -53,7 +53,7 @@ def test_student_with_other_weights_is_another_input(finished):
         finished.search(student=searched)
 
 
-@pytest.mark.parametrize("stage", ["distill", "adopt"])
+@pytest.mark.parametrize("stage", ["adopt", pytest.param("distill", marks=pytest.mark.slow)])
 def test_teacher_with_another_activation_is_another_input(run, stage):
     relu, elu = _keras_model("relu"), _keras_model("elu")
     assert same(relu.get_weights(), elu.get_weights())
