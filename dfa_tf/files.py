@@ -9,10 +9,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from dfa_tf.errors import UserError, first_line
 
+LOCK = ".lock"
 WRITING = ".writing-"  # prefix of the folders of unfinished files
 
 
@@ -47,19 +48,44 @@ def exclusive(folder: pathlib.Path, waiting: str) -> Iterator[None]:
     """Lets one process at a time work in a folder. Others wait.
 
     Args:
-        folder: The folder, which is created if it is missing. It keeps the file .lock.
+        folder: The folder, which is created if it is missing.
         waiting: What to print while this process waits.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with lock_file(folder / LOCK, waiting):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)
+
+
+def lock_file(path: pathlib.Path, waiting: str = "") -> IO[str]:
+    """Opens a file and locks it against other processes, as long as it is open.
+
+    Args:
+        path: The file, which is created if it is missing. The holder deletes it before it closes it.
+        waiting: What to print while this process waits for another one; empty to fail instead.
+
+    Raises:
+        BlockingIOError: If another process has locked the file, and `waiting` is empty.
+        OSError: If the file cannot be opened.
+    """
+    while True:
+        lock = open(path, "w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not waiting:
+                lock.close()
+                raise
             print(f"{waiting}; waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
-            pass  # a file system without locks
-        yield
+            return lock  # a file system without locks
+        # The previous holder may have deleted the file between `open` and `flock`.
+        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+        lock.close()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

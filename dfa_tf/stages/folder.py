@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +19,6 @@ from dfa_tf.training.checkpoints import RunConfig
 from dfa_tf.training.runtime import Runtime
 
 CONFIG = "config.gin"
-LOCK = ".lock"
 INPUT = "# input "
 MAX_DIFFERENCES = 6
 COMMANDS = {"teacher": "train_teacher", "process": "search"}  # where stages have other names
@@ -122,7 +120,7 @@ class StageFolder:
         """
         order = {self.artifact.name: 0, CONFIG: 2}
         for entry in sorted(self.path.iterdir(), key=lambda entry: order.get(entry.name, 1)):
-            if entry.name == LOCK:
+            if entry.name == files.LOCK:
                 continue
             if entry.is_symlink() and entry.is_dir():  # a folder on another disk: the link stays
                 for inner in entry.iterdir():
@@ -135,7 +133,7 @@ class StageFolder:
         if os.path.exists(path):
             self._check_text(path.read_text(), self.path)
         elif self.path.is_dir() and any(
-            entry.name != LOCK and not entry.name.startswith(files.WRITING)
+            entry.name != files.LOCK and not entry.name.startswith(files.WRITING)
             for entry in self.path.iterdir()
         ):
             raise UserError(
@@ -198,7 +196,7 @@ def locked(path: pathlib.Path) -> Iterator[None]:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = _lock_file(path / LOCK)
+        lock = files.lock_file(path / files.LOCK)
     except BlockingIOError as error:
         raise UserError(
             f"{path}: another process works here; wait for it, or choose another --workdir"
@@ -212,23 +210,7 @@ def locked(path: pathlib.Path) -> Iterator[None]:
         try:
             yield
         finally:
-            (path / LOCK).unlink(missing_ok=True)
-
-
-def _lock_file(path):
-    while True:
-        lock = open(path, "w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.close()
-            raise
-        except OSError:
-            return lock  # a file system without locks
-        # The previous holder may have removed the file between `open` and `flock`.
-        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            return lock
-        lock.close()
+            (path / files.LOCK).unlink(missing_ok=True)
 
 
 def _shortened(*texts):
