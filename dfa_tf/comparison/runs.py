@@ -113,12 +113,11 @@ class StudentMetrics:
             if name not in content and name not in DERIVED:
                 raise UserError(f"the entry {name!r} is missing")
         derived = {
-            "last_accuracy": _accuracy(content.get("last")),
-            "best_accuracy": _accuracy(content.get("best")),
-            "pretraining_seconds": _seconds(content.get("pretraining")),
+            "last_accuracy": _accuracy(content["last"]),
+            "best_accuracy": _accuracy(content["best"]),
+            "pretraining_seconds": _seconds(content["pretraining"]),
         }
-        optional = [f.name for f in dataclasses.fields(cls) if f.name in content]
-        given = {name: content.get(name) for name in {*required, *optional} - set(derived)}
+        given = {f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content}
         return _checked(cls, given | derived)
 
 

@@ -125,7 +125,8 @@ class Network(keras.Model):
         self.embedding_size = pooled_map.shape[-1]
         self.pooled_shape = tuple(pooled_map.shape[1:])
         self.stem_shape = None if stem is None else tuple(stem.shape[1:])
-        self._initial_digest = self.weights_digest
+        # Keras layers draw without a known seed, so their initial weights are like any others.
+        self._initial_digest = self.weights_digest if "seed" in spec["arguments"] else ""
 
     @property
     def spec(self) -> dict:
@@ -150,7 +151,7 @@ class Network(keras.Model):
     @property
     def is_initial(self) -> bool:
         """Whether the weights are those that the builder draws from the seed in the spec."""
-        return "seed" in self.spec["arguments"] and self.weights_digest == self._initial_digest
+        return self.weights_digest == self._initial_digest
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -45,27 +45,29 @@ bindings = st.tuples(st.sampled_from(PARAMETERS), values).map(
 )
 
 
-def _attempt(action):
-    """Runs an action, which may raise an error of one line only."""
+def _lines_of_refusal(action):
+    """Returns the lines of the error that an action ends in; one empty line without an error."""
     try:
         action()
     except UserError as error:
-        message = str(error)
-        assert message.strip()
-        assert "\n" not in message
-        assert len(message) < 2000
+        return str(error).split("\n")
+    return [""]
 
 
 @examples(400)
 @given(st.lists(bindings, min_size=1, max_size=2))
 def test_any_binding_is_parsed_or_named(given_bindings):
-    _attempt(lambda: Config(["gin/digits.gin"], given_bindings))
+    lines = _lines_of_refusal(lambda: Config(["gin/digits.gin"], given_bindings))
+    assert len(lines) == 1
+    assert len(lines[0]) < 2000
 
 
 @examples(200)
 @given(st.text(st.characters(codec="utf-8"), max_size=60))
 def test_any_text_is_a_config_or_named(text):
-    _attempt(lambda: Config(["gin/digits.gin"], [text]))
+    lines = _lines_of_refusal(lambda: Config(["gin/digits.gin"], [text]))
+    assert len(lines) == 1
+    assert len(lines[0]) < 2000
 
 
 def _check(workdir, given_bindings):
@@ -86,5 +88,5 @@ def _check(workdir, given_bindings):
 @given(st.lists(bindings, min_size=1, max_size=2))
 def test_any_binding_is_accepted_or_refused_before_anything_is_written(tmp_path_factory, binding):
     workdir = tmp_path_factory.mktemp("any") / "workdir"
-    _attempt(lambda: _check(workdir, binding))
+    assert len(_lines_of_refusal(lambda: _check(workdir, binding))) == 1
     assert not workdir.exists()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dfa_tf import files
 from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.comparison.report import Report
-from dfa_tf.comparison.runs import find_runs
+from dfa_tf.comparison.runs import FINISHED, find_runs
 from dfa_tf.errors import UserError
 from dfa_tf.process import Process
 from tests.comparison.workdirs import write_search, write_workdir
@@ -58,23 +58,12 @@ def _process():
     return Process(["a", "b"], [0, 9], [[1.0, 1.0], [0.5, 2.0]], 10, [[0.0, 0.0], [1.0, 1.0]])
 
 
-def _load(kind, path):
-    """Loads a file and uses what it holds, unless it is refused in one line."""
+def _loaded(kind, path):
+    """Returns what a file holds, or the message of the error that refuses it."""
     try:
-        loaded = kind.load(path)
+        return kind.load(path)
     except UserError as error:
-        message = str(error)
-    else:
-        message = f"{path}"
-    assert str(path) in message
-    assert "\n" not in message
-    if message != str(path):
-        return
-    if kind is Alpha:
-        assert 0 <= loaded.last_weight <= 1.001
-        loaded.without_search().save(path)
-    else:
-        assert loaded.stretched(7).shape == (7, len(loaded.paths))
+        return str(error)
 
 
 @pytest.mark.parametrize("make", [_alpha, _process])
@@ -84,7 +73,16 @@ def test_changed_file_is_used_or_refused_in_one_line(tmp_path_factory, make, pla
     path = tmp_path_factory.mktemp("json") / "file.json"
     make().save(path)
     path.write_text(json.dumps(_changed(json.loads(path.read_text()), places, value)))
-    _load(type(make()), path)
+    found = _loaded(type(make()), path)
+    if isinstance(found, Process):
+        assert found.stretched(7).shape == (7, len(found.paths))
+    elif isinstance(found, Alpha):
+        assert 0 <= found.last_weight <= 1.001
+        found.without_search().save(path)
+        assert Alpha.load(path).last_weight == found.last_weight
+    else:
+        assert str(path) in found
+        assert "\n" not in found
 
 
 @pytest.mark.parametrize("kind", [Alpha, Process])
@@ -98,11 +96,10 @@ def test_file_of_other_content_is_refused_in_one_line(tmp_path, kind, text):
     assert files.read_json(path) in ({}, {"format": 1})
 
 
-def _report(folder):
+def _report_of(folder):
+    """Returns the report on a folder of workdirs as text, Markdown and CSV, and its runs."""
     report = Report(find_runs([folder]))
-    assert isinstance(report.text(), str)
-    assert isinstance(report.markdown(), str)
-    assert report.csv().count("\n") == len(report.runs) + 1
+    return report.text(), report.markdown(), report.csv(), report.runs
 
 
 @examples(60)
@@ -125,7 +122,11 @@ def test_changed_metrics_are_reported_or_noted(tmp_path_factory, stage, places, 
         else json.dumps(_changed(json.loads(path.read_text()), places, value))
     )
     path.write_text(text)
-    _report(folder)
+    text, markdown, csv, runs = _report_of(folder)
+    assert csv.count("\n") == len(runs) + 1
+    for run in runs:  # in a table or in a note
+        assert run.state == FINISHED or str(run.path) in text
+        assert run.state == FINISHED or str(run.path) in markdown
 
 
 @examples(40)
@@ -135,4 +136,6 @@ def test_changed_alpha_of_a_search_is_reported_or_noted(tmp_path_factory, places
     write_search(folder, 0.8)
     path = folder / "search/alpha.json"
     path.write_text(json.dumps(_changed(json.loads(path.read_text()), places, value)))
-    _report(folder)
+    text, _, _, runs = _report_of(folder)
+    assert [run.state for run in runs] == [FINISHED]  # the student does not depend on the file
+    assert "DFA" in text
