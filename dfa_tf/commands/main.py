@@ -18,10 +18,15 @@ USAGE_ERROR, FAILED = 2, 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
-def launch(command: str) -> None:
-    """Runs `command` with the arguments of this process, and ends the process."""
+def launch(command: str, argv: list[str] | None = None) -> None:
+    """Runs `command` and ends the process.
+
+    Args:
+        command: Name of the command.
+        argv: Its name and arguments; by default those of this process.
+    """
     _open_standard_streams()
-    sys.exit(run(command, sys.argv))
+    sys.exit(run(command, argv or sys.argv))
 
 
 def run(command: str, argv: list[str]) -> int:
