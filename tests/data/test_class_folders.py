@@ -144,6 +144,22 @@ def test_archive_is_unpacked_by_one_of_several_processes(folder, tmp_path):
     ]
 
 
+@pytest.mark.slow
+def test_folder_is_prepared_by_one_of_two_processes(folder, tmp_path):
+    """Both read the same data. What a killed process left is deleted."""
+    code = "import sys; from dfa_tf import data\nprint(len(data.load(*sys.argv[1:]).train))\n"
+    command = [sys.executable, "-c", code, f"folder:{folder}", str(tmp_path / "data")]
+    for _ in range(2):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes = [subprocess.Popen(command, cwd=ROOT, **pipes) for _ in range(2)]
+        texts = [process.communicate(timeout=200) for process in processes]
+        assert [out.split()[-1] for out, _ in texts] == ["12", "12"], texts
+        assert sum("preparing dataset" in out for out, _ in texts) == 1
+        (prepared,) = (tmp_path / "data/image_folder").glob("*/1.0.0*")
+        shutil.rmtree(prepared)
+        (prepared.parent / "1.0.0.incompleteABC").mkdir()  # of a killed process
+
+
 @pytest.mark.parametrize("name", ["a\nb", " ", "dog ", "\tcat", "bell\a"])
 def test_class_name_that_would_shift_the_labels_is_refused(folder, tmp_path, name):
     for split in COUNTS:

@@ -7,6 +7,7 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.errors import Interrupted, UserError
+from dfa_tf.stages.folder import StageFolder
 from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.training.checkpoints import Checkpoints
 from dfa_tf.training.loop import Loop
@@ -108,6 +109,21 @@ def test_missing_config_is_named_before_and_after_the_end(copied, tmp_path, monk
         (folder / "config.gin").unlink()
         with pytest.raises(UserError, match=r"config\.gin"):
             call()
+
+
+def test_how_examples_are_held_matters_until_a_stage_is_finished(tmp_path):
+    """Free memory may decide it differently in the next run."""
+
+    def folder(held):
+        inputs = {"train": f"9 examples 1a2b, dataset.in_memory={held}"}
+        return StageFolder(tmp_path, "distill", "student.keras", {"distill.epochs": "1"}, inputs)
+
+    with folder(True).work(Runtime(quiet=True)):
+        pass
+    with pytest.raises(UserError, match=r"bind dataset\.in_memory"):
+        folder(False).is_finished()
+    folder(True).artifact.write_text("")
+    assert folder(False).is_finished()
 
 
 def test_fresh_empties_a_linked_checkpoint_folder_and_keeps_the_link(tmp_path, monkeypatch):
