@@ -1,6 +1,7 @@
 """Gin configs. Nothing else in the package imports gin."""
 
-from dfa_tf.config.config import NETWORKS, Bindings, Config
+from dfa_tf.config.config import Bindings, Config
 from dfa_tf.config.gin_files import find_gin_file, shipped_folder
+from dfa_tf.config.registry import NETWORKS
 
 __all__ = ["NETWORKS", "Bindings", "Config", "find_gin_file", "shipped_folder"]

@@ -2,13 +2,12 @@
 
 import contextlib
 import dataclasses
-import difflib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
+from dfa_tf.config.checks import check_bindings, check_names
 from dfa_tf.config.gin_files import (
     check_statements,
     find_gin_file,
@@ -16,14 +15,13 @@ from dfa_tf.config.gin_files import (
     included_files,
     read_text,
 )
-from dfa_tf.config.gin_state import Reference, State, gin_state, is_macro, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, REFERABLE, RENAMED, REQUIRED
+from dfa_tf.config.gin_state import Reference, State, gin_state, macros, resolved
+from dfa_tf.config.registry import CONFIGURABLES, NETWORKS, REQUIRED
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings, check_value
 
 DEFAULTS = "distill.methods = [@dfa()]"  # a binding, so that dfa's bindings count and are recorded
-NETWORKS = ("teacher", "student")  # the macros that every config defines
 
 
 class Bindings(dict):
@@ -217,7 +215,6 @@ class Config:
             if parameter in bound:
                 with self._active():
                     value = resolved(bound[parameter])
-                _check_binding(key, value, spec.annotation)
                 found[key] = repr(value)
                 self._collect(value, found)
             elif spec.default is not REQUIRED:
@@ -276,7 +273,7 @@ def _parse(gin_files, bindings, state):
                 gin.add_config_file_search_path(str(file.parent))
                 texts.append(read_text(file))
         source = "the config"
-        _check_renamed("\n".join(texts))
+        check_names("\n".join(texts))
         gin.parse_config(DEFAULTS)
         for path in gin_files:
             source = str(path)
@@ -285,96 +282,11 @@ def _parse(gin_files, bindings, state):
             source = f"--gin_bindings={binding!r}"
             gin.parse_config(binding)
         source = "the config"
-        _check_macros(state, "\n".join(texts))
-        _check_all(state)
+        check_bindings(state, "\n".join(texts))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"{source}: {_one_line(error)}") from error
-
-
-def _check_renamed(text):
-    for old, new in RENAMED.items():
-        if re.search(rf"^\s*{re.escape(old)}\s*=", text, re.MULTILINE):
-            raise UserError(f"{old}: renamed; bind {new} instead")
-
-
-def _check_macros(state, text):
-    """Raises UserError for a macro that nothing uses: likely a misspelt one.
-
-    Uses are looked for in the text, since a later binding may replace a use.
-    """
-    used = set(re.findall(r"%([\w./]+)", text))
-    for name in macros(state):
-        if name not in used and name not in NETWORKS:
-            close = difflib.get_close_matches(name, [*NETWORKS, *used], n=1)
-            advice = f"did you mean {close[0]}?" if close else "remove it"
-            raise UserError(f"{name}: nothing uses this macro; {advice}")
-
-
-def _check_all(state):
-    """Checks every binding, used or not: its type, and what it refers to."""
-    refers: dict[str, set[str]] = {}
-    for (scope, selector), bound in state.items():
-        name = selector.rpartition(".")[2]
-        for parameter, value in bound.items():
-            is_macro_of_config = selector == "gin.macro"
-            key = (
-                scope
-                if is_macro_of_config
-                else "/".join(filter(None, [scope, name])) + f".{parameter}"
-            )
-            for reference in _references(value):
-                _check_reference(key, reference)
-                refers.setdefault(name, set()).add(reference.configurable.name)
-            if not is_macro_of_config and name in CONFIGURABLES:
-                _check_binding(
-                    key, resolved(value), CONFIGURABLES[name].parameters[parameter].annotation
-                )
-    for name in refers:
-        _check_no_cycle(name, refers, ())
-
-
-def _references(value):
-    """Returns all references within a value, with macros replaced by their values."""
-    value = resolved(value)
-    if isinstance(value, Reference):
-        return [value]
-    if isinstance(value, list | tuple | dict):
-        values = value.values() if isinstance(value, dict) else value
-        return [reference for each in values for reference in _references(each)]
-    return []
-
-
-def _check_reference(key, reference):
-    if reference.configurable.name not in REFERABLE:
-        raise UserError(
-            f"{key}: expected a value, or a reference to a network, method, weighting, optimizer or "
-            f"schedule, got {reference!r}"
-        )
-
-
-def _check_no_cycle(name, refers, path):
-    if name in path:
-        raise UserError(f"{name}: its bindings refer to itself ({' -> '.join([*path, name])})")
-    for other in refers.get(name, ()):
-        _check_no_cycle(other, refers, (*path, name))
-
-
-def _check_binding(key, value, annotation):
-    """Checks a bound value as far as it holds no reference."""
-    if isinstance(value, Reference):
-        if not value.evaluate:
-            raise UserError(f"{key}: expected {value!r}() with brackets, got {value!r}")
-    elif isinstance(value, list | tuple) and _has_reference(value):
-        for element in value:
-            _check_binding(key, element, Any)
-    else:
-        check_value(key, value, annotation)
-
-
-def _has_reference(values):
-    return any(isinstance(value, Reference) and not is_macro(value) for value in values)
 
 
 def _one_line(error):

@@ -34,6 +34,7 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import Count, Interval, NonNegative, annotations
 from dfa_tf.weightings import WEIGHTINGS, Weighting
 
+NETWORKS = ("teacher", "student")  # the macros that every config defines
 REQUIRED = inspect.Parameter.empty
 
 # What the data set decides about a network, and how the network is used.
