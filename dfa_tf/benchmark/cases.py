@@ -232,25 +232,19 @@ class _CaseBuilder:
             optimizer = SGD(0.01).build(net.variables, STEPS_PER_EPOCH, STEPS)
             alpha_optimizer = Adam(0.1).build([net.alpha], STEPS_PER_EPOCH, STEPS)
         step = meta_step(net, optimizer, alpha_optimizer, self._batch_size)
-        batches = tf.data.Dataset.zip(self._workload.batches(0), self._workload.batches(1))
-        return self._case("process_search", [step], 0, batches=[batches])
+        return self._case("process_search", [step], 0, streams=[(0, 1)])
 
     def search_orders(self):
         """Stage 1: an iteration of the middle group, of first and of second order."""
         supernet = self._supernet()
         group = list(supernet.beta)[len(supernet.beta) // 2]
-        streams = {"train": self._workload.batches(0), "validation": self._workload.batches(1)}
         orders = {"search": first_order_steps, "search_order_2": second_order_steps}
         for name, steps_of in orders.items():
             optimizers = self._search_optimizers(supernet, group)
             steps = steps_of(supernet, group, BridgeLoss(), optimizers, self._batch_size)
-            batches = [
-                tf.data.Dataset.zip(*(streams[split] for split in splits))
-                if len(splits) > 1
-                else streams[splits[0]]
-                for splits in steps
-            ]
-            yield self._case(name, list(steps.values()), 0, group, batches=batches)
+            seeds = {"train": 0, "validation": 1}
+            streams = [[seeds[split] for split in splits] for splits in steps]
+            yield self._case(name, list(steps.values()), 0, group, streams=streams)
 
     def _supernet(self):
         options = SearchOptions(initial="uniform")
@@ -285,12 +279,16 @@ class _CaseBuilder:
         flops_per_example: int,
         group: str | None = None,
         fixed_batch: bool = False,
-        batches: Sequence[tf.data.Dataset] | None = None,
+        streams: Sequence[Sequence[int]] | None = None,
     ) -> Case:
+        """Returns the case of steps. Each receives batches of the streams with its seeds."""
+        streams = streams or [[seed] for seed in range(len(steps))]
         phases = []
-        drawn = batches or [self._workload.batches(seed) for seed in range(len(steps))]
-        for step, stream in zip(steps, drawn, strict=True):
-            phases.append(Phase(step, stream.take(1).cache().repeat() if fixed_batch else stream))
+        for step, seeds in zip(steps, streams, strict=True):
+            drawn = [self._workload.batches(seed) for seed in seeds]
+            if fixed_batch:
+                drawn = [stream.take(1).cache().repeat() for stream in drawn]
+            phases.append(Phase.of(step, drawn))
         function = StepFunction(self._strategy, phases)
         return Case(
             name,

@@ -7,8 +7,6 @@ import functools
 import pathlib
 from collections.abc import Mapping
 
-import tensorflow as tf
-
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.data.pipeline import training_batches
@@ -195,11 +193,9 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         loop = Loop(
             f"search {group}", runtime, checkpoints, images_per_step, f"train/{loss.name}", metrics
         )
-        phases = []
-        for names, step in steps.items():
-            batches = [batches_of(split) for split in names]
-            one = len(batches) == 1
-            phases.append(Phase(step, batches[0] if one else tf.data.Dataset.zip(*batches)))
+        phases = [
+            Phase.of(step, [batches_of(split) for split in names]) for names, step in steps.items()
+        ]
         start = ends[group] - steps_per_group
         yield from loop.run(phases, ends[group], log_from=start)
 

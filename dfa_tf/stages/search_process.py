@@ -7,8 +7,6 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import tensorflow as tf
-
 from dfa_tf import figures
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.method import Method
@@ -249,7 +247,7 @@ def _search(
             for split, examples in splits.items()
         ]
         step = meta_step(net, optimizer, optimizer_of_alpha, training.batch_size)
-        phase = Phase(step, tf.data.Dataset.zip(tuple(batches)))
+        phase = Phase.of(step, batches)
         with report_lost_workers(STAGE, strategy):
             for block in loop.run([phase], steps):
                 journal.add(block)

@@ -48,6 +48,11 @@ class Phase:
     step: Callable
     batches: tf.data.Dataset
 
+    @classmethod
+    def of(cls, step: Callable, streams: Sequence[tf.data.Dataset]) -> "Phase":
+        """Returns a phase whose step receives a batch of each data set."""
+        return cls(step, streams[0] if len(streams) == 1 else tf.data.Dataset.zip(*streams))
+
 
 @dataclasses.dataclass(frozen=True)
 class Block:
