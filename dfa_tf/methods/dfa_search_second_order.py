@@ -71,22 +71,26 @@ def second_order_beta_step(
 
     def step(train, validation):
         train_features, features = (net.teacher_features(group, x) for x, _ in (train, validation))
+        # grad_w L_train, recorded as a function of beta.
         with tf.GradientTape(watch_accessed_variables=False) as of_training:
             of_training.watch(beta)
             with tf.GradientTape() as tape, keras.StatelessScope():
                 training_loss, _ = mean_loss(train, train_features)
             gradients = tape.gradient(training_loss, weights, unconnected_gradients="zero")
 
+        # w', and eta (1 + mu).
         trial, rate = w_optimizer.lookahead(gradients)
+
+        # grad_beta L_val(w', beta), and v = grad_w' L_val(w', beta).
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([beta, *trial])
             with keras.StatelessScope(state_mapping=list(zip(variables, trial, strict=True))):
                 validation_loss, measurements = mean_loss(validation, features)
-        direct, *direction = tape.gradient(
-            validation_loss, [beta, *trial], unconnected_gradients="zero"
-        )
+        direct, *v = tape.gradient(validation_loss, [beta, *trial], unconnected_gradients="zero")
+
+        # grad_beta <grad_w L_train, v>.
         through_w = of_training.gradient(
-            gradients, beta, replica_total(direction), unconnected_gradients="zero"
+            gradients, beta, replica_total(v), unconnected_gradients="zero"
         )
         gradient = direct - rate * through_w
         measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
