@@ -19,7 +19,7 @@ from dfa_tf.commands.aggregation import (
     other_search,
 )
 from dfa_tf.commands.setup import Setup
-from dfa_tf.commands.summary import accuracy_of_all, export_table, summary
+from dfa_tf.commands.summary import export_table, summary, training_curves
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.methods.teachers import build_method
@@ -80,7 +80,7 @@ class Pipeline:
         if self._setup.is_chief:
             exported = self._exported(student) if self._flags.export else None
             print(summary(self._setup.workdir, exported))
-            if curves := accuracy_of_all(self._setup.workdir):
+            if curves := training_curves(self._setup.workdir):
                 make = functools.partial(figures.accuracy_curves, curves)
                 figures.draw(make, self._setup.workdir / "distill", "accuracy", dpi=120)
 

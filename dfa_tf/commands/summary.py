@@ -83,7 +83,7 @@ def networks_before(
     return [(name, metrics, path) for name, metrics, path in found if metrics]
 
 
-def accuracy_of_all(workdir: pathlib.Path) -> dict[str, dict]:
+def training_curves(workdir: pathlib.Path) -> dict[str, dict]:
     """Returns the test accuracy of all teachers, generations and the student over their steps.
 
     Returns:

@@ -83,7 +83,10 @@ def _check_reference(key, reference):
 
 def _check_no_cycle(name, refers, path):
     if name in path:
-        raise UserError(f"{name}: its bindings refer to itself ({' -> '.join([*path, name])})")
+        cycle = " -> ".join([*path, name])
+        raise UserError(
+            f"{name}: its bindings form a cycle ({cycle}); remove one of the references"
+        )
     for other in refers.get(name, ()):
         _check_no_cycle(other, refers, (*path, name))
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dfa_tf.data.examples import AnyExamples, small_batch
+from dfa_tf.data.examples import AnyExamples, small_batch_size
 from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.data.splits import stratified_split
 
@@ -87,7 +87,7 @@ def pixel_statistics(
     """
     channels = examples.image_shape[-1]
     counts, seen = np.zeros((channels, 256), np.int64), 0
-    for images, _ in examples.in_order(small_batch(examples.image_shape)).as_numpy_iterator():
+    for images, _ in examples.in_order(small_batch_size(examples.image_shape)).as_numpy_iterator():
         for channel in range(channels):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
         seen += len(images)

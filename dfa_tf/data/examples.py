@@ -223,7 +223,7 @@ def read_into_memory(
     """
     images, labels = aligned_empty((count, *image_shape)), np.empty(count, np.int32)
     start = 0
-    batches = _decoded(source(), decode, image_shape).batch(small_batch(image_shape))
+    batches = _decoded(source(), decode, image_shape).batch(small_batch_size(image_shape))
     for image_batch, label_batch in batches.as_numpy_iterator():
         end = start + len(image_batch)
         images[start:end], labels[start:end] = image_batch, label_batch
@@ -231,7 +231,7 @@ def read_into_memory(
     return Examples(images[:start], labels[:start], origin, copy=False)
 
 
-def small_batch(image_shape: Sequence[int]) -> int:
+def small_batch_size(image_shape: Sequence[int]) -> int:
     """Returns a batch size with which decoded images need little memory."""
     return max(1, BATCH_BYTES // math.prod(image_shape))
 

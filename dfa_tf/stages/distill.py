@@ -27,7 +27,7 @@ from dfa_tf.stages.folder import (
     fingerprint,
     numbered,
     recorded_settings,
-    start_of,
+    starting_point,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
@@ -127,7 +127,7 @@ def distill(
         used_alpha = _load_alpha(alpha)
         used_alpha.check_fits(teachers[0])
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
-    inputs = {"student": start_of(student), "train": train.description}
+    inputs = {"student": starting_point(student), "train": train.description}
     inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
     if isinstance(weights, ProcessWeighting) and weights.process:
         inputs["process"] = weights.process.digest

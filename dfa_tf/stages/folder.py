@@ -137,15 +137,15 @@ class StageFolder:
             for entry in self.path.iterdir()
         ):
             raise UserError(
-                f"{path} is missing, so nothing tells whether this folder fits the config; choose "
-                f"another --workdir, restore the file, or restart with {self._command} --fresh"
+                f"{path}: file is missing, so the folder cannot be compared with the config; restore "
+                f"it, choose another --workdir, or restart with {self._command} --fresh"
             )
 
     def _check_text(self, text, source):
         recorded = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)
         if os.path.exists(self.artifact):
             # How examples were held affects their order, but a finished result remains valid.
-            recorded, current = _without_memory(recorded), _without_memory(self._lines)
+            recorded, current = _without_in_memory(recorded), _without_in_memory(self._lines)
         else:
             current = self._lines
         names = sorted({*recorded, *current}, key=lambda name: (name.startswith("#"), name))
@@ -163,7 +163,7 @@ class StageFolder:
             if len(differences) > MAX_DIFFERENCES:
                 shown += f"; and {len(differences) - MAX_DIFFERENCES} more"
             advice = f"choose another --workdir, restore its config, or restart it with {self._command} --fresh"
-            if _without_memory(recorded) == _without_memory(current):
+            if _without_in_memory(recorded) == _without_in_memory(current):
                 advice = (
                     "bind dataset.in_memory as before, because it affects the order of the images"
                 )
@@ -174,7 +174,7 @@ class StageFolder:
         return COMMANDS.get(self.stage.partition("_")[0], self.stage)
 
 
-def _without_memory(lines):
+def _without_in_memory(lines):
     return {name: re.sub(r", dataset\.in_memory=\w+$", "", text) for name, text in lines.items()}
 
 
@@ -261,7 +261,7 @@ def fingerprint(network: Network) -> str:
     return f"{network.name} {digest.hexdigest()[:12]}"
 
 
-def start_of(network: Network) -> str:
+def starting_point(network: Network) -> str:
     """Returns text that identifies a network as the start of a training.
 
     Initial weights follow from the spec, which contains their seed. Their digest would differ

@@ -4,7 +4,7 @@ import dataclasses
 
 from dfa_tf.models.network import Network
 from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
-from dfa_tf.stages.folder import fingerprint, start_of
+from dfa_tf.stages.folder import fingerprint, starting_point
 from dfa_tf.training.recipe import Training
 
 
@@ -33,7 +33,7 @@ def search_inputs(teacher: Network, student: Network, train, validation) -> dict
     """Returns texts that identify the inputs of a search, for `StageFolder`."""
     return {
         "teacher": fingerprint(teacher),
-        "student": start_of(student),
+        "student": starting_point(student),
         "train": train.description,
         "validation": validation.description,
     }

@@ -14,7 +14,7 @@ from dfa_tf.stages.folder import (
     fingerprint,
     numbered,
     recorded_settings,
-    start_of,
+    starting_point,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
@@ -66,7 +66,7 @@ def train_teacher(
     """
     strategy = runtime.devices
     settings = record.settings or recorded_settings("train_teacher", training)
-    inputs = {"network": start_of(network), "train": train.description}
+    inputs = {"network": starting_point(network), "train": train.description}
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
