@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from dfa_tf.config.gin_state import Reference, State, is_macro, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, NETWORKS, REFERABLE, RENAMED
+from dfa_tf.config.registry import CONFIGURABLES, NETWORK_FUNCTIONS, NETWORKS, REFERABLE, RENAMED
 from dfa_tf.errors import UserError
 from dfa_tf.validation import check_value
 
@@ -40,7 +40,7 @@ def check_bindings(state: State, text: str) -> None:
             is_binding = name in CONFIGURABLES  # or else a macro
             key = "/".join(filter(None, [scope, f"{name}.{parameter}"])) if is_binding else scope
             for reference in _references(value):
-                _check_reference(key, reference)
+                _check_reference(key, reference, is_binding)
                 refers.setdefault(name, set()).add(reference.configurable.name)
             if is_binding:
                 annotation = CONFIGURABLES[name].parameters[parameter].annotation
@@ -73,8 +73,11 @@ def _references(value):
     return []
 
 
-def _check_reference(key, reference):
-    if reference.configurable.name not in REFERABLE:
+def _check_reference(key, reference, is_binding):
+    name = reference.configurable.name
+    if name in NETWORK_FUNCTIONS and is_binding:
+        raise UserError(f"{key}: expected a value, got the network {reference!r}")
+    if name not in REFERABLE | NETWORK_FUNCTIONS:
         raise UserError(
             f"{key}: expected a value, or a reference to a network, method, weighting, optimizer or "
             f"schedule, got {reference!r}"

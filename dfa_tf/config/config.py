@@ -16,7 +16,7 @@ from dfa_tf.config.gin_files import (
     read_text,
 )
 from dfa_tf.config.gin_state import Reference, State, gin_state, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, NETWORKS, REQUIRED
+from dfa_tf.config.registry import CONFIGURABLES, NETWORK_FUNCTIONS, NETWORKS, REQUIRED
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings, check_value
@@ -244,18 +244,13 @@ class Config:
             raise UserError(f"{role}: expected {expected}, got no binding")
         if not isinstance(value, Reference):
             raise UserError(f"{role}: expected {expected}, got {value!r}")
-        if value.configurable.name not in CONFIGURABLES or not _is_network(value):
+        if value.configurable.name not in NETWORK_FUNCTIONS:
             raise UserError(f"{role}: expected {expected}, got {value!r}")
         return value
 
 
 def _is_file(name, path):
     return isinstance(name, str) and os.path.realpath(name) == os.path.realpath(path)
-
-
-def _is_network(reference):
-    function = CONFIGURABLES[reference.configurable.name].function
-    return getattr(function, "__annotations__", {}).get("return") is Network
 
 
 def _parse(gin_files, bindings, state):

@@ -142,11 +142,12 @@ CONFIGURABLES: dict[str, Configurable] = {
     **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
 }
 
-# What a binding can refer to, as in @sgd().
+# What the macros teacher and student can refer to, and what a binding can, as in @sgd().
+NETWORK_FUNCTIONS = {*models.NETWORKS, "keras_file"}
 REFERABLE = {
     name
     for name, configurable in CONFIGURABLES.items()
-    if configurable.function and name not in ("dataset", "runtime")
+    if configurable.function and name not in {"dataset", "runtime", *NETWORK_FUNCTIONS}
 }
 
 # Bindings of earlier versions, and what they are called now.
