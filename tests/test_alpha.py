@@ -123,6 +123,15 @@ def test_malformed_file_is_named(alpha, tmp_path, how, key):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("how", ["cut", "no groups", "a list", "sum"])
+def test_malformed_result_of_the_own_search_is_restarted_with_fresh(alpha, tmp_path, how):
+    path = tmp_path / "alpha.json"
+    alpha.save(path)
+    path.write_text(_break(json.loads(path.read_text()), how))
+    with pytest.raises(UserError, match="--fresh"):
+        Alpha.load(path, source="search")
+
+
 def test_file_written_by_hand_needs_names_and_weights_alone(tmp_path):
     path = tmp_path / "alpha.json"
     path.write_text('{"format": 1, "groups": [{"name": "group1", "alpha": [0.2, 0.8]}]}')

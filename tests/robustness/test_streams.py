@@ -50,6 +50,19 @@ def test_closed_output_is_no_error(tmp_path):
     assert "| KD | 1 |" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.parametrize("flags", [[], ["--fresh"]])
+def test_signal_before_the_first_stage_says_how_to_continue(flags):
+    script = (
+        "import os, signal\n"
+        "from dfa_tf.commands import main\n"
+        "main._run = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        f"main.launch('export', {['export', *flags]})\n"
+    )
+    done = _run([sys.executable, "-c", script], stderr=subprocess.PIPE)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert ("--fresh" in done.stderr) == bool(flags)
+
+
 @pytest.mark.parametrize("workdir", ["a\0b", "a\udcff", "a\nb", "\x1b[31m"])
 def test_workdir_that_cannot_be_printed_is_refused(workdir):
     values = options.define("report")
