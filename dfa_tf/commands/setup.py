@@ -45,7 +45,10 @@ class Setup:
     @functools.cached_property
     def dataset(self) -> Dataset:
         """The config's data set. It is read when it is first needed."""
-        return self.config.call("dataset", data_dir=self.flags.data_dir)
+        dataset = self.config.call("dataset", data_dir=self.flags.data_dir)
+        for note in dataset.notes:
+            self.say(f"dataset: {note}")
+        return dataset
 
     def network(self, role: str, purpose: str = "", number: int = 1) -> tuple[Network, str | None]:
         """Builds a network of the config for the data set.

@@ -99,10 +99,11 @@ class Cinic10(tfds.core.GeneratorBasedBuilder):
             raise UserError(
                 f"{folders.root / 'train' / name}: {problem}; the classes of CINIC-10 are {', '.join(CLASSES)}"
             )
-        if "validation" not in folders.files:
-            raise UserError(
-                f"{folders.root / 'valid'}: folder is missing; CINIC-10 has train, valid and test"
-            )
+        for split, name in (("validation", "valid"), ("test", "test")):
+            if split not in folders.files:
+                raise UserError(
+                    f"{folders.root / name}: folder is missing; CINIC-10 has train, valid and test"
+                )
         for files in folders.files.values():
             for label in range(len(CLASSES)):
                 paths = [path for path, file_label in files if file_label == label]

@@ -1,117 +1,90 @@
-"""Folders of images by split and class, SPLIT/CLASS/image.png: found and checked."""
+"""Folders of images by class, or by split and class: found and checked."""
 
-import dataclasses
-import hashlib
 import os
 import pathlib
 
 from dfa_tf.data.archives import unpack
-from dfa_tf.data.image_files import SUFFIXES
+from dfa_tf.data.labelled_files import (
+    SPLIT_OF,
+    Files,
+    LabelledFiles,
+    check_classes,
+    check_suffix,
+)
 from dfa_tf.errors import UserError
 
-SPLITS = {  # split: accepted names of its folder
-    "train": ("train",),
-    "validation": ("valid", "val", "validation"),
-    "test": ("test",),
-}
-_SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
+LAYOUT = "expected CLASS/IMAGE, or train, valid and test with CLASS/IMAGE in each"
 
 
-@dataclasses.dataclass(frozen=True)
-class ClassFolders:
-    """The image files of a folder, by split and class.
-
-    Args:
-        root: The folder that holds the splits.
-        classes: Class names, sorted.
-        files: Maps "train", "test" and, if present, "validation" to a list of (path, label),
-            sorted by path within each class.
-    """
-
-    root: pathlib.Path
-    classes: tuple[str, ...]
-    files: dict[str, list[tuple[pathlib.Path, int]]]
-
-    @property
-    def state(self) -> str:
-        """Eight hexadecimal digits that change when a file is added, removed or written."""
-        digest = hashlib.sha256(str(self.root.resolve()).encode())
-        for files in self.files.values():
-            for path, _ in files:
-                status = path.stat()
-                times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
-                digest.update(f"{path.relative_to(self.root)} {status.st_size} {times}\n".encode())
-        return digest.hexdigest()[:8]
-
-
-def class_folders(source: str | os.PathLike, scratch: str | os.PathLike) -> ClassFolders:
+def class_folders(source: str | os.PathLike, scratch: str | os.PathLike) -> LabelledFiles:
     """Lists the images of a folder or an archive by split and class.
 
     Args:
-        source: A folder with train/CLASS, test/CLASS and optionally valid/CLASS folders of images,
-            or an archive of one. Hidden files and folders are ignored.
+        source: A folder, or an archive of one. It has a folder of images for each class, either
+            directly or in each of its folders train, valid and test, of which train is required.
+            The images of a class may be in a subfolder called images. Hidden files and folders are
+            ignored.
         scratch: Folder to unpack an archive to, see `unpack`.
 
     Returns:
-        The files that were found.
+        The files that were found, sorted by path within each class. Without folders for splits,
+        all are in the split "train".
 
     Raises:
         UserError: If `source` does not exist, a split or class folder is missing or unexpected, a
             class is empty, or a file does not have the suffix of an image.
     """
-    if not str(source):
-        raise UserError("dataset.name: expected 'folder:PATH', got 'folder:'; add the path")
     source = pathlib.Path(source).expanduser()
     if not source.exists():
         raise UserError(f"{source}: folder or archive does not exist; check the path")
-    root = _splits_root(source if source.is_dir() else unpack(source, pathlib.Path(scratch)))
+    root = _data_root(source if source.is_dir() else unpack(source, pathlib.Path(scratch)))
     folders = _split_folders(root)
     classes = tuple(folder.name for folder in _subfolders(folders["train"]))
-    for name in classes:
-        # TFDS stores the names as stripped lines, so that others would shift the labels.
-        if not name.isprintable() or name != name.strip():
-            raise UserError(
-                f"{folders['train']}: expected class names of printable characters without spaces "
-                f"at their ends, got the folder {name!r}; rename it"
-            )
-    if len(classes) < 2:
-        raise UserError(
-            f"{folders['train']}: expected at least 2 class folders, got {len(classes)}; add one folder per class"
-        )
-    return ClassFolders(
+    check_classes(classes, folders["train"])
+    return LabelledFiles(
         root, classes, {split: _labelled(folder, classes) for split, folder in folders.items()}
     )
 
 
-def _splits_root(folder):
-    """Returns the folder that holds the splits: `folder`, or the only folder in it.
+def _data_root(folder):
+    """Returns the folder that holds the splits or classes: `folder`, or the only folder in it.
 
     Archives often have one top-level folder.
     """
     inner = _subfolders(folder)
-    return inner[0] if len(inner) == 1 and inner[0].name not in _SPLIT_OF else folder
+    return inner[0] if len(inner) == 1 and not _split_of(inner[0]) else folder
+
+
+def _split_of(folder):
+    return SPLIT_OF.get(folder.name.lower())
 
 
 def _split_folders(root):
+    """Returns `{split: folder}`: `root` itself is the training split if it has no folders for splits."""
     folders = {}
-    for folder in _subfolders(root):
-        split = _SPLIT_OF.get(folder.name)
+    subfolders = _subfolders(root)
+    if not any(map(_split_of, subfolders)):
+        return {"train": root}
+    for folder in subfolders:
+        split = _split_of(folder)
         if split is None:
-            raise UserError(
-                f"{folder}: unexpected folder; expected train, test and optionally valid"
-            )
+            raise UserError(f"{folder}: unexpected folder; {LAYOUT}")
         if split in folders:
             raise UserError(
                 f"{folder}: same split as {folders[split]}; merge or delete one of them"
             )
         folders[split] = folder
-    for split in ("train", "test"):
-        if split not in folders:
-            raise UserError(f"{root / split}: folder is missing; expected images in {split}/CLASS/")
+    if "train" not in folders:
+        raise UserError(f"{root / 'train'}: folder is missing; {LAYOUT}")
+    if len(folders) == 1:
+        raise UserError(
+            f"{root / 'test'}: folder is missing; to split the images of train, name the data set "
+            f"'folder:{folders['train']}'"
+        )
     return folders
 
 
-def _labelled(folder, classes):
+def _labelled(folder, classes) -> Files:
     """Returns [(path, label)] of one split's images."""
     names = {subfolder.name for subfolder in _subfolders(folder)}
     for name in sorted(names ^ set(classes)):
@@ -120,17 +93,23 @@ def _labelled(folder, classes):
         raise UserError(f"{folder / name}: {problem}; the classes of train are {known}")
     labelled = []
     for label, name in enumerate(classes):
-        with os.scandir(folder / name) as entries:
-            paths = sorted(folder / name / entry.name for entry in entries if entry.name[0] != ".")
+        paths = _images(folder / name)
         for path in paths:
-            if path.suffix.lower() not in SUFFIXES:
-                raise UserError(
-                    f"{path}: expected an image ({', '.join(SUFFIXES)}); delete or convert the file"
-                )
+            if path.is_dir():
+                raise UserError(f"{path}: unexpected folder; {LAYOUT}")
+            check_suffix(path)
         if not paths:
             raise UserError(f"{folder / name}: folder has no images; add at least one")
         labelled += [(path, label) for path in paths]
     return labelled
+
+
+def _images(folder):
+    """Returns the paths of a class folder, or of its subfolder images."""
+    if (folder / "images").is_dir():
+        folder /= "images"
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.name[0] != ".")
 
 
 def _subfolders(path):

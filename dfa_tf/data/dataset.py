@@ -26,6 +26,7 @@ class Dataset:
             validation split.
         validation_fraction: Share of `train` that the search uses as validation examples if
             there is no official validation split.
+        notes: What the user should know about the splits, each a line.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Dataset:
     augmentation: Augmentation = Augmentation()
     official_splits: tuple[AnyExamples, AnyExamples] | None = None
     validation_fraction: float = 0.3
+    notes: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -71,6 +73,19 @@ class Dataset:
         return stratified_split(
             self.train, self.validation_fraction, seed, "dataset.validation_fraction"
         )
+
+
+def imbalance(dataset: Dataset) -> str | None:
+    """Returns a note if the classes differ in their number of training images by 1.5 or more."""
+    counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    least, most = int(np.argmin(counts)), int(np.argmax(counts))
+    if counts[most] < 1.5 * counts[least]:
+        return None
+    names = dataset.class_names
+    return (
+        f"{dataset.name}: the classes have from {counts[least]:,} ({names[least]}) to "
+        f"{counts[most]:,} ({names[most]}) training images"
+    )
 
 
 def pixel_statistics(

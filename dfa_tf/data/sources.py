@@ -4,7 +4,7 @@ import dataclasses
 import os
 from typing import Annotated
 
-from dfa_tf.data.dataset import Dataset
+from dfa_tf.data.dataset import Dataset, imbalance
 from dfa_tf.data.digits import digits
 from dfa_tf.data.pipeline import Augmentation, Pixels
 from dfa_tf.data.splits import stratified_split
@@ -13,6 +13,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.validation import Count, Interval, checked_arguments
 
 Share = Annotated[float, Interval(0, 1, open=True)]
+Portion = Annotated[float, Interval(0, 1, open=True, open_high=True)]
 
 
 @checked_arguments("dataset")
@@ -27,12 +28,14 @@ def load(
     train_fraction: Share = 1.0,
     source: str | os.PathLike | None = None,
     train_with_validation: bool = False,
+    test_fraction: Portion | None = None,
 ) -> Dataset:
     """Loads an image classification data set.
 
     Args:
-        name: "digits", which needs no download; "folder:PATH" for a folder or an archive of images
-            by split and class, see `class_folders`; "cinic10"; or the name of a TFDS data set.
+        name: "digits", which needs no download; "folder:PATH" for images in a folder or an archive
+            by class, see `class_folders`, or in a CSV file, see `label_table`; "cinic10"; or the
+            name of a TFDS data set.
         data_dir: Folder of TFDS's prepared data sets. None for the environment variable
             TFDS_DATA_DIR, or ~/tensorflow_datasets if that is not set.
         image_size: (height, width) to resize images to. None keeps their size.
@@ -47,6 +50,8 @@ def load(
         source: Archive or folder of CINIC-10. None to download it.
         train_with_validation: Whether teachers and students also train on an official validation
             split.
+        test_fraction: Share of each class that becomes the test split of "folder:PATH" if the
+            images have no splits; None for 0.2.
 
     Returns:
         The data set.
@@ -56,23 +61,27 @@ def load(
             prepared.
     """
     if name == "digits":
-        for setting, value in (("image_size", image_size), ("source", source)):
+        settings = {"image_size": image_size, "source": source, "test_fraction": test_fraction}
+        for setting, value in settings.items():
             if value:
                 raise UserError(
                     f"dataset.{setting}: expected None for 'digits', got {value!r}; unbind it"
                 )
         dataset = digits()
     else:
-        dataset = tfds_dataset(name, data_dir, image_size, in_memory, source, train_with_validation)
+        dataset = tfds_dataset(
+            name, data_dir, image_size, in_memory, source, train_with_validation, test_fraction
+        )
     if train_fraction != 1:
         dataset = _reduced(dataset, train_fraction)
-    default = dataset.augmentation
+    default, note = dataset.augmentation, imbalance(dataset)
     return dataclasses.replace(
         dataset,
         augmentation=Augmentation(
             pad=default.pad if pad is None else pad, flip=default.flip if flip is None else flip
         ),
         validation_fraction=validation_fraction,
+        notes=dataset.notes + ((note,) if note else ()),
     )
 
 

@@ -14,7 +14,10 @@ from dfa_tf.errors import UserError, first_line
 
 
 def open_builder(
-    name: str, data_dir: str | os.PathLike | None, source: str | os.PathLike | None = None
+    name: str,
+    data_dir: str | os.PathLike | None,
+    source: str | os.PathLike | None = None,
+    test_fraction: float | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Opens the builder of a data set, whose data need not be prepared.
 
@@ -22,16 +25,24 @@ def open_builder(
         name: Name of a TFDS data set, "cinic10", or "folder:PATH".
         data_dir: Folder of TFDS's prepared data sets; None for its default.
         source: Archive or folder of CINIC-10, see `Cinic10`.
+        test_fraction: Share of the test split of "folder:PATH", see `with_test_split`.
 
     Raises:
-        UserError: If the data set is unknown or cannot be opened, or if `source` is given for
-            another one than CINIC-10.
+        UserError: If the data set is unknown or cannot be opened, if `source` is given for another
+            one than CINIC-10, or `test_fraction` for another one than "folder:PATH".
     """
+    is_folder = name.startswith(image_folder.PREFIX)
+    if test_fraction is not None and not is_folder:
+        raise UserError(
+            f"dataset.test_fraction: expected None for {name!r}, which has a test split, got "
+            f"{test_fraction!r}; remove the binding"
+        )
     if source and name != "cinic10":
         raise UserError(f"dataset.source: expected None for {name!r}, got {source!r}; unbind it")
     try:
-        if name.startswith(image_folder.PREFIX):
-            return image_folder.image_folder(name.removeprefix(image_folder.PREFIX), data_dir)
+        if is_folder:
+            path = name.removeprefix(image_folder.PREFIX)
+            return image_folder.image_folder(path, data_dir, test_fraction)
         if source:
             return cinic10.Cinic10(source=source, data_dir=data_dir)
         return tfds.builder(name, data_dir=data_dir)
@@ -48,7 +59,10 @@ def open_builder(
 
 
 def prepared_builder(
-    name: str, data_dir: str | os.PathLike | None, source: str | os.PathLike | None = None
+    name: str,
+    data_dir: str | os.PathLike | None,
+    source: str | os.PathLike | None = None,
+    test_fraction: float | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Opens the builder of a data set, and downloads and prepares the data if necessary.
 
@@ -58,7 +72,7 @@ def prepared_builder(
         UserError: As `open_builder`, and if the data is not suitable, cannot be downloaded, or
             cannot be prepared.
     """
-    builder = open_builder(name, data_dir, source)
+    builder = open_builder(name, data_dir, source, test_fraction)
     image_and_label_keys(builder)  # fails for unsuitable data before a download
     if builder.is_prepared():
         return builder
@@ -71,7 +85,8 @@ def prepared_builder(
         with files.exclusive(folder, f"another process prepares {name} in {folder}"):
             for leftover in folder.glob("*incomplete*"):  # of killed processes
                 shutil.rmtree(leftover, ignore_errors=True)
-            builder = open_builder(name, data_dir, source)  # another process may have prepared it
+            # Another process may have prepared it.
+            builder = open_builder(name, data_dir, source, test_fraction)
             if not builder.is_prepared():
                 builder.download_and_prepare()
     except UserError:

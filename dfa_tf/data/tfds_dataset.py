@@ -33,6 +33,7 @@ def tfds_dataset(
     in_memory: bool | None = None,
     source: str | os.PathLike | None = None,
     train_with_validation: bool = False,
+    test_fraction: float | None = None,
 ) -> Dataset:
     """Loads a data set through TFDS, and downloads and prepares it if necessary.
 
@@ -42,7 +43,7 @@ def tfds_dataset(
         UserError: If the data set is unknown or unsuitable, cannot be downloaded or prepared, has
             no training or test split, or has images of several sizes and `image_size` is None.
     """
-    builder = prepared_builder(name, data_dir, source)
+    builder = prepared_builder(name, data_dir, source, test_fraction)
     shape, _ = shape_and_classes(builder, name, image_size)
     splits = builder.info.splits
     if "train" not in splits or not {"test", "validation"} & set(splits):
@@ -50,6 +51,9 @@ def tfds_dataset(
             f"dataset.name: expected a data set with the splits train and test, got {name} with {', '.join(splits)}"
         )
     test = "test" if "test" in splits else "validation"
+    notes = image_folder.notes(builder) if name.startswith(image_folder.PREFIX) else ()
+    if test == "validation":
+        notes += (f"{name}: the validation split is the test split, because there is no other",)
     has_validation = test == "test" and "validation" in splits
     learnable = ["train", *(["validation"] if has_validation else [])]
     if in_memory is None:
@@ -71,6 +75,7 @@ def tfds_dataset(
         mean=mean,
         std=std,
         official_splits=(train, validation) if has_validation else None,
+        notes=notes,
     )
 
 

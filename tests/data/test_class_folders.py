@@ -223,8 +223,8 @@ def _invalidate(folder, how):
         (folder / "extra").mkdir()
         return "extra: .*unexpected"
     if how == "split missing":
-        shutil.rmtree(folder / "test")
-        return "pictures/test: .*missing"
+        shutil.rmtree(folder / "train")
+        return "pictures/train: .*missing"
     if how == "split twice":
         shutil.copytree(folder / "valid", folder / "val")
         return "val(id)?: .*pictures/val(id)?;"
