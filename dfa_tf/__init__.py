@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dfa_tf.stages.folder import Record
     from dfa_tf.stages.search import search
     from dfa_tf.stages.teacher import train_teacher
+    from dfa_tf.training.fine_tuning import FineTuning
     from dfa_tf.training.recipe import Training
     from dfa_tf.training.runtime import Runtime
 
@@ -31,6 +32,7 @@ _MODULES = ("alpha", "data", "figures", "methods", "models", "stages", "training
 _NAMES = {
     "Alpha": "dfa_tf.alpha",
     "ExportOptions": "dfa_tf.deployment.options",
+    "FineTuning": "dfa_tf.training.fine_tuning",
     "Interrupted": "dfa_tf.errors",
     "Record": "dfa_tf.stages.folder",
     "Runtime": "dfa_tf.training.runtime",
@@ -45,6 +47,7 @@ _NAMES = {
 __all__ = [
     "Alpha",
     "ExportOptions",
+    "FineTuning",
     "Interrupted",
     "Record",
     "Runtime",

@@ -186,7 +186,7 @@ class _CaseBuilder:
             variables = self._student.trainable_variables
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
         objective = plain_objective(self._student)
-        step = objective_step(objective, variables, optimizer, self._batch_size)
+        step = objective_step(objective, optimizer, self._batch_size)
         operations = flops.training_flops(self._student, needs_input_gradient=False)
         return self._case("student_train", [step], operations)
 
@@ -199,7 +199,7 @@ class _CaseBuilder:
             variables = [v for model in models for v in model.trainable_variables]
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
         objective = student_objective(teacher, student, [dfa], [1.0])
-        step = objective_step(objective, variables, optimizer, self._batch_size)
+        step = objective_step(objective, optimizer, self._batch_size)
         operations = flops.distill_step_flops(teacher, student, dfa.connectors)
         return self._case("distill", [step], operations, fixed_batch=fixed_batch)
 
@@ -219,7 +219,7 @@ class _CaseBuilder:
             variables = [v for model in models for v in model.trainable_variables]
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
         objective = student_objective(frozen, student, distillations, weights, ce_weight=1.0)
-        step = objective_step(objective, variables, optimizer, self._batch_size)
+        step = objective_step(objective, optimizer, self._batch_size)
         connectors = [c for each in distillations for c in each.connectors]
         operations = flops.method_step_flops(frozen, student, connectors)
         return self._case(name, [step], operations)

@@ -191,8 +191,9 @@ class Pipeline:
                 if path:
                     files.append(teacher)
                 else:
-                    training = self._stage(TEACHER)["training"]
-                    teacher_stage.check(teacher, dataset.train, dataset.test, training, replicas)
+                    stage, examples = self._stage(TEACHER), (dataset.train, dataset.test)
+                    settings = stage["training"], replicas, stage["fine_tuning"]
+                    teacher_stage.check(teacher, *examples, *settings)
             distill_stage.check_different(files)
         if {SEARCH, PROCESS, DISTILL} & set(stages):
             student, path = setup.network("student")
@@ -208,12 +209,12 @@ class Pipeline:
         if PROCESS in stages:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
-            training = self._stage(DISTILL)["training"]
+            stage, weights = self._stage(DISTILL), self._weights
+            how = stage["training"], replicas, stage["fine_tuning"]
             examples = dataset.train, dataset.test
-            weights = self._weights
-            distill_stage.check(teachers, student, *examples, self._methods, training, replicas)
+            distill_stage.check(teachers, student, *examples, self._methods, *how)
             if self._generations > 2:
-                distill_stage.check(student, student, *examples, self._methods, training, replicas)
+                distill_stage.check(student, student, *examples, self._methods, *how)
             if self._needs_alpha and not (self._needs_search or self._uses_other_search):
                 alpha_without_search(self._aggregation, teachers[0])
             if isinstance(weights, ProcessWeighting) and weights.process:

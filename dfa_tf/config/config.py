@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -78,9 +79,9 @@ class Config:
         references = self._network_references(role)
         reference = references[number - 1] if len(references) > 1 else references[0]
         name, scopes = reference.configurable.name, tuple(reference.scopes)
-        if name == "keras_file":
-            return self._call(scopes, name, {}), self._bound(scopes, name)["path"]
-        return self._call(scopes, name, {**task, "seed": seed}), None
+        accepted = inspect.signature(CONFIGURABLES[name].function).parameters
+        given = {key: value for key, value in {**task, "seed": seed}.items() if key in accepted}
+        return self._call(scopes, name, given), self._trained_file(reference)
 
     def network_count(self, role: str) -> int:
         """Returns the number of networks that a macro lists; 1 without a list."""
@@ -89,9 +90,14 @@ class Config:
     def network_path(self, role: str) -> str | None:
         """Returns the path of a network that is loaded from a file; None for others and lists."""
         references = self._network_references(role)
-        if len(references) > 1 or references[0].configurable.name != "keras_file":
+        return self._trained_file(references[0]) if len(references) == 1 else None
+
+    def _trained_file(self, reference):
+        """Returns the path of the file of a trained network; None for one that is to be trained."""
+        if reference.configurable.name != "keras_file":
             return None
-        return self._bound(tuple(references[0].scopes), "keras_file").get("path")
+        bound = self._bound(tuple(reference.scopes), "keras_file")
+        return None if bound.get("head") == "new" else bound.get("path")
 
     def pixel_scale(self, path: str | os.PathLike) -> dict[str, Any]:
         """Returns the bindings of keras_file.scale and keras_file.offset for a file.

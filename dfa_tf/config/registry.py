@@ -3,6 +3,7 @@
     dataset                                 the data set
     teacher, student                        macros: @teacher/wide_resnet, @keras_file, ...
     wide_resnet  shufflenet_v2  ...         networks (dfa_tf/models)
+    keras_application                       a network of keras.applications, to be fine-tuned
     keras_file                              a trained network in a file
     train_teacher  search  search_process   the stages
     distill  export
@@ -28,6 +29,7 @@ from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.process_search import SearchProcessOptions
 from dfa_tf.stages import search, search_process
+from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -39,6 +41,11 @@ REQUIRED = inspect.Parameter.empty
 
 # What the data set decides about a network, and how the network is used.
 _NETWORK_ARGUMENTS = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
+_NETWORK_FUNCTIONS = {
+    **models.NETWORKS,
+    "keras_application": models.keras_application,
+    "keras_file": models.load,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +128,9 @@ def _settings_class(cls):
 
 CONFIGURABLES: dict[str, Configurable] = {
     "dataset": _function(data.load, excluded=("data_dir",)),
-    "train_teacher": _stage({"count": Parameter(Count, 1)}, training=Training()),
+    "train_teacher": _stage(
+        {"count": Parameter(Count, 1)}, training=Training(), fine_tuning=FineTuning()
+    ),
     "search": _stage(
         {"beta_optimizer": Parameter(SGD | Adam, Adam())},
         training=search.TRAINING,
@@ -132,18 +141,17 @@ CONFIGURABLES: dict[str, Configurable] = {
         training=search_process.TRAINING,
         options=SearchProcessOptions(),
     ),
-    "distill": _stage(_DISTILL, training=Training()),
+    "distill": _stage(_DISTILL, training=Training(), fine_tuning=FineTuning()),
     "export": _stage(options=ExportOptions()),
     "runtime": _settings_class(Runtime),
-    **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in models.NETWORKS.items()},
-    "keras_file": _function(models.load),
+    **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in _NETWORK_FUNCTIONS.items()},
     **{name: _settings_class(method) for name, method in METHODS.items()},
     **{name: _settings_class(weighting) for name, weighting in WEIGHTINGS.items()},
     **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
 }
 
 # What the macros teacher and student can refer to, and what a binding can, as in @sgd().
-NETWORK_FUNCTIONS = {*models.NETWORKS, "keras_file"}
+NETWORK_FUNCTIONS = set(_NETWORK_FUNCTIONS)
 REFERABLE = {
     name
     for name, configurable in CONFIGURABLES.items()

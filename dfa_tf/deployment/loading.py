@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.errors import UserError, first_line
-from dfa_tf.models.from_keras import logits_model
+from dfa_tf.models.from_keras import Scaling, logits_model
 from dfa_tf.models.network import Network
 
 
@@ -28,7 +28,9 @@ class Classifier:
     image_shape: tuple[int | None, ...]
 
 
-def load_classifier(path: str | os.PathLike, scale: float = 1.0, offset: float = 0.0) -> Classifier:
+def load_classifier(
+    path: str | os.PathLike, scale: Scaling = 1.0, offset: Scaling = 0.0
+) -> Classifier:
     """Loads a saved model.
 
     A softmax at the end of a Keras model is removed, as `from_keras` removes it. Other formats do

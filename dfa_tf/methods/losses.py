@@ -24,11 +24,11 @@ def plain_objective(network: Network) -> Callable:
         network: The network to train.
 
     Returns:
-        A function of (images, labels, step), as `training.fit.Problem` expects.
+        A function of (images, labels, step, training), as `training.fit.Problem` expects.
     """
 
-    def objective(images, labels, step=0):
-        logits = network(images, training=True)["logits"]
+    def objective(images, labels, step=0, training=True):
+        logits = network(images, training=training)["logits"]
         return cross_entropy(logits, labels), logits, {}
 
     return objective

@@ -43,7 +43,7 @@ def student_objective(
         paths: The paths to compute; None for all. A distillation without any of them is left out.
 
     Returns:
-        A function of (images, labels, step), as `training.fit.Problem` expects.
+        A function of (images, labels, step, training), as `training.fit.Problem` expects.
     """
     if ce_weight is None:
         ce_weight = math.prod(each.cross_entropy for each in distillations)
@@ -54,11 +54,11 @@ def student_objective(
         if paths is None or set(paths) & set(paths_of(distillation, names, layerwise))
     ]
 
-    def objective(images, labels, step=0):
+    def objective(images, labels, step=0, training=True):
         outputs: tuple[Outputs, ...] = ()
         if named:
             outputs = _teacher_outputs(teacher, images, labels, needs)
-        student_outputs = network_outputs(student, images, labels, needs, training=True)
+        student_outputs = network_outputs(student, images, labels, needs, training)
         ce = cross_entropy(student_outputs.logits, labels)
         measured, losses = {"cross_entropy": ce}, {}
         for distillation, names in named:

@@ -2,6 +2,7 @@
 
 from dfa_tf.models.files import load
 from dfa_tf.models.from_keras import from_keras
+from dfa_tf.models.keras_application import keras_application
 from dfa_tf.models.mobilenet_v2 import mobilenet_v2
 from dfa_tf.models.network import Group, Network, from_spec
 from dfa_tf.models.normalization import BatchNormalization
@@ -22,6 +23,7 @@ __all__ = [
     "Network",
     "from_keras",
     "from_spec",
+    "keras_application",
     "load",
     *NETWORKS,
 ]

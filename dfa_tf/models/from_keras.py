@@ -14,7 +14,11 @@ from dfa_tf.models.network import Group, Network, Precision
 from dfa_tf.validation import checked_arguments
 
 AFTER_SOFTMAX = ("Flatten", "Reshape", "Identity", "Dropout")  # layers that may follow a softmax
-RESERVED_NAMES = ("image", "raw_pixels", "logits_float32")  # the layers added around the model
+# The layers added around the model, and those of a new head.
+RESERVED_NAMES = ("image", "raw_pixels", "logits_float32")
+POOLED, CLASSIFIER = "pooled", "classifier"
+
+Scaling = float | Sequence[float]  # of all channels, or of each
 FLOAT32_KINDS = ("Rescaling", "Normalization", "InputLayer", "__keras_tensor__")
 
 
@@ -22,8 +26,10 @@ FLOAT32_KINDS = ("Rescaling", "Normalization", "InputLayer", "__keras_tensor__")
 def from_keras(
     model: keras.Model,
     groups: Sequence[Sequence[str]] | None = None,
-    scale: float = 1.0,
-    offset: float = 0.0,
+    scale: Scaling = 1.0,
+    offset: Scaling = 0.0,
+    num_classes: int | None = None,
+    seed: int = 0,
 ) -> Network:
     """Returns a functional Keras model as a Network with equal weights.
 
@@ -43,10 +49,13 @@ def from_keras(
             `[B, classes]`.
         groups: The names of the layers whose outputs are the features, group by group. By default
             the groups are found as above.
-        scale: Factor of pixels 0..255; the model receives `scale * pixel + offset`. For
-            keras.applications.MobileNetV2 it is 1 / 127.5. MobileNetV3 and EfficientNet rescale
-            pixels themselves.
+        scale: Factor of pixels 0..255, or of each channel; the model receives
+            `scale * pixel + offset`. For keras.applications.MobileNetV2 it is 1 / 127.5. MobileNetV3
+            and EfficientNet rescale pixels themselves.
         offset: Offset of pixels, -1 for MobileNetV2.
+        num_classes: Number of classes of a new head: a dense layer on the spatial average of the
+            map before the model's head, which is left out. None keeps the model's own head.
+        seed: Seed of the new head.
 
     Returns:
         The network, in float32.
@@ -54,15 +63,17 @@ def from_keras(
     Raises:
         UserError: If the model cannot be rebuilt or split into groups. The message names the layer.
     """
-    _check_model(model)
+    _check_model(model, has_head=num_classes is None)
     _check_size(model)
-    network = keras_model(keras.saving.serialize_keras_object(model), groups, scale, offset)
+    head = {} if num_classes is None else {"num_classes": num_classes, "seed": seed}
+    config = keras.saving.serialize_keras_object(model)
+    network = keras_model(config, groups, scale, offset, **head)
     _copy_weights(model, network)
     network.set_weights(network.get_weights())  # updates what layers derive from their weights
     return network
 
 
-def logits_model(model: keras.Model, scale: float = 1.0, offset: float = 0.0) -> keras.Model:
+def logits_model(model: keras.Model, scale: Scaling = 1.0, offset: Scaling = 0.0) -> keras.Model:
     """Returns a functional Keras model as a model from pixels 0..255 to logits `[B, classes]`.
 
     The logits are those of `from_keras`. The model need not have groups, and its images can be of
@@ -78,7 +89,7 @@ def logits_model(model: keras.Model, scale: float = 1.0, offset: float = 0.0) ->
     _check_model(model)
     config = keras.saving.serialize_keras_object(model)
     graph = _graph(config, scale, offset, "float32")
-    twin = keras.Model(graph.image, graph.logits, name=model.name)
+    twin = keras.Model(graph.image, _own_logits(graph), name=model.name)
     _copy_weights(model, twin)
     for layer in twin.layers:
         if hasattr(layer, "finalize_state"):
@@ -89,18 +100,18 @@ def logits_model(model: keras.Model, scale: float = 1.0, offset: float = 0.0) ->
 def _copy_weights(model, twin):
     originals = {layer.name: layer for layer in layers_in(model)}
     for layer in twin.layers:
-        if layer.weights:
+        if layer.weights and layer.name in originals:
             layer.set_weights(originals[layer.name].get_weights())
 
 
 class _Graph(NamedTuple):
-    """A Keras model between an input of pixels and float32 logits."""
+    """A Keras model behind an input of pixels."""
 
     name: str
     image: keras.KerasTensor
     pixels: keras.KerasTensor
     calls: list
-    logits: keras.KerasTensor
+    output: keras.KerasTensor
 
 
 def _graph(config, scale, offset, precision):
@@ -111,6 +122,13 @@ def _graph(config, scale, offset, precision):
             f"model: Keras cannot rebuild it from its config ({first_line(error)}); register its "
             "own layers with keras.saving.register_keras_serializable"
         ) from error
+    for setting, value in (("scale", scale), ("offset", offset)):
+        channels = model.inputs[0].shape[-1]
+        if not isinstance(value, int | float) and len(value) != channels:
+            raise UserError(
+                f"keras_file.{setting}: expected a number, or one for each of {channels} channels, "
+                f"got {value!r}"
+            )
     _remove_softmax_of_last_layer(model)
     image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
     pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)
@@ -121,9 +139,22 @@ def _graph(config, scale, offset, precision):
             f"{model.name}: its layers cannot be called one by one ({first_line(error)}); an inner "
             "model can be used only once"
         ) from error
-    output = _before_softmax(calls, output)
-    logits = keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
-    return _Graph(model.name, image, pixels, calls, logits)
+    return _Graph(model.name, image, pixels, calls, output)
+
+
+def _own_logits(graph):
+    """Returns the float32 logits of the model's own head."""
+    output = _before_softmax(graph.calls, graph.output)
+    return keras.layers.Activation("linear", name="logits_float32", dtype="float32")(output)
+
+
+def _new_logits(pooled_map, num_classes, seed):
+    """Returns the float32 logits of a new head on a map."""
+    pooled = keras.layers.GlobalAveragePooling2D(name=POOLED)(pooled_map)
+    initializer = keras.initializers.GlorotUniform(seed)
+    return keras.layers.Dense(
+        num_classes, kernel_initializer=initializer, name=CLASSIFIER, dtype="float32"
+    )(pooled)
 
 
 @keras.saving.register_keras_serializable("dfa_tf")
@@ -131,24 +162,31 @@ def _graph(config, scale, offset, precision):
 def keras_model(
     config: dict,
     groups: Sequence[Sequence[str]] | None = None,
-    scale: float = 1.0,
-    offset: float = 0.0,
+    scale: Scaling = 1.0,
+    offset: Scaling = 0.0,
     precision: Precision = "float32",
     folded: bool = False,
+    num_classes: int | None = None,
+    seed: int = 0,
 ) -> Network:
     """Builds the network of `from_keras` with new weights.
 
     Args:
         config: The model as `keras.saving.serialize_keras_object` returns it.
-        groups, scale, offset: See `from_keras`.
+        groups, scale, offset, num_classes, seed: See `from_keras`.
         precision: Keras dtype policy of all layers but those of pixels and logits.
         folded: Has no effect, because the layers can be of any kind.
     """
-    spec = {
-        "builder": "dfa_tf>keras_model",
-        "arguments": {"config": config, "groups": groups, "scale": scale, "offset": offset},
-    }
-    name, image, pixels, calls, logits = _graph(config, scale, offset, precision)
+    arguments = {"config": config, "groups": groups, "scale": scale, "offset": offset}
+    if num_classes is not None:
+        arguments |= {"num_classes": num_classes, "seed": seed}
+    graph = _graph(config, scale, offset, precision)
+    name, image, pixels, calls, _ = graph
+    pooled_map = map_before_head(calls, pixels)
+    if num_classes is None:
+        logits = _own_logits(graph)
+    else:
+        logits = _new_logits(pooled_map, num_classes, seed)
     maps_of_groups = (
         named_groups(calls, pixels, groups, name) if groups else find_groups(calls, pixels)
     )
@@ -160,9 +198,9 @@ def keras_model(
             Group(f"group{k}", tuple(maps), stream=maps[-1])
             for k, maps in enumerate(maps_of_groups, start=1)
         ],
-        map_before_head(calls, pixels),
+        pooled_map,
         logits,
-        spec,
+        {"builder": "dfa_tf>keras_model", "arguments": arguments},
         precision,
         name="".join(c if c.isalnum() or c in "_-" else "_" for c in name),
     )
@@ -175,7 +213,7 @@ def _obstacle(calls):
     return f"other maps bypass {convolution} and all later layers"
 
 
-def _check_model(model):
+def _check_model(model, has_head=True):
     if not getattr(model, "inputs", None):
         raise UserError(
             f"{model.name}: expected a built functional or sequential model, got a model whose "
@@ -187,14 +225,14 @@ def _check_model(model):
                 f"{each.name}: expected one image input and one output, got {len(each.inputs)} "
                 f"inputs and {len(each.outputs)} outputs"
             )
-    if len(model.outputs[0].shape) != 2:
+    if has_head and len(model.outputs[0].shape) != 2:
         raise UserError(
             f"{model.name}: expected an output [B, classes], got {tuple(model.outputs[0].shape)} "
             f"from {model.layers[-1].name}; add a classifier"
         )
     names = [layer.name for layer in layers_in(model)]
     for name in names:
-        if name in RESERVED_NAMES:
+        if name in (RESERVED_NAMES if has_head else (*RESERVED_NAMES, POOLED, CLASSIFIER)):
             raise UserError(f"{model.name}: the layer name {name!r} is reserved; rename the layer")
         if names.count(name) > 1:
             raise UserError(f"{model.name}: several layers are named {name!r}; rename them")

@@ -32,6 +32,7 @@ from dfa_tf.stages.folder import (
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import agreement
+from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
 from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
@@ -52,6 +53,7 @@ def check(
     methods: Sequence[Method],
     training: Training,
     replicas: int,
+    fine_tuning: FineTuning = FineTuning(),
 ) -> None:
     """Checks that a distillation can run. Arguments are as in `distill`.
 
@@ -68,6 +70,7 @@ def check(
         check_method(method, teachers, student)
     check_examples(student, *filter(None, (train, test)))
     check_schedule([train], training, replicas)
+    fine_tuning.check(student, training.epochs)
 
 
 def distill(
@@ -82,6 +85,7 @@ def distill(
     ce_weight: float | None = None,
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
+    fine_tuning: FineTuning = FineTuning(),
     runtime: Runtime = Runtime(),
     record: Record = Record(),
 ) -> Network:
@@ -104,6 +108,7 @@ def distill(
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
+        fine_tuning: How the layers of a pretrained student are trained.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
@@ -117,7 +122,7 @@ def distill(
     strategy = runtime.devices
     methods = [DFA()] if methods is None else methods
     settings = record.settings or recorded_settings(
-        "distill", training, methods=methods, weights=weights, ce_weight=ce_weight
+        "distill", training, fine_tuning, methods=methods, weights=weights, ce_weight=ce_weight
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -142,10 +147,12 @@ def distill(
         check_artifact(folder, finished)
         return finished
 
-    check(teachers, student, train, test, methods, training, strategy.num_replicas_in_sync)
+    replicas = strategy.num_replicas_in_sync
+    check(teachers, student, train, test, methods, training, replicas, fine_tuning)
     with folder.work(runtime):
+        networks, losses = (teachers, student), (methods, weights, ce_weight)
         trained, result, phases = _train(
-            teachers, student, train, test, methods, weights, ce_weight, training, folder, runtime
+            *networks, train, test, *losses, training, fine_tuning, folder, runtime
         )
         if is_chief(strategy):
             if used_alpha:
@@ -174,7 +181,19 @@ def distill(
     return trained
 
 
-def _train(teachers, student, train, test, methods, weights, ce_weight, training, folder, runtime):
+def _train(
+    teachers,
+    student,
+    train,
+    test,
+    methods,
+    weights,
+    ce_weight,
+    training,
+    fine_tuning,
+    folder,
+    runtime,
+):
     """Runs the pretraining phases and the distillation.
 
     Returns (trained network, TrainingResult, entries of metrics.json for the phases).
@@ -226,7 +245,7 @@ def _train(teachers, student, train, test, methods, weights, ce_weight, training
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
     objective = objective_of() if methods else plain_objective(trained)
-    problem = Problem(trained, objective, models, variables)
+    problem = Problem(trained, objective, models, variables, fine_tuning)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
         parts = path_weights.segments(ends)

@@ -7,6 +7,7 @@ import numpy as np
 from dfa_tf.data.dataset import Dataset
 from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
+from dfa_tf.models.from_keras import Scaling
 from dfa_tf.training.evaluation import evaluation_counts, mean_counts
 
 
@@ -14,8 +15,8 @@ def evaluate(
     path: str | os.PathLike,
     dataset: Dataset,
     batch_size: int = 500,
-    scale: float = 1.0,
-    offset: float = 0.0,
+    scale: Scaling = 1.0,
+    offset: Scaling = 0.0,
 ) -> dict[str, float]:
     """Evaluates a saved model on all test examples.
 

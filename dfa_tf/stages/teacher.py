@@ -19,12 +19,20 @@ from dfa_tf.stages.folder import (
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator
+from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, TrainingResult, fit
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 
 
-def check(network: Network, train, test, training: Training, replicas: int) -> None:
+def check(
+    network: Network,
+    train,
+    test,
+    training: Training,
+    replicas: int,
+    fine_tuning: FineTuning = FineTuning(),
+) -> None:
     """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
@@ -32,6 +40,7 @@ def check(network: Network, train, test, training: Training, replicas: int) -> N
     """
     check_examples(network, *filter(None, (train, test)))
     check_schedule([train], training, replicas)
+    fine_tuning.check(network, training.epochs)
 
 
 def train_teacher(
@@ -41,6 +50,7 @@ def train_teacher(
     test=None,
     workdir: str | pathlib.Path,
     training: Training = Training(),
+    fine_tuning: FineTuning = FineTuning(),
     runtime: Runtime = Runtime(),
     record: Record = Record(),
     number: int = 1,
@@ -53,6 +63,7 @@ def train_teacher(
         test: Test examples; None for no evaluation.
         workdir: The result is written to WORKDIR/teacher. An interrupted training is resumed.
         training: The recipe.
+        fine_tuning: How the layers of a pretrained network are trained.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
         number: Which of several teachers this is. The folder of the second is WORKDIR/teacher_2.
@@ -65,19 +76,19 @@ def train_teacher(
         Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     strategy = runtime.devices
-    settings = record.settings or recorded_settings("train_teacher", training)
+    settings = record.settings or recorded_settings("train_teacher", training, fine_tuning)
     inputs = {"network": starting_point(network), "train": train.description}
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
         check_artifact(folder, teacher)
         return teacher
-    check(network, train, test, training, strategy.num_replicas_in_sync)
+    check(network, train, test, training, strategy.num_replicas_in_sync, fine_tuning)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
         teacher, result = fit(
-            Problem(trained, plain_objective(trained)),
+            Problem(trained, plain_objective(trained), fine_tuning=fine_tuning),
             train,
             test,
             training,

@@ -1,6 +1,7 @@
 """Training of one network on one objective: a teacher, a student, or a pretraining phase."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import Evaluator
+from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
 from dfa_tf.training.loop import Diverged, Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
@@ -43,17 +45,19 @@ class Problem:
 
     Attributes:
         network: The network to evaluate and return, built in the scope of the run's strategy.
-        objective: A function of a replica's images and labels, and of the number of finished steps,
-            that returns (loss `[B]`, logits `[B, classes]` or None, further measurements
+        objective: A function of a replica's images and labels, of the number of finished steps, and
+            of `training`, whether the network is in training mode, that returns (loss `[B]`, logits `[B, classes]` or None, further measurements
             `{name: [B]}`). A sequence of `Segment`s changes the objective during the run.
         models: All models whose state is saved, including `network`; by default `network` alone.
         variables: The variables to train; by default all trainable variables of the models.
+        fine_tuning: Which of them are trained when, and how fast.
     """
 
     network: Network
     objective: Callable | Sequence[Segment]
     models: Sequence | None = None
     variables: Sequence | None = None
+    fine_tuning: FineTuning = FineTuning()
 
     def segments(self, steps: int) -> Sequence[Segment]:
         """Returns the parts of a run of `steps` steps."""
@@ -126,7 +130,7 @@ def fit(
         variables = problem.variables
         if variables is None:
             variables = [v for model in models for v in model.trainable_variables]
-        optimizer = training.optimizer.build(variables, steps_per_epoch, steps)
+        optimizer = _optimizer(problem, variables, training.optimizer, steps_per_epoch, steps)
 
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
@@ -143,10 +147,13 @@ def fit(
     evaluator = Evaluator(network, test)
 
     evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
-    for segment in problem.segments(steps):
+    head_steps = problem.fine_tuning.head_steps(steps_per_epoch, steps)
+    for segment, is_frozen in _with_frozen_backbone(problem.segments(steps), head_steps):
         if journal.step >= segment.last:
             continue
-        step = objective_step(segment.objective, variables, optimizer, training.batch_size)
+        step = objective_step(
+            segment.objective, optimizer.frozen if is_frozen else optimizer, training.batch_size
+        )
         batches = training_batches(
             train,
             training.batch_size,
@@ -173,22 +180,39 @@ def fit(
     return evaluator.network(network), _result(journal, training, train, test)
 
 
-def objective_step(
-    objective: Callable, variables: Sequence, optimizer: Optimizer, batch_size: int
-) -> Callable:
+def _optimizer(problem, variables, settings, steps_per_epoch, steps):
+    if problem.fine_tuning.is_plain:
+        return settings.build(variables, steps_per_epoch, steps)
+    head, backbone = split_variables(problem.network, variables)
+    rate = problem.fine_tuning.backbone_rate
+    return HeadAndBackbone(settings, head, backbone, rate, steps_per_epoch, steps)
+
+
+def _with_frozen_backbone(segments, head_steps):
+    """Yields (segment, whether the backbone is frozen), with a boundary at `head_steps`."""
+    start = 0
+    for segment in segments:
+        if start < head_steps:
+            frozen = functools.partial(segment.objective, training=False)
+            yield Segment(min(segment.last, head_steps), frozen), True
+        if segment.last > head_steps:
+            yield segment, False
+        start = segment.last
+
+
+def objective_step(objective: Callable, optimizer: Optimizer, batch_size: int) -> Callable:
     """Returns the step that minimises an objective.
 
     Args:
         objective: See `Problem`.
-        variables: The variables to train.
-        optimizer: The optimizer of these variables.
+        optimizer: The optimizer of the variables to train.
         batch_size: Size of the global batch.
 
     Returns:
         A function of (images, labels) that runs on each replica and returns the replica's share of
         each measurement.
     """
-    weights = [variable.value for variable in variables]
+    weights = [variable.value for variable in optimizer.variables]
 
     def step(images, labels):
         with tf.GradientTape() as tape:

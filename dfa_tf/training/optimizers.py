@@ -92,9 +92,18 @@ class SGD(Settings):
 
     name = "sgd"
 
-    def build(self, variables: Sequence, steps_per_epoch: float, steps: int) -> "Optimizer":
-        """Returns an `Optimizer` of `variables` for a run of `steps` steps."""
-        rate = _schedule(self.learning_rate, steps_per_epoch, steps)
+    def build(
+        self, variables: Sequence, steps_per_epoch: float, steps: int, factor: float = 1.0
+    ) -> "Optimizer":
+        """Returns an `Optimizer` of `variables` for a run of `steps` steps.
+
+        Args:
+            variables: The variables to train.
+            steps_per_epoch: Steps in an epoch, for the schedule.
+            steps: Steps of the run, for the schedule.
+            factor: Factor of the learning rate.
+        """
+        rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
         sgd = keras.optimizers.SGD(rate, self.momentum, self.nesterov)
         return Optimizer(sgd, variables, self.weight_decay)
 
@@ -120,15 +129,19 @@ class Adam(Settings):
 
     name = "adam"
 
-    def build(self, variables: Sequence, steps_per_epoch: float, steps: int) -> "Optimizer":
-        """Returns an `Optimizer` of `variables` for a run of `steps` steps."""
-        rate = _schedule(self.learning_rate, steps_per_epoch, steps)
+    def build(
+        self, variables: Sequence, steps_per_epoch: float, steps: int, factor: float = 1.0
+    ) -> "Optimizer":
+        """Returns an `Optimizer` of `variables`, see `SGD.build`."""
+        rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
         adam = keras.optimizers.Adam(rate, self.beta_1, self.beta_2, epsilon=1e-8)
         return Optimizer(adam, variables, self.weight_decay)
 
 
-def _schedule(rate, steps_per_epoch, steps):
-    return rate if isinstance(rate, int | float) else rate.schedule(steps_per_epoch, steps)
+def _schedule(rate, steps_per_epoch, steps, factor):
+    if isinstance(rate, int | float):
+        return rate * factor
+    return dataclasses.replace(rate, initial=rate.initial * factor).schedule(steps_per_epoch, steps)
 
 
 class Optimizer:
@@ -152,6 +165,11 @@ class Optimizer:
     def state(self) -> list[tf.Variable]:
         """The optimizer's own variables."""
         return [variable.value for variable in self._optimizer.variables]
+
+    @property
+    def variables(self) -> Sequence:
+        """The variables that are trained."""
+        return self._variables
 
     @property
     def step(self) -> tf.Tensor:
@@ -179,6 +197,10 @@ class Optimizer:
         if self._weight_decay:
             gradients = [g + d for g, d in zip(gradients, self.decay(), strict=True)]
         self._optimizer.apply(gradients, self._variables)
+
+    def skip(self) -> None:
+        """Counts a step that leaves the variables unchanged. Call it on every replica."""
+        self._optimizer.iterations.assign_add(1)
 
     def lookahead(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Computes the effect of a step of `SGD`, without taking it. Call it on every replica.

@@ -144,7 +144,7 @@ def test_step_trains_the_student_as_training_with_the_same_weights():
         return loss, student.logits, measured
 
     sgd, _ = _optimizers(trained)
-    tf.function(objective_step(objective, trained.variables, sgd, 8))(*train)
+    tf.function(objective_step(objective, sgd, 8))(*train)
     for found, expected in zip(_state(searched), _state(trained), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert not same(_state(searched), _state(_net()))

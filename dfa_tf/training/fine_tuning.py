@@ -1,0 +1,141 @@
+"""Fine-tuning: the head is trained first and faster than the pretrained layers below it."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from dfa_tf.errors import UserError
+from dfa_tf.models.network import Network
+from dfa_tf.training.optimizers import SGD, Adam, Optimizer
+from dfa_tf.validation import NonNegative, Positive, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuning(Settings):
+    """How the layers of a pretrained network are trained.
+
+    The head is the classifier, together with the connectors of a distillation. The backbone is the
+    rest of the network.
+
+    Args:
+        head_epochs: Epochs at the start in which the backbone is frozen: its weights do not change,
+            and its batch normalization uses the moving statistics.
+        backbone_rate: Factor of the backbone's learning rate.
+    """
+
+    head_epochs: NonNegative = 0.0
+    backbone_rate: Positive = 1.0
+
+    name = "fine_tuning"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all layers are trained alike."""
+        return not self.head_epochs and self.backbone_rate == 1
+
+    def head_steps(self, steps_per_epoch: float, steps: int) -> int:
+        """Returns the number of steps in which the backbone is frozen."""
+        return min(round(self.head_epochs * steps_per_epoch), steps)
+
+    def check(self, network: Network, epochs: float) -> None:
+        """Checks that a network can be trained this way for `epochs` epochs.
+
+        Raises:
+            UserError: If the network does not have a classifier, or is frozen for all epochs.
+        """
+        if not self.is_plain and network.classifier is None:
+            raise UserError(
+                f"{network.name}: expected a network with a dense classifier on the pooled map for "
+                "head_epochs and backbone_rate; bind keras_file.head='new'"
+            )
+        if self.head_epochs >= epochs:
+            raise UserError(
+                f"head_epochs: expected less than the {epochs:g} epochs of the run, got "
+                f"{self.head_epochs:g}"
+            )
+
+
+def split_variables(network: Network, variables: Sequence) -> tuple[list, list]:
+    """Returns the variables of the head and those of the backbone.
+
+    Args:
+        network: The network.
+        variables: Its trainable variables and those of connectors.
+    """
+    head = {id(variable) for variable in network.classifier.trainable_variables}
+    own = {id(variable) for variable in network.trainable_variables}
+    backbone = [v for v in variables if id(v) in own - head]
+    return [v for v in variables if id(v) not in own - head], backbone
+
+
+class HeadAndBackbone:
+    """Two optimizers that take their steps together, with the interface of one.
+
+    Args:
+        settings: Settings of the optimizer.
+        head: Variables of the head.
+        backbone: Variables of the backbone.
+        backbone_rate: Factor of the backbone's learning rate.
+        steps_per_epoch: Steps in an epoch, for the schedule.
+        steps: Steps of the run, for the schedule.
+    """
+
+    def __init__(
+        self,
+        settings: SGD | Adam,
+        head: Sequence,
+        backbone: Sequence,
+        backbone_rate: float,
+        steps_per_epoch: float,
+        steps: int,
+    ):
+        self.variables = [*head, *backbone]
+        self._head = settings.build(head, steps_per_epoch, steps)
+        self._backbone = settings.build(backbone, steps_per_epoch, steps, backbone_rate)
+        self._head_size = len(head)
+
+    @property
+    def state(self) -> list[tf.Variable]:
+        """The optimizers' own variables."""
+        return self._head.state + self._backbone.state
+
+    @property
+    def step(self) -> tf.Tensor:
+        """The number of finished steps, a scalar."""
+        return self._head.step
+
+    @property
+    def learning_rate(self) -> float:
+        """The head's learning rate in the next step."""
+        return self._head.learning_rate
+
+    @property
+    def frozen(self) -> "_FrozenBackbone":
+        """The optimizer of the steps in which the backbone does not change."""
+        return _FrozenBackbone(self._head, self._backbone)
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        """Updates the variables, see `Optimizer.apply`."""
+        self._head.apply(gradients[: self._head_size])
+        self._backbone.apply(gradients[self._head_size :])
+
+
+class _FrozenBackbone:
+    """Updates the head alone. The backbone's schedule goes on."""
+
+    def __init__(self, head: Optimizer, backbone: Optimizer):
+        self._head, self._backbone = head, backbone
+        self.variables = head.variables
+
+    @property
+    def step(self) -> tf.Tensor:
+        return self._head.step
+
+    @property
+    def learning_rate(self) -> float:
+        return self._head.learning_rate
+
+    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
+        self._head.apply(gradients)
+        self._backbone.skip()
