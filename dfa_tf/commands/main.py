@@ -124,7 +124,8 @@ def _run(command, values, arguments):
     elif command == "benchmark":
         benchmark.run(setup)
     else:
-        getattr(Pipeline(command, setup), command)()
+        pipeline = Pipeline(command, setup)
+        getattr(pipeline, "describe" if values.describe else command)()
 
 
 def _report(command, error, values):

@@ -43,6 +43,12 @@ def define(command: str) -> flags.FlagValues:
             "delete the results of this stage and start from scratch",
             flag_values=values,
         )
+        flags.DEFINE_boolean(
+            "describe",
+            False,
+            "print the groups of teacher and student, check the config, and end",
+            flag_values=values,
+        )
     if command == "distill":
         flags.DEFINE_boolean(
             "export", True, "write the SavedModel and the float32 TF Lite file", flag_values=values

@@ -18,6 +18,7 @@ from dfa_tf.commands.aggregation import (
     is_other_search,
     other_search,
 )
+from dfa_tf.commands.describe import network_text
 from dfa_tf.commands.setup import Setup
 from dfa_tf.commands.summary import export_table, summary, training_curves
 from dfa_tf.errors import UserError
@@ -55,9 +56,16 @@ class Pipeline:
         self._command, self._setup = command, setup
         self._config, self._flags = setup.config, setup.flags
 
+    def describe(self) -> None:
+        """Prints the groups of teacher and student, and checks what the command would run."""
+        for role in ("teacher", "student"):
+            for number in range(1, self._config.network_count(role) + 1):
+                print(f"{network_text(role, self._setup.network(role, number=number)[0])}\n")
+        self._check_ahead(*self._stages_of_command())
+
     def train_teacher(self) -> None:
         """Makes WORKDIR/teacher, and teacher_2 and so on if the config has several teachers."""
-        self._check_ahead(TEACHER)
+        self._check_ahead(*self._stages_of_command())
         self._teachers  # noqa: B018
 
     def search(self) -> None:
@@ -65,9 +73,8 @@ class Pipeline:
 
         If it needs none of the two, alpha is searched.
         """
-        stages = [stage for stage in self._stages_of_distill() if stage in (SEARCH, PROCESS)]
-        stages = stages or [SEARCH]
-        self._check_ahead(TEACHER, *stages)
+        stages = self._stages_of_command()
+        self._check_ahead(*stages)
         if SEARCH in stages:
             self._searched_alpha  # noqa: B018
         if PROCESS in stages:
@@ -75,7 +82,7 @@ class Pipeline:
 
     def distill(self) -> None:
         """Makes WORKDIR/distill and what it needs, exports the student, and prints a summary."""
-        self._check_ahead(*self._stages_of_distill(), *([EXPORT] if self._flags.export else []))
+        self._check_ahead(*self._stages_of_command())
         student = self._student
         if self._setup.is_chief:
             exported = self._exported(student) if self._flags.export else None
@@ -86,7 +93,7 @@ class Pipeline:
 
     def export(self) -> None:
         """Makes WORKDIR/export, and what it needs."""
-        self._check_ahead(*self._stages_of_distill(), EXPORT)
+        self._check_ahead(*self._stages_of_command())
         student = self._student
         if self._setup.is_chief:
             print(export_table(self._exported(student), self._setup.workdir))
@@ -170,6 +177,16 @@ class Pipeline:
             return [DISTILL]
         searches = [SEARCH] * self._needs_search + [PROCESS] * self._needs_process
         return [TEACHER, *searches, DISTILL]
+
+    def _stages_of_command(self):
+        """Returns the stages that the command runs if none of their results exists."""
+        if self._command == TEACHER:
+            return [TEACHER]
+        stages = self._stages_of_distill()
+        if self._command == SEARCH:
+            return [TEACHER, *([s for s in stages if s in (SEARCH, PROCESS)] or [SEARCH])]
+        is_exported = self._command == EXPORT or self._flags.export
+        return [*stages, *([EXPORT] if is_exported else [])]
 
     def _check_ahead(self, *stages):
         """Raises UserError now for what a later stage would only find after hours."""

@@ -1,5 +1,6 @@
 """The groups of a Keras model (DFA §3.1), found in the calls of its layers."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -8,11 +9,32 @@ import keras
 from dfa_tf.errors import UserError
 from dfa_tf.models.keras_graph import Call
 
-MERGES = ("Add", "Concatenate", "Average", "Subtract", "Maximum")
-CONVOLUTIONS = ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose")
+CONCATENATE = "Concatenate"
+MERGES = ("Add", CONCATENATE, "Average", "Subtract", "Maximum")
+DEPTHWISE = "DepthwiseConv2D"
+CONVOLUTIONS = ("Conv2D", DEPTHWISE, "SeparableConv2D", "Conv2DTranspose")
+ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "PReLU", "ELU")
 NORMALIZATIONS = ("BatchNormalization", "LayerNormalization", "GroupNormalization")
 
 Maps = list[keras.KerasTensor]
+
+
+@dataclasses.dataclass
+class BlockEnd:
+    """The end of a block.
+
+    Attributes:
+        kind: The kind of the merge or the last convolution.
+        call: The call whose output is the feature: this operation or its normalization.
+    """
+
+    kind: str
+    call: Call
+
+    @property
+    def map(self) -> keras.KerasTensor:
+        """The feature."""
+        return self.call.output
 
 
 def find_groups(calls: Sequence[Call], start: keras.KerasTensor) -> list[Maps]:
@@ -28,11 +50,57 @@ def find_groups(calls: Sequence[Call], start: keras.KerasTensor) -> list[Maps]:
     groups = []
     for _, block_ends in itertools.groupby(_block_ends(calls, start), _spatial_size):
         ends = list(block_ends)
-        merges = [k for k, call in enumerate(ends) if call.kind in MERGES]
-        ends = ends[: merges[-1] + 1] if merges else ends
-        shape = ends[-1].output.shape
-        groups.append([call.output for call in ends if call.output.shape == shape])
+        merges = [k for k, end in enumerate(ends) if end.kind in MERGES]
+        if merges:
+            ends = ends[: merges[-1] + 1]
+        elif any(end.kind == DEPTHWISE for end in ends):
+            ends = _ends_of_separable_blocks(ends, calls)
+        groups.append(_dense_block(ends) or [end.map for end in ends if _is_like(end, ends[-1])])
     return groups
+
+
+def _is_like(end, other):
+    return end.map.shape == other.map.shape
+
+
+def _ends_of_separable_blocks(ends, calls):
+    """Returns the ends of blocks of depthwise and pointwise convolutions.
+
+    An inverted residual ends in a projection, the only convolution without an activation
+    [Sandler et al., 2018, §3.3]. Other blocks end in their pointwise convolution.
+    """
+    activated = {id(x) for call in calls if call.kind in ACTIVATIONS for x in call.inputs}
+    pointwise = [end for end in ends if end.kind != DEPTHWISE] or ends
+    linear = [end for end in pointwise if id(end.map) not in activated and not _is_activated(end)]
+    return linear or pointwise
+
+
+def _is_activated(end):
+    """Returns whether the operation applies an activation of its own."""
+    activation = getattr(end.call.operation, "activation", None)
+    return activation not in (None, keras.activations.linear)
+
+
+def _dense_block(ends):
+    """Returns the maps of a block of DenseNet, padded with zeros to the channels of the last one.
+
+    Each layer concatenates its output to the map before it [Huang et al., 2017, Eqn 2], so an
+    earlier map is the first part of the last one. None for other groups.
+    """
+    dense = list(itertools.dropwhile(lambda end: end.kind != CONCATENATE, ends))
+    channels = [end.map.shape[-1] for end in dense]
+    is_dense = len(dense) > 1 and all(
+        end.kind == CONCATENATE and id(before.map) in {id(x) for x in end.call.inputs}
+        for before, end in itertools.pairwise(dense)
+    )
+    if not is_dense:
+        return None
+    return [
+        PadChannels(
+            channels[-1] - count, name=f"{end.call.operation.name}_padded", dtype=end.map.dtype
+        )(end.map)
+        for end, count in zip(dense[:-1], channels[:-1], strict=True)
+    ] + [dense[-1].map]
 
 
 def named_groups(
@@ -87,9 +155,9 @@ def map_before_head(calls: Sequence[Call], start: keras.KerasTensor) -> keras.Ke
 
 
 def _block_ends(calls, start):
-    """Returns the calls that end a block and after which the model can be split."""
+    """Returns the `BlockEnd`s after which the model can be split."""
     ends, follows_block_end = [], False
-    has_convolution = False  # since the previous cut
+    convolution = None  # the last one since the previous cut
     cuts = {id(call) for call in _cuts(calls, start)}
     for call in calls:
         is_cut = id(call) in cuts
@@ -97,17 +165,19 @@ def _block_ends(calls, start):
             if is_cut:
                 break
             continue
-        has_convolution |= call.kind in CONVOLUTIONS
+        if call.kind in CONVOLUTIONS:
+            convolution = call.kind
         if not is_cut:
             continue
-        if has_convolution:
-            ends.append(call)
-            follows_block_end = True
+        if convolution:
+            ends.append(BlockEnd(call.kind if call.kind in MERGES else convolution, call))
+            # The normalization after a dense block belongs to the transition that follows.
+            follows_block_end = call.kind != CONCATENATE
         elif follows_block_end and call.kind in NORMALIZATIONS:
-            ends[-1] = call
+            ends[-1].call = call
         else:
             follows_block_end = False
-        has_convolution = False
+        convolution = None
     return ends
 
 
@@ -128,5 +198,27 @@ def _begins_head(call):
     return len(call.output.shape) != 4 or call.kind.startswith("Global")
 
 
-def _spatial_size(call):
-    return tuple(call.output.shape[1:3])
+def _spatial_size(end):
+    return tuple(end.map.shape[1:3])
+
+
+@keras.saving.register_keras_serializable("dfa_tf")
+class PadChannels(keras.layers.Layer):
+    """Appends channels of zeros to a map `[B, H, W, C]`.
+
+    Args:
+        channels: Number of channels to append.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self._channels = channels
+
+    def call(self, x):
+        """Returns the map `[B, H, W, C + channels]`."""
+        return keras.ops.pad(x, [[0, 0], [0, 0], [0, 0], [0, self._channels]])
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return super().get_config() | {"channels": self._channels}

@@ -1,6 +1,7 @@
 """Search, distillation and export with Keras models from elsewhere."""
 
 import json
+import re
 
 import keras
 import pytest
@@ -47,3 +48,20 @@ def test_keras_applications_are_searched_distilled_and_exported(tmp_path, monkey
     assert (workdir / "export/labels.txt").read_text() == "ant\nbee\n"
     weights = report["files"][0]["bytes"]
     assert weights < 1.2 * (workdir / "distill/student.keras").stat().st_size
+
+
+def test_describe_prints_the_groups_and_writes_nothing(tmp_path, capsys):
+    workdir = tmp_path / "described"
+    argv = ["search", "--gin_file=gin/digits.gin", f"--workdir={workdir}", "--describe"]
+    assert main.run("search", argv) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^teacher: WRN_28_2, .* 1,470,938 parameters", printed, re.MULTILINE)
+    assert re.search(r"^group2 +4x4x64 +4 +group2_block2_norm1 ", printed, re.MULTILINE)
+    assert re.search(r"^group3 +2x2x64 +1 +norm$", printed, re.MULTILINE)
+    assert not workdir.exists()
+
+
+def test_describe_ends_with_the_errors_of_the_config(tmp_path, capsys):
+    argv = ["distill", f"--workdir={tmp_path / 'x'}", "--describe"]
+    assert main.run("distill", [*argv, "--gin_bindings=distill.epochs=1e-4"]) == 2
+    assert "epochs" in capsys.readouterr().err

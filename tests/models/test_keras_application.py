@@ -35,7 +35,13 @@ def test_pixels_are_scaled_as_by_the_application(name):
     assert is_reversed == (MODES[name] == "caffe")
 
 
-@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MobileNetV2",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("DenseNet121", "ResNet50")),
+    ],
+)
 def test_maps_equal_those_of_the_application(name, tmp_path):
     application = getattr(keras.applications, name)
     original = application(include_top=False, weights=None, input_shape=SHAPE)

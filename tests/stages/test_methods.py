@@ -59,7 +59,7 @@ class _Killed(Exception):
 
 
 @pytest.mark.parametrize(
-    "at", [12, *(pytest.param(k, marks=pytest.mark.slow) for k in (3, 23))]
+    "at", [pytest.param(12, marks=pytest.mark.slow), 3, pytest.param(23, marks=pytest.mark.slow)]
 )  # in the first pretraining, the second, the training
 def test_run_resumed_during_pretraining_equals_a_straight_one(run, tmp_path, monkeypatch, at):
     """Ten steps each of FT's and FitNets' first stages and of the training."""

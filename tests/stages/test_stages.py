@@ -218,6 +218,7 @@ def test_alpha_of_another_teacher_is_an_error(finished, run):
     assert not (run.workdir / "distill").exists()
 
 
+@pytest.mark.slow
 def test_uniform_start_and_mean_alpha(run):
     alpha = run.search(options=SearchOptions(initial="uniform", final="mean"))
     for group in alpha.groups:
