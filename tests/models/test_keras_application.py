@@ -115,7 +115,7 @@ def test_file_to_download_by_hand_is_named(monkeypatch, tmp_path):
 def test_every_application_has_groups(name):
     network = _build(name, image_shape=(96, 96, 3))
     assert network.classifier is not None
-    assert len(network.group_names) >= 3
+    assert len(network.group_names) >= (2 if name.startswith("NASNet") else 4)
 
 
 @pytest.fixture
