@@ -70,7 +70,8 @@ def _ends_of_separable_blocks(ends, calls):
     [Sandler et al., 2018, §3.3]. Other blocks end in their pointwise convolution.
     """
     activated = {id(x) for call in calls if call.kind in ACTIVATIONS for x in call.inputs}
-    pointwise = [end for end in ends if end.kind != DEPTHWISE] or ends
+    # A product is the output of squeeze-and-excitation, in the middle of a block.
+    pointwise = [e for e in ends if e.kind != DEPTHWISE and e.call.kind != "Multiply"] or ends
     linear = [end for end in pointwise if id(end.map) not in activated and not _is_activated(end)]
     return linear or pointwise
 

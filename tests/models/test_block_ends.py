@@ -1,7 +1,7 @@
 """Which maps are the features of a group, for the families of keras.applications.
 
 The numbers of blocks are those of the papers. MobileNet: Howard et al. (2017), Table 1. MobileNetV2:
-Sandler et al. (2018), Table 2. DenseNet: Huang et al. (2017), Table 1. ResNetV2: He et al. (2016).
+Sandler et al. (2018), Table 2. MobileNetV3: Howard et al. (2019), Table 2. DenseNet: Huang et al. (2017), Table 1. ResNetV2: He et al. (2016).
 """
 
 import keras
@@ -28,6 +28,7 @@ def _features(network):
     [
         ("MobileNet", [(64, 1), (128, 2), (256, 2), (512, 6), (1024, 2)]),
         ("MobileNetV2", [(16, 1), (24, 2), (32, 3), (96, 3), (160, 3)]),
+        ("MobileNetV3Small", [(16, 1), (16, 1), (24, 2), (48, 2), (96, 3)]),
         pytest.param(
             "DenseNet121",
             [(64, 1), (256, 6), (512, 12), (1024, 24), (1024, 16)],
