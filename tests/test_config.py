@@ -304,7 +304,7 @@ def test_macro_whose_uses_are_replaced_is_accepted():
         ("search.epochs = None", r"search\.epochs"),
         ("search.beta_optimizer = @keras_file()", r"search\.beta_optimizer.*keras_file"),
         ("distill.methods = [@kd(), @wide_resnet()]", r"distill\.methods.*wide_resnet"),
-        ("export.kinds = {'k': @student/wide_resnet()}", r"export\.kinds"),
+        ("keras_file.groups = {'k': @student/wide_resnet()}", r"keras_file\.groups"),
         ("search.gamma_st = -1.0", r"search\.gamma_st"),
         ("search.precision = %precison", "precison"),
     ],
