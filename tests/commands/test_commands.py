@@ -115,6 +115,7 @@ def test_distill_runs_all_stages_and_prints_a_table(command, tmp_path):
     assert not (tmp_path / "elsewhere" / "export").exists()
 
 
+@pytest.mark.slow
 def test_plain_student_needs_no_teacher_and_is_shown_beside_other_runs(command, tmp_path):
     plain = [*SHORT, "--gin_bindings=distill.aggregation='none'", "--workdir=runs/plain"]
     status, out, err = command("distill", *plain, "--noexport")

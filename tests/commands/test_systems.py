@@ -165,6 +165,7 @@ def test_alpha_of_several_teachers_is_refused_by_search(command, tmp_path):  # n
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_process_of_a_run_with_dfa_is_accepted(command, tmp_path):  # noqa: F811
     path = _process(tmp_path / "process.json", "feature_distillation", "kd")
     arguments = [

@@ -282,6 +282,7 @@ def test_two_replicas_equal_one_without_batch_statistics(one_replica, two_replic
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_replicas_report_the_mean_over_the_global_batch(one_replica, two_replicas, batch):
     """With batch statistics each half is normalized alone: the loss is the mean of the halves'."""
     images, labels = batch

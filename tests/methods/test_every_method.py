@@ -157,7 +157,7 @@ def test_networks_may_differ_in_groups_sizes_and_channels(method, pair, batch):
         assert all(g is not None and np.isfinite(g).all() for g in gradients)
 
 
-@_for(_slow_but("dfa", "sp", "crd"))
+@_for(_slow_but("dfa", "sp"))
 def test_two_replicas_equal_one(method, one_replica, two_replicas):
     """Methods that compare the images of a batch see the global batch on any number of replicas.
 

@@ -92,6 +92,7 @@ def test_saved_file_copy_and_folded_form_equal_the_network(name, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_file_of_a_keras_model_loads_as_a_network(tmp_path):
     model, network = _pair("MobileNetV2")
     model.save(tmp_path / "mine.keras")

@@ -58,9 +58,8 @@ class _Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize(
-    "at", [pytest.param(12, marks=pytest.mark.slow), 3, pytest.param(23, marks=pytest.mark.slow)]
-)  # in the first pretraining, the second, the training
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [3, 12, 23])  # in the first pretraining, the second, the training
 def test_run_resumed_during_pretraining_equals_a_straight_one(run, tmp_path, monkeypatch, at):
     """Ten steps each of FT's and FitNets' first stages and of the training."""
     chosen = {

@@ -115,7 +115,8 @@ def test_other_settings_are_an_error(finished):
         _search(workdir, methods=(KD(),))
 
 
-@pytest.mark.parametrize("at", [3, pytest.param(2, marks=pytest.mark.slow)])  # blocks
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [2, 3])  # blocks
 def test_interrupted_search_resumes_to_the_same_process(finished, tmp_path, monkeypatch, at):
     workdir, process = finished
     original, calls = ProcessJournal.add, []

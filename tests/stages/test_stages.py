@@ -93,6 +93,7 @@ def test_distillation_records_the_weights_that_it_used(finished):
         assert not group.history
 
 
+@pytest.mark.slow
 def test_stages_do_not_change_their_networks(run):
     teacher, student = run.teacher, small_network(depth=10, seed=2)
     before = teacher.get_weights(), student.get_weights()
@@ -193,6 +194,7 @@ def test_nan_loss_names_the_step_and_leaves_no_result(run):
     assert not (run.workdir / "distill" / "student.keras").exists()
 
 
+@pytest.mark.slow
 def test_fixed_aggregations_and_plain_training(run):
     for aggregation in ("last", "random", "none"):
         if aggregation == "none":
@@ -227,6 +229,7 @@ def test_uniform_start_and_mean_alpha(run):
         assert sum(group.alpha) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_without_loss_gradient_the_decay_alone_moves_beta(run):
     """With both gammas 0, Adam follows the sign of lambda * beta; only the last beta is not 0."""
     alpha = run.search(options=SearchOptions(gamma_st=0.0, gamma_ts=0.0), beta_optimizer=Adam(0.1))
@@ -336,6 +339,7 @@ def test_missing_picture_is_drawn_again(finished):
     assert picture.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_mixed_precision_runs_through_all_stages(run):
     precision = {"precision": "mixed_bfloat16"}
     alpha = run.search(**precision)
