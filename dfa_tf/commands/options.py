@@ -15,7 +15,7 @@ DESCRIPTIONS = {
     "search": "Stage 1 of DFA: search how to aggregate the teacher's features. Trains the teacher first if it is missing.",
     "distill": "Stage 2 of DFA: train the student with the searched aggregation, evaluate it and export it. Runs the earlier stages first if their results are missing.",
     "export": "Write the student as a SavedModel and as TF Lite files, and verify each of them. Runs the distillation first if the student is missing.",
-    "evaluate": "Report the accuracy of saved models on the test split of the config. MODELs are .keras, SavedModel or .tflite files. Default: all models of the workdir.",
+    "evaluate": "Report accuracy, top-5 and macro-averaged accuracy, calibration error and loss of saved models on the test split of the config. MODELs are .keras, SavedModel or .tflite files. Default: all models of the workdir.",
     "benchmark": "Measure the speed of each step of search and distillation in both precisions, next to the peak of this machine. Inputs are noise in the shape of the config's images.",
     "report": "Write tables and a figure for several distillations: mean and spread over seeds, by method. WORKDIRs are workdirs or folders of workdirs. Default: the workdir that --workdir or --gin_file names.",
     "reproduce": "Rerun a table, a figure or an ablation of the DFA paper and report the results next to the paper's numbers, if it has any. Finished runs are not repeated.",
@@ -72,6 +72,13 @@ def define(command: str) -> flags.FlagValues:
             "out",
             None,
             "folder to write report.md, report.csv and the figures to, as .png and .pdf",
+            flag_values=values,
+        )
+    if command == "evaluate":
+        flags.DEFINE_string(
+            "out",
+            None,
+            "folder to write the accuracy of each class and the confusion matrix to",
             flag_values=values,
         )
     if command == "reproduce":

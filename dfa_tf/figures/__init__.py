@@ -1,4 +1,4 @@
-"""Figures of accuracy and aggregation weights."""
+"""Figures of accuracy, predictions and aggregation weights."""
 
 import pathlib
 import sys
@@ -13,6 +13,7 @@ from dfa_tf.figures.accuracy import (
     accuracy_ranking,
 )
 from dfa_tf.figures.alpha import alpha_heatmap, alpha_heatmaps, alpha_trajectories
+from dfa_tf.figures.confusion import confusion_matrix
 from dfa_tf.figures.process import process_heatmap, process_lines
 from dfa_tf.figures.styles import make_literal
 from dfa_tf.files import replacing
@@ -24,6 +25,7 @@ __all__ = [
     "alpha_heatmap",
     "alpha_heatmaps",
     "alpha_trajectories",
+    "confusion_matrix",
     "draw",
     "make_literal",
     "process_heatmap",

@@ -1,5 +1,6 @@
 """Evaluation of any saved model on the test examples of a data set."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -9,6 +10,22 @@ from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
 from dfa_tf.models.from_keras import Scaling
 from dfa_tf.training.evaluation import evaluation_counts, mean_counts
+from dfa_tf.training.tally import Tally
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of `evaluate`.
+
+    Attributes:
+        metrics: `accuracy`, `loss` (the mean cross entropy) and those of `Tally.metrics`.
+        tally: The predictions.
+        class_names: Names of the classes.
+    """
+
+    metrics: dict[str, float]
+    tally: Tally
+    class_names: tuple[str, ...]
 
 
 def evaluate(
@@ -17,7 +34,7 @@ def evaluate(
     batch_size: int = 500,
     scale: Scaling = 1.0,
     offset: Scaling = 0.0,
-) -> dict[str, float]:
+) -> Evaluation:
     """Evaluates a saved model on all test examples.
 
     Args:
@@ -27,7 +44,7 @@ def evaluate(
         scale, offset: See `from_keras`; for `.keras` files that this package did not save.
 
     Returns:
-        {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
+        The metrics and the predictions.
 
     Raises:
         UserError: If the file is not a classifier, or its images or classes are not those of the
@@ -54,7 +71,12 @@ def evaluate(
             f"{path}: expected {dataset.num_classes} classes, as {dataset.name} has, got "
             f"{output_shape[-1]}; {advice}"
         )
-    return mean_counts(
-        dataset.test.in_order(batch_size),
-        lambda images, labels: evaluation_counts(as_logits(model.logits(images)), labels),
-    )
+    tally = Tally(dataset.num_classes)
+
+    def count(images, labels):
+        logits = as_logits(model.logits(images))
+        tally.add(logits, labels)
+        return evaluation_counts(logits, labels)
+
+    means = mean_counts(dataset.test.in_order(batch_size), count)
+    return Evaluation(means | tally.metrics(), tally, dataset.class_names)

@@ -1,5 +1,6 @@
 """The commands as a user calls them: results, exit status, one-line errors."""
 
+import csv
 import json
 import os
 import signal
@@ -72,8 +73,12 @@ def test_distill_runs_all_stages_and_prints_a_table(command, tmp_path):
     assert "runs/digits/distill/student.keras; restart it with --fresh" in err
     assert out.strip().splitlines() == table
 
-    status, out, err = command("evaluate", "--strategy=default")
+    status, out, err = command("evaluate", "--strategy=default", "--out=evaluated")
     assert status == 0
+    with open(tmp_path / "evaluated/distill_student_classes.csv") as file:
+        classes = list(csv.DictReader(file))
+    assert sum(int(row["correct"]) for row in classes) == round(500 * accuracy)
+    assert (tmp_path / "evaluated/export_saved_model_confusion.png").exists()
     lines = [line for line in out.splitlines() if "student" in line or "saved_model" in line]
     assert len(lines) == 3
     assert all(f"accuracy {accuracy:.4f}" in line for line in lines)
