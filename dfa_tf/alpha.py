@@ -135,7 +135,7 @@ class Alpha:
         path = pathlib.Path(path)
         advice = "give an alpha.json that a search wrote"
         if source == "search":
-            advice = "restart the search with --fresh"
+            advice = "restart it with search --fresh"
         content = files.load_json(path, FORMAT, advice)
         try:
             groups = [_group_alpha(group) for group in content["groups"]]

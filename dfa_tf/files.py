@@ -158,3 +158,15 @@ def _json(value, indent=""):
         items = [_json(v, deeper) for v in value]
     opening, closing = "{}" if isinstance(value, dict) else "[]"
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(items) + f"\n{indent}{closing}"
+
+
+@contextlib.contextmanager
+def without_patterns(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path of `folder` that TensorFlow does not treat as a pattern."""
+    if not set("*?[]{}\\") & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        link = pathlib.Path(temporary) / "folder"
+        link.symlink_to(folder.resolve(), target_is_directory=True)
+        yield link

@@ -1,11 +1,13 @@
 """Conversion of a SavedModel to TF Lite files that use built-in operations only."""
 
 import os
+import pathlib
 from typing import Literal, get_args
 
 import numpy as np
 import tensorflow as tf
 
+from dfa_tf import files
 from dfa_tf.data.examples import Examples, StreamedExamples
 from dfa_tf.quiet import quiet_libraries
 
@@ -35,6 +37,11 @@ def convert(
     Returns:
         The contents of the file.
     """
+    with files.without_patterns(pathlib.Path(saved_model)) as folder, quiet_libraries():
+        return _converter(folder, kind, calibration).convert()
+
+
+def _converter(saved_model, kind, calibration):
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     if kind != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -46,8 +53,7 @@ def convert(
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.dtypes.as_dtype(kind)
-    with quiet_libraries():
-        return converter.convert()
+    return converter
 
 
 def calibration_images(train: Examples | StreamedExamples, count: int) -> np.ndarray:

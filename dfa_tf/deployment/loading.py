@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.models.from_keras import Scaling, logits_model
 from dfa_tf.models.network import Network
@@ -91,7 +92,9 @@ def _load_keras(path, scale, offset):
 
 
 def _load_saved_model(path):
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    with files.without_patterns(pathlib.Path(path)) as folder:
+        model = tf.saved_model.load(str(folder))
+    signature = model.signatures["serving_default"]
     _select_logits(signature.structured_outputs)
     (name,) = signature.structured_input_signature[1]
     spec = signature.structured_input_signature[1][name]

@@ -1,6 +1,5 @@
 """Checkpoints of a run: variables and journal, saved together and atomically."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -12,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
+from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.files import WRITING
 
@@ -123,7 +123,7 @@ class Checkpoints:
         steps = self._steps()
         for step in reversed(steps):
             try:
-                with _without_patterns(self._folder) as folder:
+                with files.without_patterns(self._folder) as folder:
                     self._checkpoint.restore(f"{folder}/step-{step}").assert_consumed()
             except Exception as error:  # the type depends on what is damaged
                 reason = error
@@ -158,7 +158,7 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         with (
             tempfile.TemporaryDirectory(prefix=WRITING, dir=self._folder) as temporary,
-            _without_patterns(pathlib.Path(temporary)) as writable,
+            files.without_patterns(pathlib.Path(temporary)) as writable,
         ):
             self._checkpoint.write(f"{writable}/step-{self.journal.step}")
             for path in sorted(pathlib.Path(temporary).iterdir(), key=_is_index):
@@ -185,15 +185,3 @@ class Checkpoints:
 
 def _is_index(path):
     return path.suffix == ".index"
-
-
-@contextlib.contextmanager
-def _without_patterns(folder):
-    """Yields a path of `folder` that TensorFlow does not treat as a pattern."""
-    if not set("*?[]{}\\") & set(str(folder)):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory() as temporary:
-        link = pathlib.Path(temporary) / "checkpoints"
-        link.symlink_to(folder.resolve(), target_is_directory=True)
-        yield link

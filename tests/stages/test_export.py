@@ -64,6 +64,15 @@ def test_finished_export_is_reused_until_the_student_changes(finished, monkeypat
     assert not list((tmp_path / "export").iterdir())
 
 
+def test_folder_with_characters_of_patterns_is_exported(tmp_path, held_out):
+    network = tiny_network()
+    options = ExportOptions(kinds=("float32",))
+    workdir = tmp_path / "w[1] q*?{a}"
+    written = export(network=network, test=held_out, workdir=workdir, options=options)
+    assert (workdir / "export/student_float32.tflite").exists()
+    assert written
+
+
 def test_fresh_export_is_not_reused(finished, monkeypatch, tmp_path):
     workdir, arguments, _ = finished
     shutil.copytree(workdir / "export", tmp_path / "export")
