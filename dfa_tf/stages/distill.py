@@ -155,11 +155,7 @@ def distill(
             *networks, train, test, *losses, training, fine_tuning, folder, runtime
         )
         if is_chief(strategy):
-            if used_alpha:
-                used_alpha.without_search().save(folder.path / "alpha.json")
             process = _process_of(result, record, teachers, student, training)
-            if process:
-                process.save(folder.path / "process.json")
             entries = {
                 "dataset": record.dataset,
                 "teacher": _names(teachers) or None,
@@ -171,14 +167,23 @@ def distill(
                 "weights": result.path_weights[-1][1] if process else None,
                 "agreement": agreement(teachers, trained, test) if teachers and test else None,
                 "pretraining": phases,
-                "artifact": fingerprint(trained),
                 **record.entries,
             }
-            write_metrics(folder, training.seed, trained, result, **entries)
-            save(trained, folder.artifact)
-            if process:
-                _draw(process, training.epochs, folder)
+            _write(folder, trained, result, training, used_alpha, process, entries)
     return trained
+
+
+def _write(folder, trained, result, training, used_alpha, process, entries):
+    """Writes the results of a distillation. The student's file is the last one before pictures."""
+    if used_alpha:
+        used_alpha.without_search().save(folder.path / "alpha.json")
+    if process:
+        process.save(folder.path / "process.json")
+    entries = {**entries, "artifact": fingerprint(trained)}
+    write_metrics(folder, training.seed, trained, result, **entries)
+    save(trained, folder.artifact)
+    if process:
+        _draw(process, training.epochs, folder)
 
 
 def _train(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
-from dfa_tf.training.optimizers import SGD, Adam, Optimizer
+from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.validation import NonNegative, Positive, Settings
 
 
@@ -73,27 +73,19 @@ class HeadAndBackbone:
     """Two optimizers that take their steps together, with the interface of one.
 
     Args:
-        settings: Settings of the optimizer.
-        head: Variables of the head.
-        backbone: Variables of the backbone.
-        backbone_rate: Factor of the backbone's learning rate.
-        steps_per_epoch: Steps in an epoch, for the schedule.
-        steps: Steps of the run, for the schedule.
+        head: The optimizer of the head.
+        backbone: The optimizer of the backbone.
+        is_frozen: Whether only the head is updated. The backbone's schedule goes on.
     """
 
-    def __init__(
-        self,
-        settings: SGD | Adam,
-        head: Sequence,
-        backbone: Sequence,
-        backbone_rate: float,
-        steps_per_epoch: float,
-        steps: int,
-    ):
-        self.variables = [*head, *backbone]
-        self._head = settings.build(head, steps_per_epoch, steps)
-        self._backbone = settings.build(backbone, steps_per_epoch, steps, backbone_rate)
-        self._head_size = len(head)
+    def __init__(self, head: Optimizer, backbone: Optimizer, is_frozen: bool = False):
+        self._head, self._backbone, self._is_frozen = head, backbone, is_frozen
+        self.variables = [*head.variables, *([] if is_frozen else backbone.variables)]
+
+    @property
+    def frozen(self) -> "HeadAndBackbone":
+        """The same optimizers, in the steps in which the backbone does not change."""
+        return HeadAndBackbone(self._head, self._backbone, is_frozen=True)
 
     @property
     def state(self) -> list[tf.Variable]:
@@ -110,32 +102,11 @@ class HeadAndBackbone:
         """The head's learning rate in the next step."""
         return self._head.learning_rate
 
-    @property
-    def frozen(self) -> "_FrozenBackbone":
-        """The optimizer of the steps in which the backbone does not change."""
-        return _FrozenBackbone(self._head, self._backbone)
-
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the variables, see `Optimizer.apply`."""
-        self._head.apply(gradients[: self._head_size])
-        self._backbone.apply(gradients[self._head_size :])
-
-
-class _FrozenBackbone:
-    """Updates the head alone. The backbone's schedule goes on."""
-
-    def __init__(self, head: Optimizer, backbone: Optimizer):
-        self._head, self._backbone = head, backbone
-        self.variables = head.variables
-
-    @property
-    def step(self) -> tf.Tensor:
-        return self._head.step
-
-    @property
-    def learning_rate(self) -> float:
-        return self._head.learning_rate
-
-    def apply(self, gradients: Sequence[tf.Tensor]) -> None:
-        self._head.apply(gradients)
-        self._backbone.skip()
+        count = len(self._head.variables)
+        self._head.apply(gradients[:count])
+        if self._is_frozen:
+            self._backbone.skip()
+        else:
+            self._backbone.apply(gradients[count:])

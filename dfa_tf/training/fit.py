@@ -184,8 +184,11 @@ def _optimizer(problem, variables, settings, steps_per_epoch, steps):
     if problem.fine_tuning.is_plain:
         return settings.build(variables, steps_per_epoch, steps)
     head, backbone = split_variables(problem.network, variables)
-    rate = problem.fine_tuning.backbone_rate
-    return HeadAndBackbone(settings, head, backbone, rate, steps_per_epoch, steps)
+    factor = problem.fine_tuning.backbone_rate
+    return HeadAndBackbone(
+        settings.build(head, steps_per_epoch, steps),
+        settings.build(backbone, steps_per_epoch, steps, factor),
+    )
 
 
 def _with_frozen_backbone(segments, head_steps):

@@ -80,15 +80,15 @@ def test_folder_of_classes_is_split_by_class(class_folder, tmp_path, fraction, c
 
 
 def test_split_by_class_stays_when_images_are_added(class_folder, tmp_path):
-    def test_files():
+    def held_out():
         found = with_test_split(class_folders(class_folder, tmp_path), 0.3)
         return {found.name(path) for path, _ in found.files["test"]}
 
-    before = test_files()
-    assert test_files() == before
+    before = held_out()
+    assert held_out() == before
     draw(tmp_path, ("bee",), {"photos": 11})
-    assert len(test_files() ^ before) <= 2  # one image moves at most
-    assert {name for name in test_files() if "bee" not in name} == {
+    assert len(held_out() ^ before) <= 2  # one image moves at most
+    assert {name for name in held_out() if "bee" not in name} == {
         name for name in before if "bee" not in name
     }
 
