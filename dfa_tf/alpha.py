@@ -1,6 +1,8 @@
 """The aggregation weights alpha of the teacher's features, and the file alpha.json."""
 
 import dataclasses
+import hashlib
+import json
 import math
 import os
 import pathlib
@@ -109,6 +111,13 @@ class Alpha:
                     f"of the teacher {teacher.name}, got {len(group.alpha)}; search with this teacher"
                 )
 
+    @property
+    def digest(self) -> str:
+        """A text that differs between results with other weights or of other runs."""
+        content = dataclasses.asdict(self)
+        del content["source"]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
     def save(self, path: pathlib.Path) -> None:
         """Writes alpha.json."""
         content = dataclasses.asdict(self)
@@ -169,7 +178,8 @@ def _check_weights(group, path, advice):
     try:
         alpha = np.asarray(group.alpha, np.float64)
         valid = alpha.ndim == 1 and np.all(alpha >= 0) and abs(alpha.sum() - 1) < 1e-3
-    except (TypeError, ValueError, OverflowError):
+        check_value("alpha", group.alpha, list[float])  # for NumPy, booleans are numbers
+    except (TypeError, ValueError, OverflowError, UserError):
         valid = False
     if not valid:
         raise UserError(

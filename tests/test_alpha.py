@@ -1,5 +1,6 @@
 """alpha: its start, the fixed aggregations, and its file."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -121,6 +122,20 @@ def test_malformed_file_is_named(alpha, tmp_path, how, key):
     with pytest.raises(UserError, match=rf"alpha\.json.*{key}") as caught:
         Alpha.load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_booleans_are_no_weights(tmp_path):
+    path = tmp_path / "alpha.json"
+    path.write_text('{"format": 1, "groups": [{"name": "group1", "alpha": [true, false]}]}')
+    with pytest.raises(UserError, match="group1"):
+        Alpha.load(path)
+
+
+def test_digest_is_that_of_the_file_and_depends_on_weights_and_origin(alpha, tmp_path):
+    alpha.save(tmp_path / "alpha.json")
+    assert Alpha.load(tmp_path / "alpha.json").digest == alpha.digest
+    assert permuted(alpha).digest != alpha.digest
+    assert dataclasses.replace(alpha, seed=alpha.seed + 1).digest != alpha.digest
 
 
 @pytest.mark.parametrize("how", ["cut", "no groups", "a list", "sum"])

@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import io
 import os
 import signal
 import sys
@@ -75,13 +77,40 @@ def run(command: str, argv: list[str]) -> int:
 
 
 def _open_standard_streams():
-    """Opens what the caller closed, so that no other file gets the number of a stream."""
+    """Opens what the caller closed, so that no other file gets the number of a stream.
+
+    Standard error becomes a stream whose failures are ignored: a full disk or a closed terminal
+    must not end a run.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+        if not _is_open(number, mode):
+            null = os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+            os.dup2(null, number)
             setattr(sys, name, open(number, mode, closefd=False))
+    raw = open(2, "wb", closefd=False)
+    sys.stderr = _Lossy(raw, errors="backslashreplace", line_buffering=True)
+
+
+def _is_open(number, mode):
+    """Returns whether a stream can be used. A launcher's own file can have the number."""
+    try:
+        access = fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE
+    except OSError:
+        return False
+    return access in (os.O_RDWR, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+
+
+class _Lossy(io.TextIOWrapper):
+    """A text stream that drops what cannot be written."""
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
 
 
 def _disk_problem(error):

@@ -9,6 +9,7 @@ from dfa_tf.comparison.experiments import EXPERIMENTS, SCALES
 from dfa_tf.errors import UserError
 
 DEFAULT_CONFIG = "gin/digits.gin"
+LONGEST_NAME = 255  # bytes, of a file on Linux
 
 DESCRIPTIONS = {
     "train_teacher": "Train the teacher of a config.",
@@ -159,7 +160,11 @@ def default_workdir(values: flags.FlagValues) -> pathlib.Path:
         raise UserError(
             f"--workdir: expected a path of printable characters in UTF-8, got {workdir!r}"
         )
-    return pathlib.Path(workdir)
+    if "://" in workdir:
+        raise UserError(f"--workdir: expected a folder of this machine, got {workdir}")
+    if any(len(part.encode()) > LONGEST_NAME for part in pathlib.Path(workdir).parts):
+        raise UserError(f"--workdir: expected names of at most {LONGEST_NAME} bytes, got {workdir}")
+    return pathlib.Path(workdir).expanduser()
 
 
 def usage(command: str, values: flags.FlagValues) -> str:

@@ -45,6 +45,8 @@ def load(
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: file not found; give the .keras file of a network")
+    if not os.path.isfile(path):  # a device could be read forever
+        raise UserError(f"{path}: expected the .keras file of a network, got a folder or a device")
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: file is truncated or not a .keras file; delete or replace it")
     try:

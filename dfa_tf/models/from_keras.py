@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.models.keras_graph import calls_on, layers_in, models_in, producer
@@ -129,6 +130,8 @@ def _graph(config, scale, offset, precision):
                 f"keras_file.{setting}: expected a number, or one for each of {channels} channels, "
                 f"got {value!r}"
             )
+    if not np.all(scale):
+        raise UserError(f"keras_file.scale: expected numbers other than 0, got {scale!r}")
     _remove_softmax_of_last_layer(model)
     image = keras.Input(model.inputs[0].shape[1:], name="image", dtype="float32")
     pixels = keras.layers.Rescaling(scale, offset, name="raw_pixels", dtype="float32")(image)

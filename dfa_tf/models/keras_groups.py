@@ -123,6 +123,8 @@ def named_groups(
     cuts = {call.operation.name for call in _cuts(calls, start)}
     found = []
     for names in groups:
+        if not names:
+            raise UserError("keras_file.groups: expected names of layers in each group, got []")
         for name in names:
             if name not in by_name:
                 raise UserError(f"keras_file.groups: {model} has no layer named {name!r}")

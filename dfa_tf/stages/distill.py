@@ -144,7 +144,7 @@ def distill(
     )
     if not runtime.fresh and folder.is_finished():
         finished = load(folder.artifact)
-        check_artifact(folder, finished)
+        check_artifact(folder, fingerprint(finished))
         return finished
 
     replicas = strategy.num_replicas_in_sync

@@ -79,4 +79,6 @@ def evaluate(
         return evaluation_counts(logits, labels)
 
     means = mean_counts(dataset.test.in_order(batch_size), count)
+    if not np.isfinite(means["loss"]):
+        raise UserError(f"{path}: its outputs are NaN or infinite; the training has diverged")
     return Evaluation(means | tally.metrics(), tally, dataset.class_names)

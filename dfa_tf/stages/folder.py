@@ -107,6 +107,9 @@ class StageFolder:
                 self._clear()
             else:
                 self._check_config()
+            if not self._has_state():
+                for events in self.path.glob("events.out.tfevents*"):  # of a run without results
+                    events.unlink()
             if not runtime.quiet:
                 print(f"{self.stage}: {self.path}", file=sys.stderr)
             files.write_text(self.path / CONFIG, self.config.text)
@@ -131,7 +134,8 @@ class StageFolder:
     def _check_config(self):
         path = self.path / CONFIG
         if os.path.exists(path):
-            self._check_text(path.read_text(), self.path)
+            if self._has_state():
+                self._check_text(path.read_text(), self.path)
         elif self.path.is_dir() and any(
             entry.name != files.LOCK and not entry.name.startswith(files.WRITING)
             for entry in self.path.iterdir()
@@ -140,6 +144,10 @@ class StageFolder:
                 f"{path}: file is missing, so the folder cannot be compared with the config; restore "
                 f"it, choose another --workdir, or restart with {self._command} --fresh"
             )
+
+    def _has_state(self):
+        """Returns whether there is a result or a checkpoint: what another config must not continue."""
+        return os.path.exists(self.artifact) or any(self.path.rglob("step-*"))
 
     def _check_text(self, text, source):
         recorded = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)

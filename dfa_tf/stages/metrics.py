@@ -11,7 +11,7 @@ import tensorflow as tf
 from dfa_tf import files, system
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
-from dfa_tf.stages.folder import StageFolder, fingerprint
+from dfa_tf.stages.folder import StageFolder
 from dfa_tf.version import __version__
 
 
@@ -46,17 +46,20 @@ def write_metrics(
     files.write_json(folder.path / "metrics.json", metrics)
 
 
-def check_artifact(folder: StageFolder, network: Network) -> None:
-    """Checks that a stage's network file is the one that its metrics.json describes.
+def check_artifact(folder: StageFolder, found: str) -> None:
+    """Checks that a stage's result is the one that its metrics.json describes.
+
+    Args:
+        folder: The stage's folder.
+        found: What identifies the result: the `fingerprint` of a network, or a digest.
 
     Raises:
-        UserError: If it was replaced by another network.
+        UserError: If it was replaced by another one.
     """
     recorded = files.read_json(folder.path / "metrics.json").get("artifact")
-    found = fingerprint(network)
     if recorded and recorded != found:
         raise UserError(
-            f"{folder.artifact}: expected the network that this stage saved, {recorded}, got "
+            f"{folder.artifact}: expected the result that this stage saved, {recorded}, got "
             f"{found}; restore the file, or choose another --workdir"
         )
 

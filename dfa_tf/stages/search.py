@@ -25,7 +25,7 @@ from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
-from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints
@@ -112,6 +112,7 @@ def search(
     steps_per_epoch = training.steps_per_epoch(len(train))
     if not runtime.fresh and folder.is_finished():
         alpha = Alpha.load(folder.artifact, source="search")
+        check_artifact(folder, alpha.digest)
         alpha.check_fits(teacher)
         if chief and not (folder.path / f"{FIGURE}.png").exists():
             _draw(alpha, steps_per_epoch, folder)
@@ -133,7 +134,7 @@ def search(
         names = {"dataset": record.dataset, "teacher": teacher.name, "student": student.name}
         alpha = searched.alpha(options.final, **names, seed=training.seed)
         if chief:
-            write_metrics(folder, training.seed, student, result)
+            write_metrics(folder, training.seed, student, result, artifact=alpha.digest)
             alpha.save(folder.artifact)
             _draw(alpha, steps_per_epoch, folder)
     return alpha

@@ -21,7 +21,7 @@ from dfa_tf.models.network import Network
 from dfa_tf.process import Process
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
-from dfa_tf.stages.metrics import write_metrics
+from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import is_chief, report_lost_workers
@@ -120,6 +120,7 @@ def search_process(
     )
     if not runtime.fresh and folder.is_finished():
         process = Process.load(folder.artifact)
+        check_artifact(folder, process.digest)
         if chief and not (folder.path / f"{FIGURE}.png").exists():
             _draw(process, training.epochs, folder)
         return process
@@ -144,6 +145,7 @@ def search_process(
             names = {"teacher": teacher.name, "student": student.name, "dataset": record.dataset}
             method = "+".join(method.name for method in methods)
             entries = names | {"method": method} | _final_entries(net) | dict(record.entries)
+            entries["artifact"] = process.digest
             write_metrics(folder, training.seed, student, result, **entries)
             process.save(folder.artifact)
             _draw(process, training.epochs, folder)

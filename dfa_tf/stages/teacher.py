@@ -81,7 +81,7 @@ def train_teacher(
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
-        check_artifact(folder, teacher)
+        check_artifact(folder, fingerprint(teacher))
         return teacher
     check(network, train, test, training, strategy.num_replicas_in_sync, fine_tuning)
     with folder.work(runtime):
@@ -140,7 +140,7 @@ def adopt_teacher(
     folder = _teacher_folder(workdir, record.settings or {}, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
-        check_artifact(folder, teacher)
+        check_artifact(folder, fingerprint(teacher))
         return teacher
     with folder.work(runtime):
         evaluator = Evaluator(network, test)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.files import WRITING
+from dfa_tf.training.progress import print_line
 
 KEPT = 2  # states
 
@@ -136,6 +137,8 @@ class Checkpoints:
                 f"{self._folder}: no checkpoint can be read ({first_line(reason)}); "
                 "restart the stage with --fresh"
             ) from reason
+        if self._chief and any(path.name.startswith("step-") for path in self._paths()):
+            print_line(f"{self._folder}: no checkpoint is complete; starting from the first step")
         return False
 
     @property

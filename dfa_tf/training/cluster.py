@@ -32,7 +32,13 @@ def cluster_resolver(environ: Mapping[str, str] = os.environ):
         UserError: If the environment does not name the machines, or this machine is missing.
     """
     if environ.get("TF_CONFIG"):
-        return resolvers.TFConfigClusterResolver()
+        resolver = resolvers.TFConfigClusterResolver()
+        if not resolver.cluster_spec().jobs:
+            raise UserError(
+                "TF_CONFIG: expected a cluster with workers, got none; list the workers, or use "
+                "another --strategy"
+            )
+        return resolver
     if environ.get("SLURM_STEP_NODELIST"):
         return _slurm(environ)
     if environ.get("KUBERNETES_SERVICE_HOST") and environ.get(POD_LABEL):

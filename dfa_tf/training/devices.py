@@ -1,6 +1,7 @@
 """The devices and processes of a run."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
         UserError: If the name is unknown or the environment describes no cluster.
     """
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
+        with _without_cluster():
+            return tf.distribute.MirroredStrategy()
     if name == "multi_worker":
         try:
             return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver())
@@ -46,6 +48,17 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
     if name == "default":
         return tf.distribute.get_strategy()
     raise UserError(f"--strategy: expected mirrored, multi_worker or default, got {name}")
+
+
+@contextlib.contextmanager
+def _without_cluster():
+    """Hides TF_CONFIG. MirroredStrategy ignores its contents, but fails if it is malformed."""
+    cluster = os.environ.pop("TF_CONFIG", None)
+    try:
+        yield
+    finally:
+        if cluster is not None:
+            os.environ["TF_CONFIG"] = cluster
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

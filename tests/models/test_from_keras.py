@@ -274,6 +274,7 @@ class _Subclassed(keras.Model):
         (_with_a_bypass, [["inside"]], ["groups", "inside", "bypassed"]),
         (_small, [["fourth"]], ["groups", "small", "fourth"]),
         (_small, "first", ["groups"]),
+        (_small, [[]], ["groups"]),
         (
             _small,
             [["first", "third"]],

@@ -158,6 +158,19 @@ def test_new_head_of_an_own_file_accepts_other_image_shapes(own_file):
         models.load(own_file, head="new", num_classes=3, image_shape=(32, 32, 1))
 
 
+@pytest.mark.parametrize("scale", [0, [1.0, 0.0, 1.0]])
+def test_scale_of_zero_is_refused(tmp_path, scale):
+    path = _foreign_file(tmp_path / "foreign.keras")
+    with pytest.raises(UserError, match=r"keras_file\.scale"):
+        models.load(path, scale=scale)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_device_or_folder_is_no_network(path):
+    with pytest.raises(UserError, match=path):
+        models.load(path)
+
+
 @pytest.mark.parametrize("setting", ["scale", "offset"])
 def test_scaling_of_each_channel_needs_as_many_numbers(tmp_path, setting):
     path = _foreign_file(tmp_path / "foreign.keras")

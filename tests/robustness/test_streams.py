@@ -10,7 +10,7 @@ import pytest
 
 from dfa_tf.commands import options
 from dfa_tf.errors import UserError
-from dfa_tf.training.devices import build_strategy
+from dfa_tf.training.devices import build_strategy, worker_count
 from dfa_tf.training.signals import stop_request, stop_signals
 from tests.comparison.workdirs import write_workdir
 from tests.conftest import ROOT
@@ -43,6 +43,20 @@ def test_closed_streams_are_no_error(tmp_path, closed):
     assert "| KD | 1 |" in (tmp_path / "out" / "report.md").read_text()
 
 
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2</dev/null"])
+def test_unwritable_error_stream_does_not_end_a_command(tmp_path, stream):
+    """The second is opened for reading, as a launcher's own file can be."""
+    script = (
+        "import sys\n"
+        "from dfa_tf.commands import main\n"
+        "main._run = lambda *_: [print(k, file=sys.stderr, flush=True) for k in range(9)]\n"
+        "main.launch('report', ['report'])\n"
+    )
+    (tmp_path / "script.py").write_text(script)
+    command = f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/script.py {stream}"
+    assert _run(["sh", "-c", command]).returncode == 0
+
+
 def test_closed_output_is_no_error(tmp_path):
     write_workdir(tmp_path / "run", 0.5)
     command = f"{' '.join(REPORT)} {tmp_path}/run --out={tmp_path}/out >&-"
@@ -63,6 +77,22 @@ def test_signal_before_the_first_stage_says_how_to_continue(flags):
     assert ("--fresh" in done.stderr) == bool(flags)
 
 
+@pytest.mark.parametrize("workdir", ["x" * 256, "gs://bucket/x"])
+def test_workdir_that_cannot_be_a_folder_is_refused(workdir):
+    values = options.define("report")
+    values(["report", f"--workdir={workdir}"])
+    with pytest.raises(UserError, match="--workdir"):
+        options.default_workdir(values)
+
+
+def test_workdir_in_the_home_folder_is_found(monkeypatch, tmp_path):
+    """The shell does not expand ~ after an equals sign."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    values = options.define("report")
+    values(["report", "--workdir=~/x"])
+    assert options.default_workdir(values) == tmp_path / "x"
+
+
 @pytest.mark.parametrize("workdir", ["a\0b", "a\udcff", "a\nb", "\x1b[31m"])
 def test_workdir_that_cannot_be_printed_is_refused(workdir):
     values = options.define("report")
@@ -77,6 +107,14 @@ def test_workdir_that_cannot_be_printed_is_refused(workdir):
 def test_malformed_tf_config_matters_to_several_workers_alone(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     assert build_strategy("default").num_replicas_in_sync == 1
+    assert worker_count(build_strategy("mirrored")) == 1
+
+
+@pytest.mark.parametrize("text", ["[]", json.dumps({"cluster": {}})])
+def test_cluster_without_workers_is_refused(monkeypatch, text):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UserError, match=r"TF_CONFIG|multi_worker"):
+        build_strategy("multi_worker")
 
 
 def test_hangup_stops_a_run_unless_it_is_ignored():

@@ -1,6 +1,7 @@
 """Evaluation of saved models of each format."""
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -44,6 +45,16 @@ def test_any_keras_classifier_can_be_evaluated(tmp_path, dataset):
     outputs = keras.layers.Dense(4)(keras.layers.Flatten()(images))
     keras.Model(images, outputs).save(tmp_path / "plain.keras")
     assert 0 <= evaluate(tmp_path / "plain.keras", dataset).metrics["accuracy"] <= 1
+
+
+def test_model_whose_outputs_are_nan_is_refused(tmp_path, dataset):
+    images = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(4)
+    model = keras.Model(images, dense(keras.layers.Flatten()(images)))
+    dense.bias.assign([np.nan] * 4)
+    model.save(tmp_path / "diverged.keras")
+    with pytest.raises(UserError, match=r"diverged\.keras"):
+        evaluate(tmp_path / "diverged.keras", dataset)
 
 
 def _convolutional(activation, seed=0):

@@ -188,6 +188,15 @@ def test_interrupted_distillation_resumes_to_the_same_student(finished, tmp_path
     assert same(student.get_weights(), finished.student.get_weights())
 
 
+def test_divergence_before_the_first_checkpoint_allows_another_config(run):
+    with pytest.raises(Diverged):
+        run.train_teacher(optimizer=SGD(1e30))
+    assert run.train_teacher(optimizer=SGD(0.05)).name
+    assert len(list((run.workdir / "teacher").glob("events*"))) == 1
+    with pytest.raises(UserError, match=r"optimizer"):
+        run.train_teacher(optimizer=SGD(0.01))
+
+
 def test_nan_loss_names_the_step_and_leaves_no_result(run):
     with pytest.raises(Diverged, match=r"train/loss .* step \d+"):
         run.distill(optimizer=SGD(Cosine(1e12)))

@@ -6,6 +6,7 @@ import keras
 import pytest
 
 from dfa_tf import models
+from dfa_tf.alpha import Alpha, permuted
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.stages.folder import StageFolder
 from dfa_tf.stages.teacher import adopt_teacher
@@ -52,6 +53,13 @@ def test_student_with_other_weights_is_another_input(finished):
     searched.set_weights(other.get_weights())
     with pytest.raises(UserError, match="input student"):
         finished.search(student=searched)
+
+
+def test_replaced_alpha_is_refused(copied):
+    path = copied.workdir / "search" / "alpha.json"
+    permuted(Alpha.load(path)).save(path)
+    with pytest.raises(UserError, match=r"alpha\.json"):
+        copied.search()
 
 
 @pytest.mark.parametrize("stage", ["adopt", pytest.param("distill", marks=pytest.mark.slow)])
@@ -119,7 +127,9 @@ def test_how_examples_are_held_matters_until_a_stage_is_finished(tmp_path):
         return StageFolder(tmp_path, "distill", "student.keras", {"distill.epochs": "1"}, inputs)
 
     with folder(True).work(Runtime(quiet=True)):
-        pass
+        checkpoints = folder(True).path / "checkpoints"
+        checkpoints.mkdir()
+        (checkpoints / "step-1.index").write_text("")
     with pytest.raises(UserError, match=r"bind dataset\.in_memory"):
         folder(False).is_finished()
     folder(True).artifact.write_text("")
