@@ -307,6 +307,7 @@ def test_macro_whose_uses_are_replaced_is_accepted():
         ("keras_file.groups = {'k': @student/wide_resnet()}", r"keras_file\.groups"),
         ("search.gamma_st = -1.0", r"search\.gamma_st"),
         ("search.precision = %precison", "precison"),
+        ("train_teacher.count = 1000", r"train_teacher\.count"),
     ],
 )
 def test_value_of_another_type_is_named(binding, setting):

@@ -11,6 +11,7 @@ from dfa_tf import system
 from dfa_tf.commands.options import DEFAULT_CONFIG, default_workdir
 from dfa_tf.config import Config
 from dfa_tf.data.dataset import Dataset
+from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.devices import build_strategy, is_chief
@@ -60,9 +61,17 @@ class Setup:
 
         Returns:
             The network, and the path of its file if it is a trained one.
+
+        Raises:
+            UserError: If the network cannot be built.
         """
         seed = self.seed(purpose) if purpose else 0
-        return self.config.network(role, self.dataset.task, seed, number)
+        try:
+            return self.config.network(role, self.dataset.task, seed, number)
+        except tf.errors.ResourceExhaustedError as error:
+            raise UserError(
+                f"{role}: expected a network that fits in memory; reduce its width or depth"
+            ) from error
 
     def seed(self, purpose: str) -> int:
         """Returns the seed of one purpose, which follows from --seed."""

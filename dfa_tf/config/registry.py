@@ -33,7 +33,7 @@ from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
-from dfa_tf.validation import Count, Interval, NonNegative, annotations
+from dfa_tf.validation import Interval, NonNegative, annotations
 from dfa_tf.weightings import WEIGHTINGS, Weighting
 
 NETWORKS = ("teacher", "student")  # the macros that every config defines
@@ -129,7 +129,9 @@ def _settings_class(cls):
 CONFIGURABLES: dict[str, Configurable] = {
     "dataset": _function(data.load, excluded=("data_dir",)),
     "train_teacher": _stage(
-        {"count": Parameter(Count, 1)}, training=Training(), fine_tuning=FineTuning()
+        {"count": Parameter(Annotated[int, Interval(1, 100)], 1)},
+        training=Training(),
+        fine_tuning=FineTuning(),
     ),
     "search": _stage(
         {"beta_optimizer": Parameter(SGD | Adam, Adam())},
