@@ -103,13 +103,10 @@ class StageFolder:
             yield
             return
         with locked(self.path):
-            if runtime.fresh:
-                self._clear()
-            else:
+            if not runtime.fresh:
                 self._check_config()
-            if not self._has_state():
-                for events in self.path.glob("events.out.tfevents*"):  # of a run without results
-                    events.unlink()
+            if runtime.fresh or not self._has_state():
+                self._clear()  # without state, the files belong to a run that cannot be continued
             if not runtime.quiet:
                 print(f"{self.stage}: {self.path}", file=sys.stderr)
             files.write_text(self.path / CONFIG, self.config.text)

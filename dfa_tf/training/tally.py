@@ -33,7 +33,7 @@ class Tally:
         of_label = np.take_along_axis(logits, labels[:, np.newaxis], -1)
         self._in_top_5 += int(((logits > of_label).sum(-1) < 5).sum())
         confidence = 1 / np.exp(logits - logits.max(-1, keepdims=True)).sum(-1)
-        place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+        place = np.clip(np.ceil(np.nan_to_num(confidence) * BINS).astype(int) - 1, 0, BINS - 1)
         rows = np.stack([np.ones(len(labels)), confidence, predicted == labels], 1)
         np.add.at(self._bins, place, rows)
 
