@@ -82,9 +82,10 @@ def lock_file(path: pathlib.Path, waiting: str = "") -> IO[str]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:
             return lock  # a file system without locks
-        # The previous holder may have deleted the file between `open` and `flock`.
-        if path.exists() and os.path.samestat(os.fstat(lock.fileno()), path.stat()):
-            return lock
+        # The previous holder may have deleted the file since `open`.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
         lock.close()
 
 

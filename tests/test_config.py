@@ -252,6 +252,17 @@ def test_gin_file_that_is_no_config_is_named(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_gin_file_that_is_a_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=rf"--gin_file: .*{tmp_path.name}"):
+        Config([str(tmp_path)])
+
+
+def test_missing_included_file_is_named_with_the_file_that_includes_it(tmp_path):
+    (tmp_path / "outer.gin").write_text("include 'gone.gin'")
+    with pytest.raises(UserError, match=r"outer\.gin: .*gone\.gin"):
+        Config([str(tmp_path / "outer.gin")])
+
+
 def test_settings_include_defaults_and_can_be_parsed_again(tmp_path):
     config = Config(["gin/cifar100_cpu.gin"], ["search.gamma_st = 0.5"])
     roots = ("dataset", "teacher", "student", "search")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from dfa_tf.comparison.paired import paired_difference
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import Run
+from dfa_tf.comparison.runs import UNRECORDED, Run
 from dfa_tf.process import Process
 
 HEADING = (
@@ -228,11 +228,12 @@ def _rows(title, runs):
         groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
     if runs[0].row_title or len(groups) == 1:
         return [AccuracyRow(title, tuple(runs))]
-    shared = set.intersection(*(set(bindings) for bindings in groups))
+    recorded = [set(bindings) for bindings in groups if dict(bindings) != UNRECORDED]
+    shared = set.intersection(*recorded)
     rows = []
     for bindings, members in groups.items():
         settings = ", ".join(f"{n} = {v}" for n, v in bindings if (n, v) not in shared)
-        rows.append(AccuracyRow(f"{title} ({settings})", tuple(members)))
+        rows.append(AccuracyRow(f"{title} ({settings})" if settings else title, tuple(members)))
     return rows
 
 

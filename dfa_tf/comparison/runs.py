@@ -40,6 +40,7 @@ TITLES = {
     "ensemble_kd": "Ensemble KD",
     "pathways": "Pathways",
 }
+UNRECORDED = {"config.gin": "missing"}  # the bindings of a run whose config.gin was deleted
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
 
@@ -359,7 +360,7 @@ def _bindings(stage, student, teacher):
     try:
         lines = (stage / "config.gin").read_text().splitlines()
     except OSError:
-        lines = []
+        return UNRECORDED
     pairs = [line.split(" = ", 1) for line in lines if " = " in line and not line.startswith("#")]
     bindings = {name: text for name, text in pairs if not name.endswith(".path")}
     if student.teacher:

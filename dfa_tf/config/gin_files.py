@@ -24,6 +24,8 @@ def find_gin_file(path: str | pathlib.Path) -> pathlib.Path:
     path = pathlib.Path(path)
     if path.is_file():
         return path
+    if path.exists():
+        raise UserError(f"--gin_file: expected a file, got the folder or device {path}")
     parts = path.parts[path.parts.index("gin") + 1 :] if "gin" in path.parts else path.parts
     shipped = shipped_folder().joinpath(*parts)
     if shipped.is_file():
@@ -94,8 +96,15 @@ def _included(path, including):
     for name in check_statements(read_text(path), str(path)):
         beside = path.parent / name
         use_beside = beside.is_file() and not pathlib.Path(name).is_file()
-        found += _included(beside if use_beside else find_gin_file(name), (*including, path))
+        found += _included(beside if use_beside else _find_included(name, path), (*including, path))
     return found
+
+
+def _find_included(name, path):
+    try:
+        return find_gin_file(name)
+    except UserError as error:
+        raise UserError(f"{path}: include {name!r}: {str(error).partition(': ')[2]}") from error
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -14,6 +14,7 @@ from typing import IO
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 
+SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
@@ -24,16 +25,18 @@ def unpack(archive: pathlib.Path, scratch: pathlib.Path) -> pathlib.Path:
     archive is unpacked again. If another process unpacks an archive there, this one waits for it.
 
     Args:
-        archive: A .zip file, or a .tar file with or without compression.
+        archive: A .zip file, or a .tar file with or without compression (.tar.gz, .tgz and so on).
         scratch: Folder of unpacked archives. It is created if it is missing.
 
     Returns:
         The folder with the contents of the archive.
 
     Raises:
-        UserError: If the archive is damaged, has links or has members outside its own folder, or if
-            `scratch` cannot be written.
+        UserError: If the file does not have the suffix of an archive, is damaged, has links or has
+            members outside its own folder, or if `scratch` cannot be written.
     """
+    if not archive.name.lower().endswith(SUFFIXES):
+        raise UserError(f"{archive}: expected a folder or an archive ({', '.join(SUFFIXES)})")
     status = archive.stat()
     state = f"{archive.resolve()} {status.st_size} {status.st_mtime_ns}"
     suffix = hashlib.sha256(state.encode()).hexdigest()[:8]

@@ -37,11 +37,15 @@ class LabelledFiles:
 
     @property
     def state(self) -> str:
-        """Eight hexadecimal digits that change when a file is added, moved, removed or written."""
+        """Eight hexadecimal digits that change when a file is added, moved, removed or written.
+
+        Raises:
+            UserError: If a file is a link to a missing one.
+        """
         digest = hashlib.sha256(str(self.root.resolve()).encode())
         for split, files in self.files.items():
             for path, label in files:
-                status = path.stat()
+                status = _status(path)
                 times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
                 name = f"{split} {self.classes[label]} {self.name(path)}"
                 text = f"{name} {status.st_size} {times}\n"
@@ -103,6 +107,15 @@ def with_test_split(found: LabelledFiles, test_fraction: float | None) -> Labell
         "share of each class (dataset.test_fraction)"
     )
     return dataclasses.replace(found, files=split, notes=(*found.notes, note))
+
+
+def _status(path):
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path}: expected a file, got a link to a missing one; delete it"
+        ) from error
 
 
 def _digest(name):

@@ -118,12 +118,14 @@ def check_batches(
         )
     if batch_size > len(examples):
         raise UserError(
-            f"batch_size: expected at most the {len(examples)} examples of the split, got {batch_size}; reduce batch_size"
+            f"batch_size: expected at most the {len(examples)} examples of the split, got "
+            f"{batch_size}; reduce batch_size"
         )
     height, width = examples.image_shape[:2]
     if augmentation.pad >= min(height, width):
         raise UserError(
-            f"dataset.pad: expected fewer pixels than images of {height}x{width} have, got {augmentation.pad}; reduce dataset.pad"
+            f"dataset.pad: expected fewer pixels than images of {height}x{width} have, got "
+            f"{augmentation.pad}; reduce dataset.pad"
         )
 
 

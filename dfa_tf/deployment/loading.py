@@ -61,7 +61,8 @@ def load_classifier(
         raise UserError(f"{path}: {error}") from error
     except Exception as error:
         raise UserError(
-            f"{path}: cannot be read as a model ({first_line(error)}); the file may be damaged"
+            f"{path}: cannot be read as a model ({first_line(error)}); the file may be damaged, "
+            "or made to run code, which is refused"
         ) from error
 
     def logits(images):

@@ -1,12 +1,16 @@
 """The layers that the literature's networks share, with the literature's conventions."""
 
 import random
+from typing import Annotated
 
 import keras
 import tensorflow as tf
 
 from dfa_tf import kernels
 from dfa_tf.models.normalization import BatchNormalization
+from dfa_tf.validation import Interval
+
+Depth = Annotated[int, Interval(1, 1300)]  # in layers; ResNet-1202 is the deepest published
 
 # Mean and standard deviation of CIFAR-10's pixels, per channel, as fractions of 255.
 CIFAR_MEAN = (0.4914, 0.4824, 0.4467)

@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 
 from dfa_tf.errors import UserError
-from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Layers
+from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Depth, Layers
 from dfa_tf.models.network import Group, Network, Precision, spec_of
 from dfa_tf.validation import Count, checked_arguments
 
@@ -23,7 +23,7 @@ IMAGENET = {  # by depth, the blocks of each group and whether they are bottlene
 @keras.saving.register_keras_serializable("dfa_tf")
 @checked_arguments("cifar_resnet")
 def cifar_resnet(
-    depth: int,
+    depth: Depth,
     num_classes: Count,
     width: Literal[1, 4] = 1,
     image_shape: tuple[int, int, int] = (32, 32, 3),

@@ -5,7 +5,7 @@ from typing import Literal
 import keras
 
 from dfa_tf.errors import UserError
-from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Layers
+from dfa_tf.models.layers import CIFAR_MEAN, CIFAR_STD, Depth, Layers
 from dfa_tf.models.network import Group, Network, Precision, spec_of
 from dfa_tf.validation import Count, checked_arguments
 
@@ -13,7 +13,7 @@ from dfa_tf.validation import Count, checked_arguments
 @keras.saving.register_keras_serializable("dfa_tf")
 @checked_arguments("wide_resnet")
 def wide_resnet(
-    depth: int,
+    depth: Depth,
     width: Count,
     num_classes: Count,
     features: Literal["normalized", "raw"] = "normalized",

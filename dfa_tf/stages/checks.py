@@ -116,10 +116,11 @@ def check_examples(network: Network, *examples) -> None:
             )
 
 
-def check_schedule(examples: Sequence, training: Training, replicas: int) -> None:
+def check_schedule(stage: str, examples: Sequence, training: Training, replicas: int) -> None:
     """Checks that a run can draw its batches.
 
     Args:
+        stage: Name of the stage, for the error message.
         examples: The sets to draw batches from. Epochs are passes over the first set.
         training: The recipe.
         replicas: Number of replicas that share a batch.
@@ -127,6 +128,9 @@ def check_schedule(examples: Sequence, training: Training, replicas: int) -> Non
     Raises:
         UserError: If the batch size or the padding is too large, or the epochs are too few.
     """
-    for part in examples:
-        check_batches(part, training.batch_size, training.augmentation, replicas)
-    training.steps(len(examples[0]))
+    try:
+        for part in examples:
+            check_batches(part, training.batch_size, training.augmentation, replicas)
+        training.steps(len(examples[0]))
+    except UserError as error:
+        raise UserError(f"{stage}: {error}") from error

@@ -69,7 +69,7 @@ def check(
     for method in methods:
         check_method(method, teachers, student)
     check_examples(student, *filter(None, (train, test)))
-    check_schedule([train], training, replicas)
+    check_schedule("distill", [train], training, replicas)
     fine_tuning.check(student, training.epochs)
 
 

@@ -59,7 +59,7 @@ def check(
     if teacher is not None:
         check_pair(teacher, network)
         training = options.fine_tuning(len(train), augmentation, seed=0)
-        check_schedule([train], training, replicas)
+        check_schedule("export", [train], training, replicas)
 
 
 def export(

@@ -26,7 +26,7 @@ def check_search(
     """
     check_pair(teacher, student)
     check_examples(student, train, validation)
-    check_schedule([train, validation], training, replicas)
+    check_schedule("search", [train, validation], training, replicas)
 
 
 def search_inputs(teacher: Network, student: Network, train, validation) -> dict[str, str]:

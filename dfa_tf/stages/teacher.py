@@ -39,7 +39,7 @@ def check(
         UserError: If network, examples and schedule are incompatible.
     """
     check_examples(network, *filter(None, (train, test)))
-    check_schedule([train], training, replicas)
+    check_schedule("train_teacher", [train], training, replicas)
     fine_tuning.check(network, training.epochs)
 
 

@@ -114,6 +114,15 @@ def test_runs_with_other_bindings_have_their_own_rows(tmp_path):
     assert not report.notes
 
 
+def test_run_without_a_recorded_config_has_a_row_that_says_so(tmp_path):
+    for name in ("recorded", "unknown"):
+        write_workdir(tmp_path / name, 0.5, seed=ord(name[0]))
+    write_bindings(tmp_path / "recorded", kd__temperature=4.0, kd__alpha=0.9)
+    (tmp_path / "unknown" / "distill" / "config.gin").unlink()
+    report = Report(find_runs([tmp_path / "recorded", tmp_path / "unknown"]))
+    assert set(_rows(report)) == {"KD", "KD (config.gin = missing)"}
+
+
 def test_bindings_do_not_split_the_row_of_an_experiment(tmp_path):
     for seed, weight in ((0, 1e-3), (1, 1e-4)):
         folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed)

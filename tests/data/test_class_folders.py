@@ -253,6 +253,21 @@ def test_error_names_the_invalid_folder_or_file(folder, tmp_path, how):
         _found(folder, tmp_path)
 
 
+def test_link_to_a_missing_image_is_named(folder, tmp_path):
+    (folder / "train/cow/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"gone\.png: .*link"):
+        data.load(f"folder:{folder}", tmp_path / "data")
+
+
+def test_zip_file_of_another_kind_is_not_unpacked(tmp_path):
+    """A .keras file is a zip file, too."""
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    with pytest.raises(UserError, match=r"net\.keras: .*\.zip"):
+        _found(tmp_path / "net.keras", tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+
+
 def test_missing_folder_and_truncated_archive_are_refused(tmp_path):
     with pytest.raises(UserError, match="gone: "):
         _found(tmp_path / "gone", tmp_path)

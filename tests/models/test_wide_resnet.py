@@ -20,6 +20,11 @@ def test_parameter_counts_are_as_published(depth, width, count):
     assert network.name == f"WRN_{depth}_{width}"
 
 
+def test_depth_that_would_take_hours_to_build_is_refused():
+    with pytest.raises(UserError, match=r"wide_resnet\.depth: .*100000"):
+        models.wide_resnet(100_000, 1, 10)
+
+
 def test_each_group_has_n_features_and_halves_the_map():
     network = models.wide_resnet(28, 4, 100)
     outputs = network(np.zeros((2, 32, 32, 3), np.uint8), training=False)

@@ -90,3 +90,8 @@ def test_any_binding_is_accepted_or_refused_before_anything_is_written(tmp_path_
     workdir = tmp_path_factory.mktemp("any") / "workdir"
     assert len(_lines_of_refusal(lambda: _check(workdir, binding))) == 1
     assert not workdir.exists()
+
+
+def test_network_that_does_not_fit_in_memory_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"student: .*memory"):
+        _check(tmp_path, ["student/wide_resnet.width = 1000000"])

@@ -1,10 +1,12 @@
-"""Two processes that start at once on one workdir, twenty times."""
+"""Processes and threads that want one folder at once."""
 
+import concurrent.futures
 import subprocess
 import sys
 
 import pytest
 
+from dfa_tf import files
 from tests.conftest import ROOT
 
 CODE = """
@@ -51,3 +53,18 @@ def test_one_of_two_processes_works_and_the_other_is_refused(tmp_path):
     # One that starts after the other has ended works too.
     assert all("worked" in outcome for outcome in outcomes)
     assert any("refused" in outcome for outcome in outcomes)
+
+
+def test_lock_is_handed_on_while_its_holders_delete_the_file(tmp_path):
+    """Each of 5,000 blocks runs alone: a holder may delete the file while another one opens it."""
+    inside, overlaps = [], []
+
+    def work(number):
+        with files.exclusive(tmp_path, "another thread works here"):
+            inside.append(number)
+            overlaps.extend(inside[:-1])
+            inside.remove(number)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(5000)))
+    assert not overlaps

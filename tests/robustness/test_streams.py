@@ -43,9 +43,9 @@ def test_closed_streams_are_no_error(tmp_path, closed):
     assert "| KD | 1 |" in (tmp_path / "out" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("stream", ["2>/dev/full", "2</dev/null"])
+@pytest.mark.parametrize("stream", ["2>/dev/full", "2</dev/null", "2>&1 >&- | true"])
 def test_unwritable_error_stream_does_not_end_a_command(tmp_path, stream):
-    """The second is opened for reading, as a launcher's own file can be."""
+    """The second is opened for reading, as a launcher's own file can be. The last loses its reader."""
     script = (
         "import sys\n"
         "from dfa_tf.commands import main\n"
@@ -54,7 +54,7 @@ def test_unwritable_error_stream_does_not_end_a_command(tmp_path, stream):
     )
     (tmp_path / "script.py").write_text(script)
     command = f"PYTHONPATH={ROOT} {sys.executable} {tmp_path}/script.py {stream}"
-    assert _run(["sh", "-c", command]).returncode == 0
+    assert _run(["bash", "-o", "pipefail", "-c", command]).returncode == 0
 
 
 def test_closed_output_is_no_error(tmp_path):

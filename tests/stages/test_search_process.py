@@ -1,7 +1,9 @@
 """The search for a process as a stage: its files, its errors, and resumption."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -91,6 +93,15 @@ def test_process_records_the_weights_from_the_first_to_the_last_step(finished):
         odds = np.exp(alpha)
         np.testing.assert_allclose(weights, PATHS * odds / (odds.sum() + np.e), rtol=1e-5)
     assert np.abs(np.array(process.alpha[-1]) - 1).max() > 0.1
+
+
+def test_replaced_process_is_refused(finished, tmp_path):
+    workdir, process = finished
+    shutil.copytree(workdir, tmp_path / "copy")
+    other = dataclasses.replace(process, weights=[w[::-1] for w in process.weights])
+    other.save(tmp_path / "copy" / "process" / "process.json")
+    with pytest.raises(UserError, match=r"process\.json"):
+        _search(tmp_path / "copy")
 
 
 def test_finished_search_does_not_run_again_but_draws_a_missing_picture(finished, monkeypatch):
