@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from dfa_tf.alpha import fixed
 from dfa_tf.benchmark import flops
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import Examples
-from dfa_tf.data.pipeline import Augmentation, training_batches
+from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, first_order_steps

@@ -434,6 +434,7 @@ class Pipeline:
             class_names=setup.dataset.class_names,
             workdir=setup.workdir,
             options=self._export_options(),
+            preprocessing=setup.dataset.preprocessing,
             augmentation=setup.dataset.augmentation,
             seed=self._flags.seed,
             # Only the chief exports, on its own devices.

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import AnyExamples, small_batch_size
-from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.preprocessing import Preprocessing
 from dfa_tf.data.splits import stratified_split
 
 
@@ -22,6 +23,7 @@ class Dataset:
         mean: Mean of each channel, as a fraction of 255.
         std: Standard deviation of each channel, as a fraction of 255.
         augmentation: Augmentation of training images.
+        preprocessing: How pictures of other sizes are resized for evaluation and use.
         official_splits: Official (training, validation) examples, or None if the data set has no
             validation split.
         validation_fraction: Share of `train` that the search uses as validation examples if
@@ -36,6 +38,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     augmentation: Augmentation = Augmentation()
+    preprocessing: Preprocessing = Preprocessing()
     official_splits: tuple[AnyExamples, AnyExamples] | None = None
     validation_fraction: float = 0.3
     notes: tuple[str, ...] = ()

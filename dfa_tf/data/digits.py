@@ -3,9 +3,9 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.dataset import Dataset, pixel_statistics
 from dfa_tf.data.examples import Examples
-from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.data.splits import stratified_split
 
 TEST_EXAMPLES = 500

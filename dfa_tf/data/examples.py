@@ -14,6 +14,8 @@ from dfa_tf.errors import UserError
 
 ALIGNMENT = 64  # bytes, of TensorFlow's memory
 BATCH_BYTES = 4 * 2**20  # decoded images that are read at a time
+SHUFFLE_BUFFER = 16384  # examples
+CROP = 3  # distinguishes the seeds of crops from those of the order and of the augmentation
 
 
 class Examples:
@@ -123,6 +125,8 @@ class StreamedExamples:
         indices: int [N], positions of the selected examples in `source`, ascending.
         origin: What distinguishes the examples from others with the same labels.
         shuffle_buffer: Number of undecoded examples to shuffle among.
+        crop: Maps an undecoded image and a seed, int [2], to a random crop, uint8 [H, W, C], which
+            shuffled batches hold in place of the decoded image; None for no crop.
     """
 
     source: Callable[[], tf.data.Dataset]
@@ -131,7 +135,8 @@ class StreamedExamples:
     labels: np.ndarray
     indices: np.ndarray
     origin: str = ""
-    shuffle_buffer: int = 16384
+    shuffle_buffer: int = SHUFFLE_BUFFER
+    crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -159,15 +164,30 @@ class StreamedExamples:
             key = tf.random.split(tf.stack([tf.constant(seed, tf.int64), number]), 1)[0, 0]
             return undecoded.shuffle(self.shuffle_buffer, seed=tf.cast(key, tf.int64))
 
-        epochs = tf.data.Dataset.counter(first_epoch).flat_map(epoch)
-        return _decoded(epochs.skip(position), self.decode, self.image_shape).batch(
-            batch_size,
-            drop_remainder=True,  # only for the static shape: the epochs never end
-        )
+        examples = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(position)
+        if self.crop is None:
+            decoded = _decoded(examples, self.decode, self.image_shape)
+        else:
+            decoded = self._cropped(examples.enumerate(first_step * batch_size), seed)
+        # drop_remainder is only for the static shape: the epochs never end.
+        return decoded.batch(batch_size, drop_remainder=True)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         """Returns each example once, in order, see `Examples.in_order`."""
         return _decoded(self._undecoded(), self.decode, self.image_shape).batch(batch_size)
+
+    def _cropped(self, examples, seed):
+        """Maps (number, (undecoded image, label)) to (random crop, label)."""
+
+        def cropped(number, example):
+            image, label = example
+            own_seed = tf.random.experimental.stateless_fold_in(
+                tf.stack([tf.constant(seed, tf.int64), number]), CROP
+            )
+            image = tf.ensure_shape(self.crop(image, own_seed), self.image_shape)
+            return image, tf.cast(label, tf.int32)
+
+        return _mapped(examples, cropped)
 
     def _undecoded(self):
         mask = np.zeros(self.indices[-1] + 1, bool)
@@ -190,6 +210,8 @@ def read_labels(
     decode: Callable[[tf.Tensor], tf.Tensor],
     image_shape: tuple[int, int, int],
     origin: str = "",
+    shuffle_buffer: int = SHUFFLE_BUFFER,
+    crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None,
 ) -> StreamedExamples:
     """Returns all examples of `source`. Only their labels are read now.
 
@@ -198,11 +220,16 @@ def read_labels(
         decode: As in `StreamedExamples`.
         image_shape: As in `StreamedExamples`.
         origin: As in `StreamedExamples`.
+        shuffle_buffer: As in `StreamedExamples`.
+        crop: As in `StreamedExamples`.
     """
     labels = without_autotuning(source().map(lambda _, label: label).batch(4096))
     batches = labels.as_numpy_iterator()
     labels = np.concatenate([np.zeros(0, np.int32), *batches]).astype(np.int32)
-    return StreamedExamples(source, decode, image_shape, labels, np.arange(len(labels)), origin)
+    indices = np.arange(len(labels))
+    return StreamedExamples(
+        source, decode, image_shape, labels, indices, origin, shuffle_buffer, crop
+    )
 
 
 def read_into_memory(
@@ -289,4 +316,8 @@ def _decoded(dataset, decode, image_shape):
     def pair(image, label):
         return tf.ensure_shape(decode(image), image_shape), tf.cast(label, tf.int32)
 
-    return without_autotuning(dataset.map(pair, os.cpu_count(), deterministic=True))
+    return _mapped(dataset, pair)
+
+
+def _mapped(dataset, function):
+    return without_autotuning(dataset.map(function, os.cpu_count(), deterministic=True))

@@ -4,7 +4,7 @@ import io
 import pathlib
 
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from dfa_tf.errors import UserError, first_line
 
@@ -20,7 +20,8 @@ def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
             animation counts.
 
     Returns:
-        PNG or JPEG bytes, and the image's (height, width). Other formats are converted to PNG.
+        PNG or JPEG bytes, and the image's (height, width). Other formats are converted to PNG. A
+        photo that its camera marked as turned is turned upright.
 
     Raises:
         UserError: If the file cannot be read, is damaged, or is not an image.
@@ -36,9 +37,9 @@ def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
         with Image.open(io.BytesIO(encoded)) as image:
             if image.format not in ("PNG", "JPEG"):
                 image.seek(0)
-                converted = io.BytesIO()
-                image.convert("RGB").save(converted, "PNG")
-                encoded = converted.getvalue()
+                encoded = _encoded(image, "PNG")
+            elif _is_turned(image):
+                encoded = _encoded(ImageOps.exif_transpose(image), image.format)
         # Pinned to the CPU, because the caller may be in the scope of a strategy.
         with tf.device("CPU:0"):
             pixels = tf.io.decode_image(encoded, channels=3)
@@ -56,9 +57,23 @@ def image_size(path: pathlib.Path) -> tuple[int, int]:
     _check_kind(path)
     try:
         with Image.open(path) as image:
-            return image.height, image.width
+            size = image.height, image.width
+            return size[::-1] if _is_turned(image, sideways=True) else size
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
+
+
+def _is_turned(image, sideways=False):
+    """Returns whether the camera marked the photo as turned, or as turned by 90 degrees."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation in (range(5, 9) if sideways else range(2, 9))
+
+
+def _encoded(image, image_format):
+    stream = io.BytesIO()
+    quality = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {}
+    image.convert("RGB").save(stream, image_format, **quality)
+    return stream.getvalue()
 
 
 def _check_kind(path):

@@ -5,9 +5,9 @@ import os
 import numpy as np
 from sklearn.datasets import load_digits
 
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.dataset import Dataset
 from dfa_tf.data.examples import Examples
-from dfa_tf.data.pipeline import Augmentation
 from dfa_tf.data.tfds_builders import open_builder, shape_and_classes
 from dfa_tf.validation import Count, checked_arguments
 

@@ -1,68 +1,14 @@
 """Batches: drawn as a function of the step, augmented, and divided among replicas."""
 
-import dataclasses
-from typing import Annotated, Any
+import os
+from typing import Any
 
 import tensorflow as tf
 
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import AnyExamples
 from dfa_tf.errors import UserError
-from dfa_tf.validation import Count, Interval, Settings, check_value
-
-Pixels = Annotated[int, Interval(0)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Augmentation(Settings):
-    """Random shift and horizontal flip of each training image.
-
-    Args:
-        pad: Pixels of reflection padding on each side before a random crop to the original size;
-            0 for no shift.
-        flip: Whether to flip images left to right with probability 0.5.
-
-    Raises:
-        UserError: If `pad` or `flip` is invalid.
-    """
-
-    pad: Pixels = 4
-    flip: bool = True
-
-    name = "dataset"
-
-    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Augments a batch.
-
-        Args:
-            images: [B, H, W, C].
-            seed: int [2].
-
-        Returns:
-            The augmented images, with the shape and dtype of `images`.
-        """
-        if not self.pad and not self.flip:
-            return images
-        batch, height, width, channels = tf.unstack(tf.shape(images))
-        draws = tf.random.stateless_uniform([3, batch], seed, None, None, tf.int32)
-        shift = tf.math.floormod(draws[:2], 2 * self.pad + 1) - self.pad
-        mirror = tf.math.floormod(draws[2], 2) * int(self.flip)
-
-        rows = tf.range(height)[tf.newaxis] + shift[0, :, tf.newaxis]
-        columns = tf.range(width)[tf.newaxis]
-        columns = tf.where(mirror[:, tf.newaxis] == 1, width - 1 - columns, columns)
-        columns = columns + shift[1, :, tf.newaxis]
-        rows, columns = _reflect(rows, height), _reflect(columns, width)
-
-        # Padding, crop and flip are one gather of source pixels, which saves the padded copy.
-        pixels = tf.reshape(images, [batch, height * width, channels])
-        source = rows[:, :, tf.newaxis] * width + columns[:, tf.newaxis, :]
-        moved = tf.gather(pixels, tf.reshape(source, [batch, -1]), axis=1, batch_dims=1)
-        return tf.ensure_shape(tf.reshape(moved, tf.shape(images)), images.shape)
-
-
-def _reflect(positions, size):
-    """Reflects positions outside 0..size-1 back inside, without repeating the edge pixel."""
-    return size - 1 - tf.abs(size - 1 - tf.abs(positions))
+from dfa_tf.validation import Count, check_value
 
 
 def training_batches(
@@ -93,7 +39,9 @@ def training_batches(
         images, labels = batch
         return augmentation(images, tf.stack([tf.constant(seed, tf.int64), step])), labels
 
-    return batches.enumerate(first_step).map(augment).prefetch(4)
+    parallel = {"num_parallel_calls": os.cpu_count(), "deterministic": True}
+    options = parallel if augmentation.is_slow else {}
+    return batches.enumerate(first_step).map(augment, **options).prefetch(4)
 
 
 def check_batches(

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
-from typing import Annotated
+from typing import Annotated, Literal
 
+from dfa_tf.data.augmentation import Augmentation, ChangesAndMagnitude, Pixels, Strengths
 from dfa_tf.data.dataset import Dataset, imbalance
 from dfa_tf.data.digits import digits
-from dfa_tf.data.pipeline import Augmentation, Pixels
+from dfa_tf.data.preprocessing import Preprocessing
 from dfa_tf.data.splits import stratified_split
 from dfa_tf.data.tfds_dataset import tfds_dataset
 from dfa_tf.errors import UserError
@@ -29,6 +30,11 @@ def load(
     source: str | os.PathLike | None = None,
     train_with_validation: bool = False,
     test_fraction: Portion | None = None,
+    resize: Literal["crop", "stretch"] = "crop",
+    crop_fraction: Share = 1.0,
+    random_resized_crop: tuple[Share, Share] | None = None,
+    color_jitter: Strengths | None = None,
+    rand_augment: ChangesAndMagnitude | None = None,
 ) -> Dataset:
     """Loads an image classification data set.
 
@@ -41,7 +47,8 @@ def load(
         image_size: (height, width) to resize images to. None keeps their size.
         in_memory: Whether to hold decoded images in memory. None to do so if they fit in half of
             the free memory.
-        pad: As in `Augmentation`. None for the data set's default: 1 for digits, else 4.
+        pad: As in `Augmentation`. None for the data set's default: 1 for digits, 0 with
+            `random_resized_crop`, else 4.
         flip: As in `Augmentation`. None for the data set's default: False for digits, else True.
         validation_fraction: Share of the training split that the search uses as validation
             examples if there is no official validation split: 0.3 for the paper's 7:3 (DFA, §4.1).
@@ -52,6 +59,11 @@ def load(
             split.
         test_fraction: Share of each class that becomes the test split of "folder:PATH" if the
             images have no splits; None for 0.2.
+        resize, crop_fraction: As in `Preprocessing`, for `image_size`.
+        random_resized_crop: Least and greatest area of the window of each picture that is resized
+            to a training image, see `preprocessing.random_resized_crop`. (0.08, 1.0) is ImageNet's.
+            Training images are then decoded in each epoch. None for the images of `resize`.
+        color_jitter, rand_augment: As in `Augmentation`.
 
     Returns:
         The data set.
@@ -60,8 +72,20 @@ def load(
         UserError: If an argument is invalid, or the data set is unknown, unsuitable or cannot be
             prepared.
     """
+    preprocessing = Preprocessing(resize, crop_fraction)
+    if preprocessing != Preprocessing() and image_size is None:
+        raise UserError(
+            "dataset.image_size: expected (height, width) for dataset.resize and "
+            "dataset.crop_fraction, got None"
+        )
+    _check_areas(random_resized_crop, in_memory)
     if name == "digits":
-        settings = {"image_size": image_size, "source": source, "test_fraction": test_fraction}
+        settings = {
+            "image_size": image_size,
+            "source": source,
+            "test_fraction": test_fraction,
+            "random_resized_crop": random_resized_crop,
+        }
         for setting, value in settings.items():
             if value:
                 raise UserError(
@@ -70,7 +94,15 @@ def load(
         dataset = digits()
     else:
         dataset = tfds_dataset(
-            name, data_dir, image_size, in_memory, source, train_with_validation, test_fraction
+            name,
+            data_dir,
+            image_size,
+            in_memory,
+            source,
+            train_with_validation,
+            test_fraction,
+            preprocessing,
+            random_resized_crop,
         )
     if train_fraction != 1:
         dataset = _reduced(dataset, train_fraction)
@@ -78,11 +110,26 @@ def load(
     return dataclasses.replace(
         dataset,
         augmentation=Augmentation(
-            pad=default.pad if pad is None else pad, flip=default.flip if flip is None else flip
+            pad=(0 if random_resized_crop else default.pad) if pad is None else pad,
+            flip=default.flip if flip is None else flip,
+            color_jitter=color_jitter,
+            rand_augment=rand_augment,
         ),
         validation_fraction=validation_fraction,
         notes=dataset.notes + ((note,) if note else ()),
     )
+
+
+def _check_areas(areas, in_memory):
+    if areas and areas[0] > areas[1]:
+        raise UserError(
+            f"dataset.random_resized_crop: expected (least, greatest) area, got {areas}"
+        )
+    if areas and in_memory:
+        raise UserError(
+            "dataset.in_memory: expected None or False with dataset.random_resized_crop, which needs "
+            "the whole pictures, got True"
+        )
 
 
 def _reduced(dataset, fraction):

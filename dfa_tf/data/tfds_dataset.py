@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.data.dataset import Dataset, pixel_statistics
-from dfa_tf.data.examples import AnyExamples, read_into_memory, read_labels
+from dfa_tf.data.examples import SHUFFLE_BUFFER, AnyExamples, read_into_memory, read_labels
+from dfa_tf.data.preprocessing import Preprocessing, random_resized_crop
 from dfa_tf.data.tfds_builders import image_and_label_keys, prepared_builder, shape_and_classes
 from dfa_tf.errors import UserError
 from dfa_tf.system import free_memory
@@ -24,6 +25,7 @@ STATISTICS = {
     "cifar100": CIFAR_STATISTICS,
     "cinic10": cinic10.STATISTICS,
 }
+SHUFFLE_BYTES = 2**30  # of undecoded images in the buffer of streamed examples
 
 
 def tfds_dataset(
@@ -34,10 +36,17 @@ def tfds_dataset(
     source: str | os.PathLike | None = None,
     train_with_validation: bool = False,
     test_fraction: float | None = None,
+    preprocessing: Preprocessing = Preprocessing(),
+    crop_areas: tuple[float, float] | None = None,
 ) -> Dataset:
     """Loads a data set through TFDS, and downloads and prepares it if necessary.
 
-    Takes the arguments of `dfa_tf.data.load`, for any data set but "digits".
+    Args:
+        name, data_dir, image_size, in_memory, source, train_with_validation, test_fraction: See
+            `dfa_tf.data.load`, for any data set but "digits".
+        preprocessing: How images are resized to `image_size`.
+        crop_areas: Areas of the random crops of training images, see `random_resized_crop`; None
+            for whole images. Training images are then not held in memory.
 
     Raises:
         UserError: If the data set is unknown or unsuitable, cannot be downloaded or prepared, has
@@ -60,8 +69,8 @@ def tfds_dataset(
         count = sum(splits[split].num_examples for split in {*learnable, test})
         in_memory = count * int(np.prod(shape)) < free_memory() / 2
 
-    reader = _Reader(builder, name, shape, image_size, in_memory)
-    everything = reader.read(*learnable)
+    reader = _Reader(builder, name, shape, preprocessing if image_size else None, in_memory)
+    everything = reader.read(*learnable, crop_areas=crop_areas)
     train, validation = everything, None
     if has_validation:
         indices = np.split(np.arange(len(everything)), [splits["train"].num_examples])
@@ -74,6 +83,7 @@ def tfds_dataset(
         class_names=reader.class_names,
         mean=mean,
         std=std,
+        preprocessing=preprocessing,
         official_splits=(train, validation) if has_validation else None,
         notes=notes,
     )
@@ -82,8 +92,8 @@ def tfds_dataset(
 class _Reader:
     """Reads splits of a prepared builder as examples."""
 
-    def __init__(self, builder, name, shape, image_size, in_memory):
-        self._builder, self._shape, self._image_size = builder, shape, image_size
+    def __init__(self, builder, name, shape, preprocessing, in_memory):
+        self._builder, self._shape, self._preprocessing = builder, shape, preprocessing
         self._in_memory = in_memory
         self._image_key, self._label_key = image_and_label_keys(builder)
         # The files of a folder can change under one name: digests identify them.
@@ -94,17 +104,24 @@ class _Reader:
     def class_names(self) -> tuple[str, ...]:
         return tuple(self._builder.info.features[self._label_key].names)
 
-    def read(self, *splits: str) -> AnyExamples:
+    def read(self, *splits: str, crop_areas: tuple[float, float] | None = None) -> AnyExamples:
         """Returns the examples of the splits, one split after the other."""
+        infos = [self._builder.info.splits[split] for split in splits]
+        count = sum(info.num_examples for info in infos)
 
         def source():
             first, *others = map(self._undecoded, splits)
             return functools.reduce(tf.data.Dataset.concatenate, others, first)
 
-        if self._in_memory:
-            count = sum(self._builder.info.splits[split].num_examples for split in splits)
+        def crop(image, seed):
+            return random_resized_crop(self._picture(image), self._shape[:2], crop_areas, seed)
+
+        if self._in_memory and not crop_areas:
             return read_into_memory(source, self._decode, self._shape, count, self._origin)
-        return read_labels(source, self._decode, self._shape, self._origin)
+        size = max(1, sum(info.num_bytes for info in infos) // count)  # of an undecoded image
+        buffer = max(1, min(SHUFFLE_BUFFER, SHUFFLE_BYTES // size))
+        arguments = source, self._decode, self._shape, self._origin
+        return read_labels(*arguments, buffer, crop if crop_areas else None)
 
     def _undecoded(self, split):
         dataset = self._builder.as_dataset(
@@ -114,9 +131,9 @@ class _Reader:
         )
         return dataset.map(lambda example: (example[self._image_key], example[self._label_key]))
 
+    def _picture(self, image):
+        return self._builder.info.features[self._image_key].decode_example(image)
+
     def _decode(self, image):
-        image = self._builder.info.features[self._image_key].decode_example(image)
-        if self._image_size:
-            resized = tf.image.resize(image, self._image_size, antialias=True)
-            image = tf.cast(tf.round(tf.clip_by_value(resized, 0, 255)), tf.uint8)
-        return image
+        picture = self._picture(image)
+        return self._preprocessing(picture, self._shape[:2]) if self._preprocessing else picture

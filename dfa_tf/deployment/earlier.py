@@ -1,5 +1,6 @@
 """An earlier export in the same folder: whether it can be reused, and its removal."""
 
+import dataclasses
 import hashlib
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ from typing import Any
 from dfa_tf import files
 from dfa_tf.data.examples import Examples, StreamedExamples
 from dfa_tf.deployment.convert import TFLITE_KINDS, TFLiteKind
-from dfa_tf.deployment.metadata import LABELS_FILE
+from dfa_tf.deployment.metadata import LABELS_FILE, ModelInfo
 from dfa_tf.deployment.options import ExportOptions
 
 REPORT_FILE = "export.json"
@@ -21,7 +22,7 @@ def export_inputs(
     student: str,
     test: Examples | StreamedExamples,
     train: Examples | StreamedExamples | None,
-    class_names: Sequence[str],
+    info: ModelInfo,
     options: ExportOptions,
 ) -> dict:
     """Returns what identifies an export: the first entries of export.json.
@@ -30,7 +31,7 @@ def export_inputs(
         student: Fingerprint of the network.
         test: Test examples.
         train: Training examples, if any.
-        class_names: Names of the classes.
+        info: The description in the files.
         options: Settings of the export.
     """
     has_train = train is not None
@@ -38,7 +39,8 @@ def export_inputs(
         "student": student,
         "test": test.description,
         "train": train.description if has_train else None,
-        "class_names": list(class_names),
+        "class_names": list(info.class_names),
+        "preprocessing": dataclasses.asdict(info.preprocessing),
         "input_dtype": options.input_dtype,
         "calibration_images": min(options.calibration_images, len(train)) if has_train else None,
         "max_loss": options.max_loss,

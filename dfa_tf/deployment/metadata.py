@@ -13,6 +13,8 @@ import zipfile
 import flatbuffers
 from tensorflow.lite.python import schema_py_generated as schema
 
+from dfa_tf.data.preprocessing import Preprocessing
+
 LABELS_FILE, INFO_FILE = "labels.txt", "about.json"
 _IDENTIFIER, _MODEL_IDENTIFIER, _BUFFER = b"M001", b"TFL3", "TFLITE_METADATA"
 # Members of unions and enumerations of metadata_schema.fbs.
@@ -32,12 +34,14 @@ class ModelInfo:
         version: Version of this package.
         class_names: Names of the classes, by label.
         image_shape: (height, width, channels) of the images.
+        preprocessing: How pictures of other sizes are resized.
     """
 
     name: str
     version: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    preprocessing: Preprocessing = Preprocessing()
 
     @property
     def labels_text(self) -> str:
@@ -130,6 +134,7 @@ def _info_content(info, details):
         "input": image
         | {
             "shape": list(info.image_shape),
+            **dataclasses.asdict(info.preprocessing),
             "pixels": "raw, 0..255; the model normalizes them itself. Where it has a scale, "
             "give pixel / scale + zero_point",
         },

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
-from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.deployment.convert import INTEGER_KINDS, TFLITE_KINDS, TFLiteKind
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.recipe import Training

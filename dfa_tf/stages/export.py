@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Sequence
 
 from dfa_tf import files
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import Examples, StreamedExamples
-from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.preprocessing import Preprocessing
 from dfa_tf.deployment.convert import calibration_images
 from dfa_tf.deployment.earlier import (
     REPORT_FILE,
@@ -71,6 +72,7 @@ def export(
     teacher: Network | str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     options: ExportOptions = ExportOptions(),
+    preprocessing: Preprocessing = Preprocessing(),
     augmentation: Augmentation = Augmentation(),
     seed: int = 0,
     runtime: Runtime = Runtime(),
@@ -91,6 +93,7 @@ def export(
             accuracy than `options.fine_tune_above` is fine-tuned.
         class_names: Names of the classes, in label order; by default the labels.
         options: Files to write, and the accuracy that they may lose.
+        preprocessing: How pictures of other sizes are resized. The TF Lite files contain it.
         augmentation: Augmentation of the fine-tuning.
         seed: Seed of the fine-tuning.
         runtime: Devices, logging and `fresh`.
@@ -114,8 +117,9 @@ def export(
         version=__version__,
         class_names=tuple(class_names or map(str, range(network.num_classes))),
         image_shape=network.image_shape,
+        preprocessing=preprocessing,
     )
-    inputs = export_inputs(fingerprint(network), test, train, info.class_names, options)
+    inputs = export_inputs(fingerprint(network), test, train, info, options)
     earlier = EarlierExport(folder, inputs)
     if not runtime.fresh and earlier.is_reusable(options.kinds, reuse_any):
         return earlier.report

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from dfa_tf.data.pipeline import Augmentation
+from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Precision
 from dfa_tf.training.optimizers import SGD, Adam

@@ -5,13 +5,24 @@ import java.io.FileInputStream
 import java.nio.ByteBuffer
 import java.nio.ByteOrder
 import java.nio.channels.FileChannel
+import kotlin.math.abs
+import kotlin.math.ceil
+import kotlin.math.floor
+import kotlin.math.max
+import kotlin.math.min
 import kotlin.math.roundToInt
 import org.tensorflow.lite.DataType
 import org.tensorflow.lite.Interpreter
 import org.tensorflow.lite.Tensor
 
-/** Classifies bitmaps with a TF Lite file written by bin/export. */
-class ImageClassifier(context: Context, model: String, labels: String, threads: Int = 2) : Closeable {
+/**
+ * Classifies bitmaps with a TF Lite file written by bin/export.
+ *
+ * [cropFraction] is `crop_fraction` of the file's about.json, or null where `resize` is "stretch".
+ */
+class ImageClassifier(
+    context: Context, model: String, labels: String, private val cropFraction: Double? = 1.0, threads: Int = 2
+) : Closeable {
 
     private val labels = context.assets.open(labels).bufferedReader().readLines()
     private val interpreter = Interpreter(
@@ -29,18 +40,12 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
     /** Returns all classes with their probabilities, the most probable first. */
     fun classify(bitmap: Bitmap): List<Pair<String, Float>> {
         val (_, height, width, channels) = input.shape().toList()
-        val readable = bitmap.copy(Bitmap.Config.ARGB_8888, false)  // Hardware bitmaps do not expose their pixels.
-        val scaled = Bitmap.createScaledBitmap(readable, width, height, true)
-        val pixels = IntArray(width * height)
-        scaled.getPixels(pixels, 0, width, 0, 0, width, height)
-
         val image = buffer(input)
-        for (pixel in pixels) {
-            val (red, green, blue) = listOf(pixel shr 16 and 0xFF, pixel shr 8 and 0xFF, pixel and 0xFF)
+        for ((red, green, blue) in resized(bitmap, height, width)) {
             if (channels == 1) {
-                put(image, (0.299f * red + 0.587f * green + 0.114f * blue))
+                put(image, 0.299f * red + 0.587f * green + 0.114f * blue)
             } else {
-                for (value in listOf(red, green, blue)) put(image, value.toFloat())
+                for (value in listOf(red, green, blue)) put(image, value)
             }
         }
         image.rewind()
@@ -53,6 +58,49 @@ class ImageClassifier(context: Context, model: String, labels: String, threads: 
         result.rewind()
         return labels.map { it to probability(result) }.sortedByDescending { it.second }
     }
+
+    /** Resizes the centred window of a bitmap. Returns the pixels row by row, each [red, green, blue]. */
+    private fun resized(bitmap: Bitmap, height: Int, width: Int): List<FloatArray> {
+        var (rows, columns) = bitmap.height to bitmap.width
+        if (cropFraction != null) {
+            val scale = cropFraction * min(rows.toDouble() / height, columns.toDouble() / width)
+            rows = max((scale * height + 0.5).toInt(), 1)
+            columns = max((scale * width + 0.5).toInt(), 1)
+        }
+        val (top, left) = (bitmap.height - rows) / 2 to (bitmap.width - columns) / 2
+        val readable = bitmap.copy(Bitmap.Config.ARGB_8888, false)  // Hardware bitmaps do not expose their pixels.
+        val across = weights(columns, width)
+        val line = IntArray(columns)
+        val narrow = List(rows) { row ->
+            readable.getPixels(line, 0, columns, left, top + row, columns, 1)
+            val colours = line.map { floatArrayOf((it shr 16 and 0xFF) + 0f, (it shr 8 and 0xFF) + 0f, (it and 0xFF) + 0f) }
+            across.map { (first, shares) -> mean(colours, first, shares) }
+        }
+        val result = mutableListOf<FloatArray>()
+        for ((first, shares) in weights(rows, height)) {
+            for (x in 0 until width) {
+                val column = List(shares.size) { narrow[first + it][x] }
+                result += mean(column, 0, shares).map { it.roundToInt() + 0f }.toFloatArray()
+            }
+        }
+        return result
+    }
+
+    /** Returns the bilinear weights of `from` pixels in each of `to`: (the first pixel, its share and the next ones'). */
+    private fun weights(from: Int, to: Int): List<Pair<Int, List<Float>>> {
+        val scale = from.toFloat() / to
+        val radius = max(scale, 1f)  // A smaller picture averages over more pixels.
+        return List(to) { index ->
+            val centre = (index + 0.5f) * scale
+            val pixels = max(floor(centre - radius).toInt(), 0) until min(ceil(centre + radius).toInt(), from)
+            val shares = pixels.map { max(0f, 1 - abs(it + 0.5f - centre) / radius) }
+            pixels.first to shares.map { it / shares.sum() }
+        }
+    }
+
+    /** Returns the weighted mean of the colours from `first` on. */
+    private fun mean(colours: List<FloatArray>, first: Int, shares: List<Float>) =
+        FloatArray(3) { k -> shares.indices.sumOf { (shares[it] * colours[first + it][k]).toDouble() }.toFloat() }
 
     /** Allocates memory for a tensor's values. */
     private fun buffer(tensor: Tensor) =

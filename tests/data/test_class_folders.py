@@ -17,6 +17,7 @@ from PIL import Image
 from dfa_tf import data
 from dfa_tf.data.class_folders import class_folders
 from dfa_tf.data.image_files import read_image
+from dfa_tf.data.image_folder import VERSION
 from dfa_tf.errors import UserError
 from tests.conftest import ROOT
 from tests.data.drawn import draw
@@ -155,9 +156,9 @@ def test_folder_is_prepared_by_one_of_two_processes(folder, tmp_path):
         texts = [process.communicate(timeout=200) for process in processes]
         assert [out.split()[-1] for out, _ in texts] == ["12", "12"], texts
         assert sum("preparing dataset" in out for out, _ in texts) == 1
-        (prepared,) = (tmp_path / "data/image_folder").glob("*/1.0.0*")
+        (prepared,) = (tmp_path / "data/image_folder").glob(f"*/{VERSION}*")
         shutil.rmtree(prepared)
-        (prepared.parent / "1.0.0.incompleteABC").mkdir()  # of a killed process
+        (prepared.parent / f"{VERSION}.incompleteABC").mkdir()  # of a killed process
 
 
 @pytest.mark.parametrize("name", ["a\nb", " ", "dog ", "\tcat", "bell\a"])

@@ -57,6 +57,27 @@ def test_start_at_a_later_step_continues_the_same_batches(kind):
         np.testing.assert_array_equal(later, uninterrupted[first:])
 
 
+def test_crops_follow_from_seed_and_step_and_not_from_the_start():
+    """A crop that writes its own seed into the image."""
+    examples = dataclasses.replace(
+        _streamed(_numbered(24, (1, 2, 1))),
+        crop=lambda _, seed: tf.cast(
+            tf.reshape([seed[0] % 251, seed[0] // 251 % 251], (1, 2, 1)), tf.uint8
+        ),
+    )
+
+    def images(steps, first_step=0, seed=3):
+        batches = examples.shuffled(7, seed, first_step).take(steps)
+        return np.concatenate([images for images, _ in batches.as_numpy_iterator()])
+
+    uninterrupted = images(12)
+    assert len({image.tobytes() for image in uninterrupted}) == 12 * 7  # over several epochs
+    np.testing.assert_array_equal(images(3, first_step=9), uninterrupted[9 * 7 :])
+    assert not (images(12, seed=4) == uninterrupted).all()
+    in_order = [images for images, _ in examples.in_order(24).as_numpy_iterator()]
+    assert not np.concatenate(in_order).any()  # evaluation does not crop
+
+
 def test_order_depends_on_the_seed():
     examples = _numbered(50)
     np.testing.assert_array_equal(_labels(examples, 10, 5), _labels(examples, 10, 5))

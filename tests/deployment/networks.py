@@ -6,13 +6,13 @@ from dfa_tf.models.from_keras import from_keras
 from tests.conftest import CLASSES, SHAPE
 
 
-def tiny_network(seed=0, classes=CLASSES):
+def tiny_network(seed=0, classes=CLASSES, shape=SHAPE):
     """Two convolutions, pooling and a classifier, with weights of their own for each seed."""
 
     def initializer(offset):
         return keras.initializers.GlorotUniform(seed=10 * seed + offset)
 
-    image = keras.Input(SHAPE)
+    image = keras.Input(shape)
     x = keras.layers.Conv2D(8, 3, padding="same", kernel_initializer=initializer(0))(image)
     x = keras.layers.ReLU()(x)
     x = keras.layers.Conv2D(8, 3, padding="same", kernel_initializer=initializer(1))(x)
