@@ -42,19 +42,19 @@ def test_shipped_config_builds_its_networks(path):
     assert config.settings("dataset", "train_teacher", "search", "distill", "runtime")
 
 
-# The configs that differ from others only in their sizes are slow tests.
-FAST = ("gin/digits.gin",)
-SLOW = (
+DRIVEN = (
+    "gin/digits.gin",
     "gin/wrn.gin",
     "gin/cifar100_cpu.gin",
     "gin/reproduce_cpu.gin",
     "gin/wrn_pair1.gin",
     "gin/wrn_pair2.gin",
+    "gin/cinic10_pair3.gin",
+    "gin/dfa_t_search_cpu.gin",
 )
-SLOW += ("gin/cinic10_pair3.gin", "gin/dfa_t_search_cpu.gin")
-DRIVEN = [*FAST, *(pytest.param(path, marks=pytest.mark.slow) for path in SLOW)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", DRIVEN)
 def test_shipped_config_runs_two_steps(path, tmp_path):
     # bfloat16, which many CPUs emulate slowly, is covered by the tests of the stages.

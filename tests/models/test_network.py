@@ -22,6 +22,7 @@ def test_file_rebuilds_the_network(tmp_path, batch):
     np.testing.assert_array_equal(again(images)["logits"], network(images)["logits"])
 
 
+@pytest.mark.slow
 def test_keras_loads_the_file_after_import_of_the_package(tmp_path):
     small_network(depth=10).save(tmp_path / "model.keras")
     code = (

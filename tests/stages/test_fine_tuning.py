@@ -77,7 +77,7 @@ def test_backbone_moves_by_its_factor_of_the_learning_rate(tmp_path):
             np.testing.assert_allclose(part, factor * whole, rtol=2e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("at", [2, 4])
+@pytest.mark.parametrize("at", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_interrupted_fine_tuning_resumes_to_the_same_student(tmp_path, monkeypatch, at):
     """Before and after the backbone starts to train, at step 6 of 10."""
     arguments = {"methods": [KD()], "fine_tuning": FineTuning(0.6, 0.1)}

@@ -188,6 +188,7 @@ def test_interrupted_distillation_resumes_to_the_same_student(finished, tmp_path
     assert same(student.get_weights(), finished.student.get_weights())
 
 
+@pytest.mark.slow
 def test_divergence_before_the_first_checkpoint_allows_another_config(run):
     with pytest.raises(Diverged):
         run.train_teacher(optimizer=SGD(1e30))

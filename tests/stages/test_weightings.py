@@ -56,6 +56,7 @@ def test_interrupted_run_with_learnt_weights_resumes_to_the_same_student(
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+@pytest.mark.slow
 def test_constant_process_equals_constant_weights(run):
     """A process of 2 for AT and .5 for KD, against the numbers (2, .5)."""
     process = Process(["at", "kd"], [0], [[2.0, 0.5]], steps=1)
@@ -68,6 +69,7 @@ def test_constant_process_equals_constant_weights(run):
         np.testing.assert_allclose(scheduled, constant, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_path_of_weight_zero_and_one_left_out_give_the_same_student(run):
     """Two epochs. KD's weight is below the threshold in the second, in which it is not computed."""
     process = Process(["at", "kd"], [0, 9, 10, 19], [[1.0, 1.0]] * 2 + [[1.0, 0.1]] * 2, steps=20)
