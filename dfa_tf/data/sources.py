@@ -57,8 +57,8 @@ def load(
         source: Archive or folder of CINIC-10. None to download it.
         train_with_validation: Whether teachers and students also train on an official validation
             split.
-        test_fraction: Share of each class that becomes the test split of "folder:PATH" if the
-            images have no splits; None for 0.2.
+        test_fraction: Share of each class that becomes the test split if the data set has no other;
+            None for 0.2.
         resize, crop_fraction: As in `Preprocessing`, for `image_size`.
         random_resized_crop: Least and greatest area of the window of each picture that is resized
             to a training image, see `preprocessing.random_resized_crop`. (0.08, 1.0) is ImageNet's.

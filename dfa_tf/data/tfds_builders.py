@@ -28,19 +28,13 @@ def open_builder(
         test_fraction: Share of the test split of "folder:PATH", see `with_test_split`.
 
     Raises:
-        UserError: If the data set is unknown or cannot be opened, if `source` is given for another
-            one than CINIC-10, or `test_fraction` for another one than "folder:PATH".
+        UserError: If the data set is unknown or cannot be opened, or if `source` is given for
+            another one than CINIC-10.
     """
-    is_folder = name.startswith(image_folder.PREFIX)
-    if test_fraction is not None and not is_folder:
-        raise UserError(
-            f"dataset.test_fraction: expected None for {name!r}, which has a test split, got "
-            f"{test_fraction!r}; remove the binding"
-        )
     if source and name != "cinic10":
         raise UserError(f"dataset.source: expected None for {name!r}, got {source!r}; unbind it")
     try:
-        if is_folder:
+        if name.startswith(image_folder.PREFIX):
             path = name.removeprefix(image_folder.PREFIX)
             return image_folder.image_folder(path, data_dir, test_fraction)
         if source:

@@ -10,7 +10,9 @@ import tensorflow_datasets as tfds
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.data.dataset import Dataset, pixel_statistics
 from dfa_tf.data.examples import SHUFFLE_BUFFER, AnyExamples, read_into_memory, read_labels
+from dfa_tf.data.labelled_files import TEST_FRACTION
 from dfa_tf.data.preprocessing import Preprocessing, random_resized_crop
+from dfa_tf.data.splits import stratified_split
 from dfa_tf.data.tfds_builders import image_and_label_keys, prepared_builder, shape_and_classes
 from dfa_tf.errors import UserError
 from dfa_tf.system import free_memory
@@ -50,27 +52,44 @@ def tfds_dataset(
 
     Raises:
         UserError: If the data set is unknown or unsuitable, cannot be downloaded or prepared, has
-            no training or test split, or has images of several sizes and `image_size` is None.
+            no training split, has a test split although `test_fraction` is given, or has images of
+            several sizes and `image_size` is None.
     """
     builder = prepared_builder(name, data_dir, source, test_fraction)
     shape, _ = shape_and_classes(builder, name, image_size)
+    is_folder = name.startswith(image_folder.PREFIX)
     splits = builder.info.splits
-    if "train" not in splits or not {"test", "validation"} & set(splits):
+    if "train" not in splits:
         raise UserError(
-            f"dataset.name: expected a data set with the splits train and test, got {name} with {', '.join(splits)}"
+            f"dataset.name: expected a data set with a split train, got {name} with "
+            f"{', '.join(splits)}"
         )
-    test = "test" if "test" in splits else "validation"
-    notes = image_folder.notes(builder) if name.startswith(image_folder.PREFIX) else ()
+    test = next((split for split in ("test", "validation") if split in splits), None)
+    if test and test_fraction is not None and not is_folder:
+        raise UserError(
+            f"dataset.test_fraction: expected None for {name!r}, which has a test split, got "
+            f"{test_fraction!r}; remove the binding"
+        )
+    notes = image_folder.notes(builder) if is_folder else ()
     if test == "validation":
         notes += (f"{name}: the validation split is the test split, because there is no other",)
     has_validation = test == "test" and "validation" in splits
     learnable = ["train", *(["validation"] if has_validation else [])]
     if in_memory is None:
-        count = sum(splits[split].num_examples for split in {*learnable, test})
+        count = sum(splits[split].num_examples for split in {*learnable, test or "train"})
         in_memory = count * int(np.prod(shape)) < free_memory() / 2
 
     reader = _Reader(builder, name, shape, preprocessing if image_size else None, in_memory)
     everything = reader.read(*learnable, crop_areas=crop_areas)
+    if test:
+        tested = reader.read(test)
+    else:
+        fraction = test_fraction or TEST_FRACTION
+        everything, tested = stratified_split(everything, fraction, 0, "dataset.test_fraction")
+        notes += (
+            f"{name}: {len(tested):,} of {splits['train'].num_examples:,} images are test images, "
+            "the same share of each class (dataset.test_fraction)",
+        )
     train, validation = everything, None
     if has_validation:
         indices = np.split(np.arange(len(everything)), [splits["train"].num_examples])
@@ -79,7 +98,7 @@ def tfds_dataset(
     return Dataset(
         name=name,
         train=everything if train_with_validation else train,
-        test=reader.read(test),
+        test=tested,
         class_names=reader.class_names,
         mean=mean,
         std=std,

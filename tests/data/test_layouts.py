@@ -100,7 +100,7 @@ def test_class_with_a_single_image_cannot_be_split(class_folder, tmp_path):
         _load(class_folder, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["split", "digits", "cifar100"])
+@pytest.mark.parametrize("name", ["split", "digits"])
 def test_fraction_is_refused_if_there_is_a_test_split(split_folder, tmp_path, name):
     name = f"folder:{split_folder}" if name == "split" else name
     with pytest.raises(UserError, match=r"dataset\.test_fraction"):

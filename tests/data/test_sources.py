@@ -25,8 +25,11 @@ def test_digits_are_real_images_that_need_no_download():
     assert not digits.augmentation.flip
 
 
-def _prepare(folder, sizes, supervised=True):
-    """Prepares a TFDS data set "tiny_pictures" of 12 training and 5 test images of these sizes."""
+SPLITS = {"train": 12, "test": 5}  # numbers of images
+
+
+def _prepare(folder, sizes, supervised=True, splits=SPLITS):
+    """Prepares a TFDS data set "tiny_pictures" with images of these sizes."""
     draws = np.random.default_rng(0)
 
     def split(count):
@@ -53,7 +56,7 @@ def _prepare(folder, sizes, supervised=True):
         name="tiny_pictures",
         version="1.0.0",
         features=features,
-        split_datasets={"train": split(12), "test": split(5)},
+        split_datasets={name: split(count) for name, count in splits.items()},
         data_dir=folder,
         disable_shuffling=True,
     )
@@ -63,6 +66,29 @@ def _prepare(folder, sizes, supervised=True):
         items = [{"featureKey": "image"}, {"featureKey": "label"}]
         content["supervisedKeys"] = {"tuple": {"items": items}}
         info.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_data_set_without_a_test_split_is_divided_by_class(tmp_path, in_memory):
+    """As tf_flowers, which has the split train alone."""
+    _prepare(tmp_path, [(6, 6)], splits={"train": 30})
+    found = [
+        data.load("tiny_pictures", tmp_path, in_memory=in_memory, test_fraction=fraction)
+        for fraction in (None, 0.2, 0.5)
+    ]
+    assert [(len(each.train), len(each.test)) for each in found] == [(24, 6), (24, 6), (15, 15)]
+    default, again, _ = found
+    assert default.test.description == again.test.description
+    assert sorted(default.test.labels) == [0, 0, 1, 1, 2, 2]
+    images = [next(iter(part.in_order(30)))[0].numpy() for part in (default.train, default.test)]
+    assert len({image.tobytes() for image in np.concatenate(images)}) == 30
+    assert any("dataset.test_fraction" in note for note in default.notes)
+
+
+def test_fraction_is_refused_for_a_data_set_with_a_test_split(tmp_path):
+    _prepare(tmp_path, [(6, 6)])
+    with pytest.raises(UserError, match=r"dataset\.test_fraction"):
+        data.load("tiny_pictures", tmp_path, test_fraction=0.2)
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
