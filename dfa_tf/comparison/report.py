@@ -25,6 +25,9 @@ CSV_COLUMNS = (
     "seed",
     "last_accuracy",
     "best_accuracy",
+    "top_5_accuracy",
+    "macro_accuracy",
+    "calibration_error",
     "agreement",
     "parameters",
     "steps",
@@ -105,7 +108,7 @@ class Report:
         return "\n\n".join([*parts, ""])
 
     def csv(self) -> str:
-        """Returns one line for each run. Accuracies are fractions."""
+        """Returns one line for each run. Accuracies and the calibration error are fractions."""
         stream = io.StringIO()
         writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()

@@ -89,6 +89,14 @@ def test_csv_has_a_line_for_each_run(tmp_path):
     assert (lines["half"]["state"], lines["half"]["last_accuracy"]) == ("unfinished", "")
 
 
+def test_csv_has_the_metrics_of_the_last_evaluation(tmp_path):
+    last = {"accuracy": 0.5, "top_5_accuracy": 0.8, "macro_accuracy": 0.4, "calibration_error": 0.1}
+    write_workdir(tmp_path, 0.5, last=last)
+    (line,) = csv.DictReader(io.StringIO(Report(find_runs([tmp_path])).csv()))
+    assert (line["top_5_accuracy"], line["macro_accuracy"]) == ("0.8", "0.4")
+    assert line["calibration_error"] == "0.1"
+
+
 def test_searches_report_alpha_and_both_terms_of_its_gradient(tmp_path):
     """.8 and .9 are .850 +- .071; gradients in thousandths."""
     for seed, last_weight in enumerate((0.8, 0.9)):
