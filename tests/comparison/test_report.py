@@ -35,7 +35,7 @@ def test_report_is_written_as_markdown_csv_and_figures(tmp_path):
     figures = {
         f"{name}.{suffix}" for name in ("accuracy", "accuracy_ranking") for suffix in ("png", "pdf")
     }
-    assert names == {"report.md", "report.csv", *figures}
+    assert names == {"report.md", "report.csv", "hparams", *figures}
     assert "| KD | 2 | 51.00 +- 1.41 |" in (tmp_path / "out" / "report.md").read_text()
 
 
