@@ -72,7 +72,8 @@ def define(command: str) -> flags.FlagValues:
         flags.DEFINE_string(
             "out",
             None,
-            "folder to write report.md, report.csv and the figures to, as .png and .pdf",
+            "folder to write report.md, report.csv, the figures as .png and .pdf, and hparams/ for "
+            "TensorBoard to",
             flag_values=values,
         )
     if command == "evaluate":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from dfa_tf.comparison.paired import paired_difference
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import UNRECORDED, Run
+from dfa_tf.comparison.runs import Run, shared_bindings
 from dfa_tf.process import Process
 
 HEADING = (
@@ -15,12 +15,20 @@ HEADING = (
     "n",
     "last epoch, %",
     "best epoch, %",
+    "top-5, %",
+    "calibration error, %",
     "agreement, %",
     "epochs",
     "teacher passes",
     "parameters",
     "seconds",
     "images/s",
+)
+METRICS = (  # of students and teachers
+    "last_accuracy",
+    "best_accuracy",
+    "top_5_accuracy",
+    "calibration_error",
 )
 
 
@@ -73,18 +81,6 @@ class AccuracyRow:
         ]
 
     @property
-    def best_accuracies(self) -> list[float]:
-        """Highest test accuracy, a fraction, of each seed."""
-        accuracies = [run.student.best_accuracy for run in self.distinct_runs]
-        return [accuracy for accuracy in accuracies if accuracy is not None]
-
-    @property
-    def agreements(self) -> list[float]:
-        """Share of the test images on which student and teachers agree, of each seed."""
-        agreements = [run.student.agreement for run in self.distinct_runs]
-        return [agreement for agreement in agreements if agreement is not None]
-
-    @property
     def processes(self) -> list[Process]:
         """The weights of the paths over the training, of each seed for which they are recorded."""
         processes = [process for run in self.distinct_runs if (process := run.process)]
@@ -93,12 +89,12 @@ class AccuracyRow:
     def cells(self) -> tuple[str, ...]:
         """Returns the row under `HEADING`."""
         runs = self.distinct_runs
+        students = [run.student for run in runs]
         return (
             self.title,
             str(len(runs)),
-            mean_and_deviation(self.last_accuracies),
-            mean_and_deviation(self.best_accuracies),
-            mean_and_deviation(self.agreements),
+            *(_over_seeds(students, name) for name in METRICS),
+            _over_seeds(students, "agreement"),
             _number(runs[0].student.epochs),
             _number(runs[0].student.teacher_passes),
             f"{runs[0].student.parameters:,}",
@@ -221,6 +217,12 @@ def mean_and_deviation(fractions: Sequence[float]) -> str:
     return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
 
 
+def _over_seeds(networks, name):
+    """Returns the mean and deviation of a metric, over the networks that have it."""
+    values = [getattr(network, name) for network in networks]
+    return mean_and_deviation([value for value in values if value is not None])
+
+
 def _rows(title, runs):
     """Splits the runs of a method by their settings, which then appear in the titles."""
     groups = {}
@@ -228,8 +230,7 @@ def _rows(title, runs):
         groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
     if runs[0].row_title or len(groups) == 1:
         return [AccuracyRow(title, tuple(runs))]
-    recorded = [set(bindings) for bindings in groups if dict(bindings) != UNRECORDED]
-    shared = set.intersection(*recorded)
+    shared = shared_bindings(runs)
     rows = []
     for bindings, members in groups.items():
         settings = ", ".join(f"{n} = {v}" for n, v in bindings if (n, v) not in shared)
@@ -270,10 +271,8 @@ def _teacher_cells(runs):
             trainings.setdefault((name, teacher.parameters), {})[key] = teacher
     rows = []
     for (name, parameters), teachers in trainings.items():
-        last = [teacher.last_accuracy for teacher in teachers.values()]
-        best = [t.best_accuracy for t in teachers.values() if t.best_accuracy is not None]
-        accuracies = mean_and_deviation(last), mean_and_deviation(best)
-        cells = f"Teacher {name}", str(len(teachers)), *accuracies, "", "", ""
+        metrics = [_over_seeds(teachers.values(), metric) for metric in METRICS]
+        cells = f"Teacher {name}", str(len(teachers)), *metrics, "", "", ""
         rows.append((*cells, f"{parameters:,}", "", ""))
     return rows
 

@@ -25,6 +25,9 @@ CSV_COLUMNS = (
     "seed",
     "last_accuracy",
     "best_accuracy",
+    "top_5_accuracy",
+    "macro_accuracy",
+    "calibration_error",
     "agreement",
     "parameters",
     "steps",
@@ -105,7 +108,7 @@ class Report:
         return "\n\n".join([*parts, ""])
 
     def csv(self) -> str:
-        """Returns one line for each run. Accuracies are fractions."""
+        """Returns one line for each run. Accuracies and the calibration error are fractions."""
         stream = io.StringIO()
         writer = csv.DictWriter(stream, CSV_COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -113,20 +116,23 @@ class Report:
         return stream.getvalue()
 
     def write(self, folder: pathlib.Path) -> None:
-        """Writes report.md, report.csv, and the figures as .png and .pdf.
+        """Writes report.md, report.csv, the figures as .png and .pdf, and hparams/ for TensorBoard.
 
         The figures are accuracy, accuracy_ranking, and those of `Searches.write`. If runs used
         several alphas, accuracy_by_last_weight is written, too; if their paths had weights that
-        changed, weights. Without accuracy tables, report.csv
+        changed, weights. Without accuracy tables, report.csv, hparams/
         and the figures of accuracy are omitted.
         """
-        from dfa_tf import figures  # matplotlib is slow to import
+        # Matplotlib and TensorBoard are slow to import.
+        from dfa_tf import figures
+        from dfa_tf.comparison.hparams import write_hparams
 
         write_text(folder / "report.md", self.markdown())
         if self.searches:
             self.searches.write(folder)
         if self.tables:
             write_text(folder / "report.csv", self.csv())
+            write_hparams(self.finished, folder / "hparams")
             curves = {t.title: t.curves for t in self.tables}
             figures.draw(lambda: figures.accuracy_curves(curves), folder, "accuracy")
             accuracies = {t.title: t.last_accuracies for t in self.tables}

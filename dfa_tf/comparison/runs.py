@@ -45,6 +45,7 @@ AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
 
 DERIVED = ("last_accuracy", "best_accuracy", "pretraining_seconds")  # from other entries
+LAST = ("top_5_accuracy", "macro_accuracy", "calibration_error")  # from the entry "last"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,10 @@ class StudentMetrics:
         generation: Number of the student in a chain whose first network is the teacher.
         agreement: Share of the test images for which student and teachers agree, or None.
         epochs: Epochs of the training, or None.
+        top_5_accuracy: Share of the test images whose class is among the five most likely after
+            the last epoch, or None.
+        macro_accuracy: Mean of the accuracy of each class after the last epoch, or None.
+        calibration_error: Expected calibration error after the last epoch, or None.
     """
 
     dataset: str
@@ -94,6 +99,9 @@ class StudentMetrics:
     generation: int = 2
     agreement: float | None = None
     epochs: float | None = None
+    top_5_accuracy: float | None = None
+    macro_accuracy: float | None = None
+    calibration_error: float | None = None
 
     @property
     def teacher_passes(self) -> float | None:
@@ -119,7 +127,7 @@ class StudentMetrics:
             "pretraining_seconds": _seconds(content["pretraining"]),
         }
         given = {f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content}
-        return _checked(cls, given | derived)
+        return _checked(cls, given | derived | _last_metrics(content["last"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +140,7 @@ class TeacherMetrics:
         best_accuracy: Highest test accuracy, a fraction, or None.
         parameters: Trainable parameters.
         fingerprint: Digest of the evaluated weights, or an empty text.
+        top_5_accuracy, macro_accuracy, calibration_error: As in `StudentMetrics`.
     """
 
     steps: Whole
@@ -139,6 +148,9 @@ class TeacherMetrics:
     best_accuracy: float | None
     parameters: Whole
     fingerprint: str
+    top_5_accuracy: float | None = None
+    macro_accuracy: float | None = None
+    calibration_error: float | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TeacherMetrics":
@@ -151,7 +163,7 @@ class TeacherMetrics:
             "parameters": content.get("parameters", 0),
             "fingerprint": evaluated.get("network", "") if isinstance(evaluated, dict) else "",
         }
-        return _checked(cls, entries)
+        return _checked(cls, entries | _last_metrics(content.get("last")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +248,12 @@ class Run:
             return Process.load(self.path / "distill" / "process.json")
         except UserError:
             return None
+
+
+def shared_bindings(runs: Iterable[Run]) -> set[tuple[str, str]]:
+    """Returns the bindings that all runs have, apart from runs without a recorded config."""
+    recorded = [set(run.bindings.items()) for run in runs if run.bindings != UNRECORDED]
+    return set.intersection(*recorded) if recorded else set()
 
 
 def run_title(student: StudentMetrics) -> str:
@@ -354,6 +372,12 @@ def _last_weight(path):
 
 def _accuracy(evaluation):
     return evaluation.get("accuracy", "") if isinstance(evaluation, dict) else evaluation
+
+
+def _last_metrics(evaluation):
+    """Returns the further metrics of an evaluation. Those of earlier versions lack them."""
+    entries = evaluation if isinstance(evaluation, dict) else {}
+    return {name: entries.get(name) for name in LAST}
 
 
 def _bindings(stage, student, teacher):

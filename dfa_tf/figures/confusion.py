@@ -8,17 +8,18 @@ import numpy as np
 NAMED, NUMBERED = 40, 15  # most classes with names on the axes, and with numbers in the cells
 
 
-def confusion_matrix(confusion: np.ndarray, names: Sequence[str]) -> matplotlib.figure.Figure:
+def confusion_matrix(confusion: np.ndarray, names: Sequence[str] = ()) -> matplotlib.figure.Figure:
     """Draws a confusion matrix. Colours are shares of the images of a true class.
 
     Args:
         confusion: Integers [classes, classes]: images by true class (row) and predicted class.
-        names: Names of the classes.
+        names: Names of the classes; their numbers, from 0, if empty.
 
     Returns:
         The figure.
     """
-    count = len(names)
+    count = len(confusion)
+    names = names or [str(label) for label in range(count)]
     size = min(12.0, 3.0 + 0.3 * count)
     figure = matplotlib.figure.Figure(figsize=(size + 0.8, size), layout="constrained")
     axis = figure.add_subplot()

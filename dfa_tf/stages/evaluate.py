@@ -9,7 +9,6 @@ from dfa_tf.data.dataset import Dataset
 from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
 from dfa_tf.models.from_keras import Scaling
-from dfa_tf.training.evaluation import evaluation_counts, mean_counts
 from dfa_tf.training.tally import Tally
 
 
@@ -18,7 +17,7 @@ class Evaluation:
     """The result of `evaluate`.
 
     Attributes:
-        metrics: `accuracy`, `loss` (the mean cross entropy) and those of `Tally.metrics`.
+        metrics: Those of `Tally.metrics`.
         tally: The predictions.
         class_names: Names of the classes.
     """
@@ -71,14 +70,12 @@ def evaluate(
             f"{path}: expected {dataset.num_classes} classes, as {dataset.name} has, got "
             f"{output_shape[-1]}; {advice}"
         )
-    tally = Tally(dataset.num_classes)
-
-    def count(images, labels):
-        logits = as_logits(model.logits(images))
-        tally.add(logits, labels)
-        return evaluation_counts(logits, labels)
-
-    means = mean_counts(dataset.test.in_order(batch_size), count)
-    if not np.isfinite(means["loss"]):
+    tally = Tally.of(
+        dataset.test.in_order(batch_size),
+        lambda images: as_logits(model.logits(images)),
+        dataset.num_classes,
+    )
+    metrics = tally.metrics()
+    if not np.isfinite(metrics["loss"]):
         raise UserError(f"{path}: its outputs are NaN or infinite; the training has diverged")
-    return Evaluation(means | tally.metrics(), tally, dataset.class_names)
+    return Evaluation(metrics, tally, dataset.class_names)

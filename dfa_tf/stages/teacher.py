@@ -146,8 +146,11 @@ def adopt_teacher(
         evaluator = Evaluator(network, test)
         evaluated = _evaluation_inputs(network, test)
         known = read_json(pathlib.Path(path).parent / "metrics.json") if path else {}
-        is_known = known.get("evaluated") == evaluated
-        last = known["last"] if is_known else evaluator(network)
+        if known.get("evaluated") == evaluated:
+            last = known["last"]
+        else:
+            tally = evaluator(network)
+            last = tally.metrics() if tally else None
         result = TrainingResult(
             steps=0,
             epochs=0,

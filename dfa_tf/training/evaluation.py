@@ -1,12 +1,13 @@
 """Evaluation, always of the float32 network that is saved."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from dfa_tf.methods.losses import cross_entropy, is_correct
+from dfa_tf.methods.losses import is_correct
 from dfa_tf.models.network import Network
+from dfa_tf.training.tally import Tally
 
 BATCH = 500
 
@@ -27,10 +28,10 @@ class Evaluator:
         self._batch_size = batch_size
 
         @tf.function(reduce_retracing=True)
-        def count(images, labels):
-            return evaluation_counts(self._copy(images, training=False)["logits"], labels)
+        def logits(images):
+            return self._copy(images, training=False)["logits"]
 
-        self._count = count
+        self._logits = logits
 
     def network(self, trained: Network) -> Network:
         """Returns the float32 network with the weights of `trained`, averaged over replicas.
@@ -40,12 +41,13 @@ class Evaluator:
         self._copy.set_weights(trained.get_weights())
         return self._copy
 
-    def __call__(self, trained: Network) -> dict[str, float] | None:
-        """Returns {"accuracy": fraction, "loss": mean cross entropy}; None without examples."""
-        self.network(trained)
+    def __call__(self, trained: Network) -> Tally | None:
+        """Returns the predictions for all examples; None without examples."""
+        network = self.network(trained)
         if self._examples is None:
             return None
-        return mean_counts(self._examples.in_order(self._batch_size), self._count)
+        batches = self._examples.in_order(self._batch_size)
+        return Tally.of(batches, self._logits, network.num_classes)
 
 
 def agreement(teachers: Sequence[Network], student: Network, examples: Any) -> float:
@@ -66,33 +68,3 @@ def agreement(teachers: Sequence[Network], student: Network, examples: Any) -> f
 
     batches = examples.in_order(BATCH)
     return sum(float(agreed(images)) for images, _ in batches) / len(examples)
-
-
-def evaluation_counts(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (number of correct predictions, sum of cross entropies) of one batch.
-
-    Args:
-        logits: Tensor `[B, classes]`.
-        labels: Integer tensor `[B]`.
-    """
-    correct = tf.cast(is_correct(logits, labels), tf.float32)
-    return tf.reduce_sum(correct), tf.reduce_sum(cross_entropy(logits, labels))
-
-
-def mean_counts(batches: Iterable, count: Callable) -> dict[str, float]:
-    """Averages `evaluation_counts` over all examples.
-
-    Args:
-        batches: A finite iterable of (images, labels).
-        count: A function of (images, labels) that returns `evaluation_counts`.
-
-    Returns:
-        {"accuracy": fraction of correct predictions, "loss": mean cross entropy}.
-    """
-    examples, correct, loss = 0, 0.0, 0.0
-    for images, labels in batches:
-        batch_correct, batch_loss = count(images, labels)
-        examples += len(labels)
-        correct += float(batch_correct)
-        loss += float(batch_loss)
-    return {"accuracy": correct / examples, "loss": loss / examples}

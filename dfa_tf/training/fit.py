@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from dfa_tf import figures
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
 from dfa_tf.methods.replicas import global_mean
@@ -75,7 +76,7 @@ class TrainingResult:
         epochs: Passes over the training examples.
         train_examples: Number of training examples.
         test_examples: Number of test examples.
-        last: Accuracy and loss at the end; None without evaluation.
+        last: The metrics at the end, as from `Tally.metrics`; None without evaluation.
         best: Highest accuracy, and its step; None without evaluation.
         curve: `[step, accuracy, loss]` of each evaluation.
         path_weights: `[step, {path: weight}]` of each log entry, where the step is the middle of
@@ -168,14 +169,19 @@ def fit(
                     rate = {"learning_rate": optimizer.learning_rate}
                     summaries.scalars(block.scalar_means | rate, block.step)
                     _record_weights(journal, block)
-                if block.step in evaluations and (result := evaluator(network)):
-                    _check_finite(label, block.step, result)
-                    journal.curve.append([block.step, result["accuracy"], result["loss"]])
-                    scalars = {f"test/{name}": value for name, value in result.items()}
+                if block.step in evaluations and (tally := evaluator(network)):
+                    metrics = tally.metrics()
+                    _check_finite(label, block.step, metrics)
+                    journal.curve.append([block.step, metrics["accuracy"], metrics["loss"]])
+                    journal.last = metrics
+                    scalars = {f"test/{name}": value for name, value in metrics.items()}
                     summaries.scalars(scalars, block.step)
+                    if block.step == steps:
+                        make = functools.partial(figures.confusion_matrix, tally.confusion)
+                        summaries.figure("test/confusion", make, block.step)
                     loop.say(
                         f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}, "
-                        f"test accuracy {result['accuracy']:.4f}, test loss {result['loss']:.4f}"
+                        f"test accuracy {metrics['accuracy']:.4f}, test loss {metrics['loss']:.4f}"
                     )
     return evaluator.network(network), _result(journal, training, train, test)
 
@@ -250,11 +256,11 @@ def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
     return [end for end in ends if 0 < end < steps] + [steps]
 
 
-def _check_finite(label, step, result):
+def _check_finite(label, step, metrics):
     """Raises Diverged if the test loss is not a number, although the training loss is."""
-    if not np.isfinite(result["loss"]):
+    if not np.isfinite(metrics["loss"]):
         raise Diverged(
-            f"{label}: the test loss is {result['loss']} at step {step}; try a lower learning rate"
+            f"{label}: the test loss is {metrics['loss']} at step {step}; try a lower learning rate"
         )
 
 
@@ -275,7 +281,8 @@ def _result(journal, training, train, test):
     last = best = None
     if journal.curve:
         _, accuracy, loss = journal.curve[-1]
-        last = {"accuracy": accuracy, "loss": loss}
+        # States of earlier versions hold the curve alone.
+        last = journal.last or {"accuracy": accuracy, "loss": loss}
         place = int(np.argmax([accuracy for _, accuracy, _ in journal.curve]))
         step, accuracy, _ = journal.curve[place]
         best = {"accuracy": accuracy, "step": step}

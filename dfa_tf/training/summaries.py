@@ -21,6 +21,7 @@ class Summaries:
     """
 
     def __init__(self, folder: pathlib.Path | None):
+        self._writes = folder is not None
         self._writer = (
             tf.summary.create_file_writer(str(folder))
             if folder
@@ -42,6 +43,8 @@ class Summaries:
 
     def figure(self, name: str, make: Callable[[], matplotlib.figure.Figure], step: int) -> None:
         """Writes a matplotlib figure as an image. A figure that cannot be drawn is left out."""
+        if not self._writes:
+            return
         png = io.BytesIO()
         try:
             figure = make()

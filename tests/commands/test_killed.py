@@ -86,4 +86,5 @@ def test_killed_run_equals_a_straight_one(tmp_path, precision):
             json.loads((w / stage / "metrics.json").read_text()) for w in (straight, killed)
         )
         assert one["curve"] == other["curve"]
+        assert one["last"] == other["last"]
         assert np.isfinite(one["last"]["loss"])

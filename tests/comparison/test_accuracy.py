@@ -83,6 +83,22 @@ def test_cost_in_passes_and_agreement_with_the_teachers(tmp_path):
     assert (rows["Student"]["teacher passes"], rows["Student"]["agreement, %"]) == ("0", "")
 
 
+def test_top_5_and_calibration_error_of_students_and_teachers(tmp_path):
+    """0.8 and 0.9 are 85 +- 7.07 %. A run of an earlier version has neither metric."""
+    for seed, top_5 in enumerate((0.8, 0.9)):
+        last = {"accuracy": 0.5, "top_5_accuracy": top_5, "calibration_error": 0.1}
+        folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, last=last)
+        teacher = {"steps": 9, "last": last | {"accuracy": 0.6}, "best": None, "parameters": 7}
+        (folder / "teacher").mkdir()
+        (folder / "teacher/metrics.json").write_text(json.dumps(teacher))
+    write_workdir(tmp_path / "plain", 0.4, method="plain", teacher=None)
+    rows = _rows(Report(find_runs([tmp_path])))
+    assert rows["KD"]["top-5, %"] == "85.00 +- 7.07"
+    assert rows["KD"]["calibration error, %"] == "10.00 +- 0.00"
+    assert rows["Student"]["top-5, %"] == ""
+    assert rows["Teacher WRN_28_2"]["calibration error, %"] == "10.00"  # both have accuracy 0.6
+
+
 def test_teachers_share_a_row_and_a_later_generation_has_no_teacher_row(tmp_path):
     for seed, accuracy in enumerate((0.6, 0.7, 0.7)):
         generation = 2 if seed < 2 else 3  # its teacher is the student of generation 2
@@ -99,7 +115,9 @@ def test_teachers_share_a_row_and_a_later_generation_has_no_teacher_row(tmp_path
 
 def test_column_without_an_entry_is_omitted(tmp_path):
     write_workdir(tmp_path / "a", 0.5, agreement=None)
-    assert "agreement, %" not in _rows(Report(find_runs([tmp_path])))["KD"]
+    columns = _rows(Report(find_runs([tmp_path])))["KD"]
+    for name in ("top-5, %", "calibration error, %", "agreement, %"):
+        assert name not in columns
 
 
 def test_runs_with_other_bindings_have_their_own_rows(tmp_path):

@@ -35,7 +35,7 @@ def test_report_is_written_as_markdown_csv_and_figures(tmp_path):
     figures = {
         f"{name}.{suffix}" for name in ("accuracy", "accuracy_ranking") for suffix in ("png", "pdf")
     }
-    assert names == {"report.md", "report.csv", *figures}
+    assert names == {"report.md", "report.csv", "hparams", *figures}
     assert "| KD | 2 | 51.00 +- 1.41 |" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -87,6 +87,14 @@ def test_csv_has_a_line_for_each_run(tmp_path):
     assert lines["kd1"]["last_accuracy"] == "0.52"
     assert (lines["kd1"]["seed"], lines["kd1"]["state"]) == ("1", "finished")
     assert (lines["half"]["state"], lines["half"]["last_accuracy"]) == ("unfinished", "")
+
+
+def test_csv_has_the_metrics_of_the_last_evaluation(tmp_path):
+    last = {"accuracy": 0.5, "top_5_accuracy": 0.8, "macro_accuracy": 0.4, "calibration_error": 0.1}
+    write_workdir(tmp_path, 0.5, last=last)
+    (line,) = csv.DictReader(io.StringIO(Report(find_runs([tmp_path])).csv()))
+    assert (line["top_5_accuracy"], line["macro_accuracy"]) == ("0.8", "0.4")
+    assert line["calibration_error"] == "0.1"
 
 
 def test_searches_report_alpha_and_both_terms_of_its_gradient(tmp_path):

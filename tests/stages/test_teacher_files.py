@@ -11,6 +11,7 @@ from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.teacher import adopt_teacher
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.loop import Diverged
+from dfa_tf.training.tally import Tally
 from tests.conftest import CLASSES, SHAPE, same, small_network
 
 
@@ -66,7 +67,8 @@ def test_teacher_with_weights_that_are_not_numbers_is_refused(run):
 
 def test_test_loss_that_is_not_a_number_is_reported_in_one_line(run, monkeypatch):
     """Batch statistics are finite, but the moving statistics of the evaluation are not."""
-    diverged = {"accuracy": 0.25, "loss": float("nan")}
+    diverged = Tally(CLASSES)
+    diverged.add(np.full((1, CLASSES), np.nan), [0])
     monkeypatch.setattr(Evaluator, "__call__", lambda self, trained: diverged)
     for _ in range(2):  # also when it is resumed
         with pytest.raises(Diverged, match="test loss is nan at step 10"):

@@ -29,8 +29,14 @@ def test_confusion_and_metrics_of_four_predictions(batch):
     assert tally.confusion.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert tally.class_accuracy.tolist() == [0.5, 1, 1]
     # Bins: |1 - 0.83| for one image, |1 - 2 * 0.62| for two, |1 - 0.93| for one.
-    expected = {"macro_accuracy": 2.5 / 3, "calibration_error": (0.17 + 0.24 + 0.07) / 4}
-    assert tally.metrics() == pytest.approx(expected)
+    assert tally.metrics() == pytest.approx(
+        {
+            "accuracy": 3 / 4,
+            "loss": -(np.log(0.83) + np.log(0.30) + np.log(0.62) + np.log(0.93)) / 4,
+            "macro_accuracy": 2.5 / 3,
+            "calibration_error": (0.17 + 0.24 + 0.07) / 4,
+        }
+    )
 
 
 def test_class_without_images_does_not_count():
@@ -48,7 +54,24 @@ def test_top_5_is_the_share_of_labels_among_the_five_largest():
 def test_certain_and_correct_predictions_are_calibrated():
     tally = Tally(2)
     tally.add(np.array([[900.0, -900.0], [-900.0, 900.0]]), np.array([0, 1]))
-    assert tally.metrics() == {"macro_accuracy": 1.0, "calibration_error": 0.0}
+    ideal = {"accuracy": 1.0, "loss": 0.0, "macro_accuracy": 1.0, "calibration_error": 0.0}
+    assert tally.metrics() == ideal
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.filterwarnings("error")
+def test_loss_of_logits_that_are_not_finite_is_nan(value):
+    tally = Tally(2)
+    tally.add(np.array([[value, 0.0], [0.0, 1.0]]), np.array([0, 1]))
+    assert np.isnan(tally.metrics()["loss"])
+
+
+def test_counts_of_batches_of_any_sizes_add_up():
+    """One of four is wrong; the last batch is smaller."""
+    batches = [(np.array([0, 1, 1]), np.array([0, 1, 0])), (np.array([1]), np.array([1]))]
+    tally = Tally.of(batches, lambda images: np.eye(2)[images], num_classes=2)
+    assert tally.metrics()["accuracy"] == 0.75
+    assert tally.confusion.tolist() == [[1, 1], [0, 2]]
 
 
 @pytest.mark.parametrize(("classes", "numbers"), [(3, True), (100, False)])
@@ -57,3 +80,8 @@ def test_picture_has_numbers_if_there_is_room(classes, numbers):
     axis = confusion_matrix(confusion, [f"class {k}" for k in range(classes)]).axes[0]
     texts = [text.get_text() for text in axis.texts]
     assert texts == (["7" if row == column else "0" for row, column in np.ndindex(3, 3)] * numbers)
+
+
+def test_classes_of_a_picture_without_names_are_numbered():
+    axis = confusion_matrix(np.eye(3, dtype=int)).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "2"]
