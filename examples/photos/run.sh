@@ -33,6 +33,7 @@ set -- --gin_file=$config --gin_bindings="dataset.name=\"folder:$folder/photos\"
     --workdir="$folder/run" "$@"
 bin/search --describe "$@"
 bin/distill "$@"
+bin/export "$@"
 bin/evaluate "$@"
 "$python" examples/python/classify.py "$folder/run/export/student_int8.tflite" \
     $(find "$folder/photos/test" -name '*0.jpg' | sort | head -n 5)
