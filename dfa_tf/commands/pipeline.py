@@ -209,8 +209,8 @@ class Pipeline:
                     files.append(teacher)
                 else:
                     stage, examples = self._stage(TEACHER), (dataset.train, dataset.test)
-                    settings = stage["training"], replicas, stage["fine_tuning"]
-                    teacher_stage.check(teacher, *examples, *settings)
+                    how = stage["training"], replicas, stage["fine_tuning"], stage["class_weights"]
+                    teacher_stage.check(teacher, *examples, *how)
             distill_stage.check_different(files)
         if {SEARCH, PROCESS, DISTILL} & set(stages):
             student, path = setup.network("student")
@@ -227,7 +227,7 @@ class Pipeline:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
             stage, weights = self._stage(DISTILL), self._weights
-            how = stage["training"], replicas, stage["fine_tuning"]
+            how = stage["training"], replicas, stage["fine_tuning"], stage["class_weights"]
             examples = dataset.train, dataset.test
             distill_stage.check(teachers, student, *examples, self._methods, *how)
             if self._generations > 2:

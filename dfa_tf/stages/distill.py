@@ -10,6 +10,7 @@ from typing import TypeAlias
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
+from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA, Method
@@ -42,6 +43,7 @@ from dfa_tf.weightings import ProcessWeighting, Weighting
 from dfa_tf.weightings.process import ScheduledWeights
 
 PLAIN = "plain"
+CLASS_WEIGHTS = "distill.class_weights"
 Teachers: TypeAlias = Network | Sequence[Network] | None
 
 
@@ -54,12 +56,13 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
 ) -> None:
     """Checks that a distillation can run. Arguments are as in `distill`.
 
     Raises:
-        UserError: If a method does not support the two networks, or if student, examples and
-            schedule are incompatible.
+        UserError: If a method does not support the two networks, or if student, examples, schedule
+            and class weights are incompatible.
     """
     teachers = as_teachers(teacher)
     if methods and not teachers:
@@ -69,6 +72,7 @@ def check(
     for method in methods:
         check_method(method, teachers, student)
     check_examples(student, *filter(None, (train, test)))
+    weight_of_each_class(class_weights, train.labels, student.num_classes, CLASS_WEIGHTS)
     check_schedule("distill", [train], training, replicas)
     fine_tuning.check(student, training.epochs)
 
@@ -83,6 +87,7 @@ def distill(
     methods: Sequence[Method] | None = None,
     weights: Sequence[float] | Weighting | None = None,
     ce_weight: float | None = None,
+    class_weights: ClassWeights = None,
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
@@ -105,6 +110,9 @@ def distill(
         weights: A factor for the loss of each method, 1 by default; or a weighting of
             `dfa_tf.weightings`, whose weights are also written to WORKDIR/distill/process.json.
         ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
+        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
+            for numbers that give all classes the same total weight. The losses of the methods and
+            the evaluation do not use them.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
@@ -122,7 +130,13 @@ def distill(
     strategy = runtime.devices
     methods = [DFA()] if methods is None else methods
     settings = record.settings or recorded_settings(
-        "distill", training, fine_tuning, methods=methods, weights=weights, ce_weight=ce_weight
+        "distill",
+        training,
+        fine_tuning,
+        methods=methods,
+        weights=weights,
+        ce_weight=ce_weight,
+        optional={"class_weights": class_weights},
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -148,9 +162,10 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    check(teachers, student, train, test, methods, training, replicas, fine_tuning)
+    how = training, replicas, fine_tuning, class_weights
+    check(teachers, student, train, test, methods, *how)
     with folder.work(runtime):
-        networks, losses = (teachers, student), (methods, weights, ce_weight)
+        networks, losses = (teachers, student), (methods, weights, ce_weight, class_weights)
         trained, result, phases = _train(
             *networks, train, test, *losses, training, fine_tuning, folder, runtime
         )
@@ -194,6 +209,7 @@ def _train(
     methods,
     weights,
     ce_weight,
+    class_weights,
     training,
     fine_tuning,
     folder,
@@ -227,6 +243,9 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
+    class_weights = weight_of_each_class(
+        class_weights, train.labels, student.num_classes, CLASS_WEIGHTS
+    )
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):
@@ -246,10 +265,12 @@ def _train(
 
     def objective_of(paths=None):
         arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-        return student_objective(*arguments, layerwise=layerwise, paths=paths)
+        return student_objective(
+            *arguments, class_weights=class_weights, layerwise=layerwise, paths=paths
+        )
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
-    objective = objective_of() if methods else plain_objective(trained)
+    objective = objective_of() if methods else plain_objective(trained, class_weights)
     problem = Problem(trained, objective, models, variables, fine_tuning)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)

@@ -231,12 +231,16 @@ def _shortened(*texts):
     ]
 
 
-def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
+def recorded_settings(
+    stage: str, *bundles, optional: Mapping[str, Any] | None = None, **values
+) -> dict[str, str]:
     """Returns the settings of a stage that was called from Python, in place of gin bindings.
 
     Args:
         stage: Name of the stage.
         *bundles: Dataclasses of settings, recorded field by field.
+        optional: Settings that are recorded unless they are None. Folders of earlier versions do
+            not record them.
         **values: Further settings.
 
     Returns:
@@ -246,6 +250,7 @@ def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
     for bundle in bundles:
         for field in dataclasses.fields(bundle):
             settings[f"{stage}.{field.name}"] = repr(getattr(bundle, field.name))
+    values |= {name: value for name, value in (optional or {}).items() if value is not None}
     return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
 
 

@@ -4,6 +4,7 @@ import pathlib
 
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
+from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
@@ -24,6 +25,8 @@ from dfa_tf.training.fit import Problem, TrainingResult, fit
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 
+CLASS_WEIGHTS = "train_teacher.class_weights"
+
 
 def check(
     network: Network,
@@ -32,13 +35,15 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
 ) -> None:
     """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
-        UserError: If network, examples and schedule are incompatible.
+        UserError: If network, examples, schedule and class weights are incompatible.
     """
     check_examples(network, *filter(None, (train, test)))
+    weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     check_schedule("train_teacher", [train], training, replicas)
     fine_tuning.check(network, training.epochs)
 
@@ -51,6 +56,7 @@ def train_teacher(
     workdir: str | pathlib.Path,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
     number: int = 1,
@@ -64,6 +70,9 @@ def train_teacher(
         workdir: The result is written to WORKDIR/teacher. An interrupted training is resumed.
         training: The recipe.
         fine_tuning: How the layers of a pretrained network are trained.
+        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
+            for numbers that give all classes the same total weight. The evaluation does not use
+            them.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
         number: Which of several teachers this is. The folder of the second is WORKDIR/teacher_2.
@@ -76,19 +85,23 @@ def train_teacher(
         Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     strategy = runtime.devices
-    settings = record.settings or recorded_settings("train_teacher", training, fine_tuning)
+    settings = record.settings or recorded_settings(
+        "train_teacher", training, fine_tuning, optional={"class_weights": class_weights}
+    )
     inputs = {"network": starting_point(network), "train": train.description}
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
         check_artifact(folder, fingerprint(teacher))
         return teacher
-    check(network, train, test, training, strategy.num_replicas_in_sync, fine_tuning)
+    replicas = strategy.num_replicas_in_sync
+    check(network, train, test, training, replicas, fine_tuning, class_weights)
+    weights = weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
         teacher, result = fit(
-            Problem(trained, plain_objective(trained), fine_tuning=fine_tuning),
+            Problem(trained, plain_objective(trained, weights), fine_tuning=fine_tuning),
             train,
             test,
             training,
