@@ -60,9 +60,9 @@ class StudentMetrics:
         aggregation: Source of alpha, or None if no method uses alpha.
         seed: Seed of the run.
         steps: Training steps.
-        last_accuracy: Test accuracy after the last epoch, a fraction. None without a test split.
-        best_accuracy: Highest test accuracy, a fraction. None without a test split.
-        curve: `[step, accuracy, loss]` of each evaluation.
+        last_accuracy: Test accuracy of the student, a fraction. None without a test split.
+        best_accuracy: Highest test accuracy, a fraction. None without evaluations of the test split.
+        curve: `[step, accuracy, loss]` of each evaluation of the test split.
         parameters: Trainable parameters of the student.
         seconds: Duration of the training.
         pretraining_seconds: Duration of each pretraining phase.
@@ -72,6 +72,9 @@ class StudentMetrics:
         generation: Number of the student in a chain whose first network is the teacher.
         agreement: Share of the test images for which student and teachers agree, or None.
         epochs: Epochs of the training, or None.
+        evaluated_on: The examples of the evaluations during the training, "test" or "validation".
+            Validation examples chose the student among those of all evaluations; "test" is the
+            student of the last epoch.
     """
 
     dataset: str
@@ -94,6 +97,7 @@ class StudentMetrics:
     generation: int = 2
     agreement: float | None = None
     epochs: float | None = None
+    evaluated_on: Literal["test", "validation"] = "test"
 
     @property
     def teacher_passes(self) -> float | None:
@@ -115,7 +119,8 @@ class StudentMetrics:
                 raise UserError(f"the entry {name!r} is missing")
         derived = {
             "last_accuracy": _accuracy(content["last"]),
-            "best_accuracy": _accuracy(content["best"]),
+            "best_accuracy": _accuracy(content["best"]) if measures_test(content) else None,
+            "curve": content["curve"] if measures_test(content) else [],
             "pretraining_seconds": _seconds(content["pretraining"]),
         }
         given = {f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content}
@@ -147,7 +152,7 @@ class TeacherMetrics:
         entries = {
             "steps": content.get("steps", 0),
             "last_accuracy": _accuracy(content.get("last")),
-            "best_accuracy": _accuracy(content.get("best")),
+            "best_accuracy": _accuracy(content.get("best")) if measures_test(content) else None,
             "parameters": content.get("parameters", 0),
             "fingerprint": evaluated.get("network", "") if isinstance(evaluated, dict) else "",
         }
@@ -239,9 +244,9 @@ class Run:
 
 
 def run_title(student: StudentMetrics) -> str:
-    """Returns the title of a run: its method, and weighting, teachers or generation if special.
+    """Returns the title of a run: its method, and whatever else is special.
 
-    For example "Adaptive (AT + KD)", "FEED of 5" or "KD, generation 3".
+    For example "Adaptive (AT + KD)", "FEED of 5", "KD, generation 3" or "KD, best on validation".
     """
     title = method_title(student.method, student.aggregation)
     if student.weighting != "constant":
@@ -250,7 +255,17 @@ def run_title(student: StudentMetrics) -> str:
         title += f" of {len(student.teachers)}"
     if student.generation > 2:
         title += f", generation {student.generation}"
+    if student.evaluated_on == "validation":
+        title += ", best on validation"
     return title
+
+
+def measures_test(metrics: Mapping[str, Any]) -> bool:
+    """Returns whether the evaluations during a training, in its metrics.json, are of test examples.
+
+    Otherwise they are of validation examples, and must not be shown as test accuracy.
+    """
+    return metrics.get("evaluated_on", "test") == "test"
 
 
 def method_title(method: str, aggregation: str | None) -> str:
