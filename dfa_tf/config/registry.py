@@ -31,6 +31,7 @@ from dfa_tf.methods.method import Method
 from dfa_tf.methods.process_search import SearchProcessOptions
 from dfa_tf.stages import search, search_process
 from dfa_tf.training.fine_tuning import FineTuning
+from dfa_tf.training.keep_best import LAST, Keep
 from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -78,7 +79,7 @@ class Configurable:
 
 
 # Settings of the stages that belong to no bundle.
-_TRAINING = {"class_weights": Parameter(ClassWeights, None)}
+_TRAINING = {"class_weights": Parameter(ClassWeights, None), "keep": Parameter(Keep, LAST)}
 _DISTILL = {
     "aggregation": Parameter(str, "search"),
     "methods": Parameter(Sequence[Method], ()),

@@ -29,12 +29,14 @@ from dfa_tf.stages.folder import (
     numbered,
     recorded_settings,
     starting_point,
+    validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
+from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -57,6 +59,8 @@ def check(
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
     class_weights: ClassWeights = None,
+    keep: Keep = LAST,
+    validation=None,
 ) -> None:
     """Checks that a distillation can run. Arguments are as in `distill`.
 
@@ -71,7 +75,8 @@ def check(
         check_pair(each, student)
     for method in methods:
         check_method(method, teachers, student)
-    check_examples(student, *filter(None, (train, test)))
+    check_keep("distill.keep", keep, validation)
+    check_examples(student, *filter(None, (train, test, validation)))
     weight_of_each_class(class_weights, train.labels, student.num_classes, CLASS_WEIGHTS)
     check_schedule("distill", [train], training, replicas)
     fine_tuning.check(student, training.epochs)
@@ -91,6 +96,8 @@ def distill(
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
+    keep: Keep = LAST,
+    validation=None,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
 ) -> Network:
@@ -117,6 +124,11 @@ def distill(
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
         fine_tuning: How the layers of a pretrained student are trained.
+        keep: Which student is the result: "last", or "best" for the evaluated one with the highest
+            validation accuracy, the first one on ties. The test examples then measure only this
+            student, after the training.
+        validation: Validation examples for keep="best", such as a part of the training examples that
+            `train` does not contain.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
@@ -136,7 +148,7 @@ def distill(
         methods=methods,
         weights=weights,
         ce_weight=ce_weight,
-        optional={"class_weights": class_weights},
+        optional={"class_weights": class_weights, "keep": None if keep == LAST else keep},
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -148,6 +160,7 @@ def distill(
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
     inputs = {"student": starting_point(student), "train": train.description}
     inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
+    inputs |= validation_inputs(validation, runtime)
     if isinstance(weights, ProcessWeighting) and weights.process:
         inputs["process"] = weights.process.digest
     if used_alpha:
@@ -162,12 +175,12 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, class_weights
+    how = training, replicas, fine_tuning, class_weights, keep, validation
     check(teachers, student, train, test, methods, *how)
     with folder.work(runtime):
         networks, losses = (teachers, student), (methods, weights, ce_weight, class_weights)
         trained, result, phases = _train(
-            *networks, train, test, *losses, training, fine_tuning, folder, runtime
+            *networks, train, test, validation, *losses, training, fine_tuning, folder, runtime
         )
         if is_chief(strategy):
             process = _process_of(result, record, teachers, student, training)
@@ -206,6 +219,7 @@ def _train(
     student,
     train,
     test,
+    validation,
     methods,
     weights,
     ce_weight,
@@ -284,6 +298,7 @@ def _train(
         training,
         label="distill",
         folder=folder.path,
+        validation=validation,
         **common,
     )
     return trained, result, phases
