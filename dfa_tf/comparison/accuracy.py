@@ -15,6 +15,7 @@ HEADING = (
     "n",
     "last epoch, %",
     "best epoch, %",
+    "kept epoch, %",
     "agreement, %",
     "epochs",
     "teacher passes",
@@ -54,13 +55,13 @@ class AccuracyRow:
 
     @property
     def accuracy_by_seed(self) -> dict[int, float]:
-        """Test accuracy after the last epoch, a fraction, by seed."""
+        """Test accuracy of the student, a fraction, by seed."""
         accuracies = {run.student.seed: run.student.last_accuracy for run in self.runs}
         return {seed: accuracy for seed, accuracy in accuracies.items() if accuracy is not None}
 
     @property
     def last_accuracies(self) -> list[float]:
-        """Test accuracy after the last epoch, a fraction, of each seed."""
+        """Test accuracy of the student, a fraction, of each seed."""
         return list(self.accuracy_by_seed.values())
 
     @property
@@ -96,8 +97,9 @@ class AccuracyRow:
         return (
             self.title,
             str(len(runs)),
-            mean_and_deviation(self.last_accuracies),
-            mean_and_deviation(self.best_accuracies),
+            *_accuracy_cells(
+                self.last_accuracies, self.best_accuracies, runs[0].student.evaluated_on
+            ),
             mean_and_deviation(self.agreements),
             _number(runs[0].student.epochs),
             _number(runs[0].student.teacher_passes),
@@ -131,7 +133,7 @@ class AccuracyTable:
 
     @property
     def last_accuracies(self) -> dict[str, list[float]]:
-        """For each row, the accuracy after the last epoch of each seed."""
+        """For each row, the test accuracy of the student of each seed."""
         return {row.title: row.last_accuracies for row in self.rows}
 
     @property
@@ -267,15 +269,26 @@ def _teacher_cells(runs):
         is_trained = teacher and teacher.last_accuracy is not None and run.student.generation == 2
         if name and is_trained:
             key = teacher.fingerprint or teacher.last_accuracy
-            trainings.setdefault((name, teacher.parameters), {})[key] = teacher
+            group = name, teacher.parameters, teacher.evaluated_on
+            trainings.setdefault(group, {})[key] = teacher
     rows = []
-    for (name, parameters), teachers in trainings.items():
+    for (name, parameters, evaluated_on), teachers in trainings.items():
         last = [teacher.last_accuracy for teacher in teachers.values()]
         best = [t.best_accuracy for t in teachers.values() if t.best_accuracy is not None]
-        accuracies = mean_and_deviation(last), mean_and_deviation(best)
+        accuracies = _accuracy_cells(last, best, evaluated_on)
         cells = f"Teacher {name}", str(len(teachers)), *accuracies, "", "", ""
         rows.append((*cells, f"{parameters:,}", "", ""))
     return rows
+
+
+def _accuracy_cells(last, best, evaluated_on):
+    """Returns the cells for the last, the best and the kept epoch.
+
+    If validation examples chose the network, its accuracy is that of the kept epoch.
+    """
+    if evaluated_on == "validation":
+        return "", "", mean_and_deviation(last)
+    return mean_and_deviation(last), mean_and_deviation(best), ""
 
 
 def _median_speed(runs):

@@ -133,10 +133,11 @@ class TeacherMetrics:
 
     Attributes:
         steps: Training steps; 0 for a teacher from elsewhere.
-        last_accuracy: Test accuracy after the last epoch, a fraction, or None.
+        last_accuracy: Test accuracy of the teacher, a fraction, or None.
         best_accuracy: Highest test accuracy, a fraction, or None.
         parameters: Trainable parameters.
         fingerprint: Digest of the evaluated weights, or an empty text.
+        evaluated_on: As in `StudentMetrics`.
     """
 
     steps: Whole
@@ -144,6 +145,7 @@ class TeacherMetrics:
     best_accuracy: float | None
     parameters: Whole
     fingerprint: str
+    evaluated_on: Literal["test", "validation"] = "test"
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TeacherMetrics":
@@ -155,6 +157,7 @@ class TeacherMetrics:
             "best_accuracy": _accuracy(content.get("best")) if measures_test(content) else None,
             "parameters": content.get("parameters", 0),
             "fingerprint": evaluated.get("network", "") if isinstance(evaluated, dict) else "",
+            "evaluated_on": content.get("evaluated_on", "test"),
         }
         return _checked(cls, entries)
 
