@@ -462,10 +462,10 @@ class Pipeline:
         return self._config.value(stage, "keep") == BEST
 
     def _examples(self, stage) -> dict[str, Any]:
-        """The training, test and validation examples of the teacher stage or the distillation.
+        """Returns the training, test and validation examples of the teacher or the student, by name.
 
-        A network that validation examples choose does not train on them. They are those of the
-        search.
+        With keep="best", the validation examples are those of the search, and the network does not
+        train on them.
         """
         dataset = self._setup.dataset
         train, validation = dataset.train, None

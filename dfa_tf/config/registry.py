@@ -78,7 +78,7 @@ class Configurable:
     bundles: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-# Settings of the stages that belong to no bundle.
+# Settings of the stages that belong to no bundle. The first ones are of teacher and student.
 _TRAINING = {"class_weights": Parameter(ClassWeights, None), "keep": Parameter(Keep, LAST)}
 _DISTILL = {
     "aggregation": Parameter(str, "search"),

@@ -65,8 +65,8 @@ def check(
     """Checks that a distillation can run. Arguments are as in `distill`.
 
     Raises:
-        UserError: If a method does not support the two networks, or if student, examples, schedule
-            and class weights are incompatible.
+        UserError: If a method does not support the two networks, or if student, examples, schedule,
+            class weights and `keep` are incompatible.
     """
     teachers = as_teachers(teacher)
     if methods and not teachers:

@@ -44,7 +44,7 @@ def check(
     """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
-        UserError: If network, examples, schedule and class weights are incompatible.
+        UserError: If network, examples, schedule, class weights and `keep` are incompatible.
     """
     check_keep("train_teacher.keep", keep, validation)
     check_examples(network, *filter(None, (train, test, validation)))
