@@ -35,6 +35,7 @@ from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features, check_task
 from dfa_tf.stages.folder import Record, numbered
+from dfa_tf.training.keep_best import BEST
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.weightings import ProcessWeighting, Weighting
 
@@ -208,9 +209,8 @@ class Pipeline:
                 if path:
                     files.append(teacher)
                 else:
-                    stage, examples = self._stage(TEACHER), (dataset.train, dataset.test)
-                    settings = stage["training"], replicas, stage["fine_tuning"]
-                    teacher_stage.check(teacher, *examples, *settings)
+                    how = self._stage(TEACHER) | self._examples(TEACHER)
+                    teacher_stage.check(teacher, **how, replicas=replicas)
             distill_stage.check_different(files)
         if {SEARCH, PROCESS, DISTILL} & set(stages):
             student, path = setup.network("student")
@@ -227,11 +227,12 @@ class Pipeline:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
             stage, weights = self._stage(DISTILL), self._weights
-            how = stage["training"], replicas, stage["fine_tuning"]
-            examples = dataset.train, dataset.test
-            distill_stage.check(teachers, student, *examples, self._methods, *how)
+            names = ("training", "fine_tuning", "class_weights", "keep")
+            how = {name: stage[name] for name in names} | self._examples(DISTILL)
+            how |= {"methods": self._methods, "replicas": replicas}
+            distill_stage.check(teachers, student, **how)
             if self._generations > 2:
-                distill_stage.check(student, student, *examples, self._methods, *how)
+                distill_stage.check(student, student, **how)
             if self._needs_alpha and not (self._needs_search or self._uses_other_search):
                 alpha_without_search(self._aggregation, teachers[0])
             if isinstance(weights, ProcessWeighting) and weights.process:
@@ -295,7 +296,6 @@ class Pipeline:
         network, path = setup.network("teacher", folder, number)
         common: dict[str, Any] = {
             "network": network,
-            "test": setup.dataset.test,
             "workdir": setup.workdir,
             "runtime": self._runtime(TEACHER),
             "number": number,
@@ -304,11 +304,14 @@ class Pipeline:
             if path:
                 record = self._record("dataset", "teacher", number=number)
                 seed = self._flags.seed
-                return teacher_stage.adopt_teacher(**common, path=path, seed=seed, record=record)
+                test = setup.dataset.test
+                return teacher_stage.adopt_teacher(
+                    **common, test=test, path=path, seed=seed, record=record
+                )
             return teacher_stage.train_teacher(
                 **common,
                 **self._stage(TEACHER),
-                train=setup.dataset.train,
+                **self._examples(TEACHER),
                 record=self._record("dataset", "teacher", TEACHER, number=number),
             )
 
@@ -415,8 +418,7 @@ class Pipeline:
                 teacher=teachers,
                 student=setup.network("student", purpose)[0],
                 alpha=self._alpha,
-                train=setup.dataset.train,
-                test=setup.dataset.test,
+                **self._examples(DISTILL),
                 workdir=workdir,
                 runtime=self._runtime(DISTILL),
                 record=self._record(*roots, generation=generation),
@@ -457,6 +459,21 @@ class Pipeline:
         settings = self._config.stage(name, augmentation=augmentation, seed=self._flags.seed)
         return {key: value for key, value in settings.items() if key not in OF_COMMANDS}
 
+    def _keeps_best(self, stage):
+        return self._config.value(stage, "keep") == BEST
+
+    def _examples(self, stage) -> dict[str, Any]:
+        """Returns the training, test and validation examples of the teacher or the student, by name.
+
+        With keep="best", the validation examples are those of the search, and the network does not
+        train on them.
+        """
+        dataset = self._setup.dataset
+        train, validation = dataset.train, None
+        if self._keeps_best(stage):
+            train, validation = dataset.search_split(self._setup.seed("split"))
+        return {"train": train, "test": dataset.test, "validation": validation}
+
     def _runtime(self, stage) -> Runtime:
         return self._config.call(
             "runtime",
@@ -472,7 +489,8 @@ class Pipeline:
         # Whether images are held in memory shows in the examples; by default the machine decides.
         # A sixth teacher, or a fifth generation, does not change the others.
         without = ["dataset.in_memory", "train_teacher.count", "distill.generations"]
-        if not {SEARCH, PROCESS} & set(roots):
+        keeps_best = any(self._keeps_best(stage) for stage in {TEACHER, DISTILL} & set(roots))
+        if not keeps_best and not {SEARCH, PROCESS} & set(roots):
             without.append("dataset.validation_fraction")
         settings = self._config.settings(*roots, without=without, number=number)
         settings["# flag --seed"] = str(self._flags.seed)

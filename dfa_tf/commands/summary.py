@@ -3,7 +3,7 @@
 import pathlib
 from collections.abc import Mapping
 
-from dfa_tf.comparison.runs import StudentMetrics, run_title
+from dfa_tf.comparison.runs import StudentMetrics, measures_test, run_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.stages.folder import numbered
@@ -95,9 +95,12 @@ def training_curves(workdir: pathlib.Path) -> dict[str, dict]:
     if len(before) < 2:
         return {}
     title = run_title(StudentMetrics.from_json(student))
-    curves = {name: [metrics["curve"]] for name, metrics, _ in before if metrics.get("curve")}
-    if student["curve"]:
-        curves[f"student, {title}"] = [student["curve"]]
+    networks = [(name, metrics) for name, metrics, _ in before] + [(f"student, {title}", student)]
+    curves = {
+        name: [metrics["curve"]]
+        for name, metrics in networks
+        if metrics.get("curve") and measures_test(metrics)
+    }
     return {f"{student['student']}: {title}": curves} if curves else {}
 
 
@@ -134,7 +137,7 @@ def export_table(report: Mapping, workdir: pathlib.Path) -> str:
 
 
 def _metrics_row(name, metrics, path):
-    last, best = metrics.get("last"), metrics.get("best")
+    last, best = metrics.get("last"), metrics.get("best") if measures_test(metrics) else None
     return (
         name,
         f"{last['accuracy']:.4f}" if last else "",

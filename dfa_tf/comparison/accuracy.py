@@ -15,6 +15,7 @@ HEADING = (
     "n",
     "last epoch, %",
     "best epoch, %",
+    "kept epoch, %",
     "top-5, %",
     "calibration error, %",
     "agreement, %",
@@ -62,13 +63,13 @@ class AccuracyRow:
 
     @property
     def accuracy_by_seed(self) -> dict[int, float]:
-        """Test accuracy after the last epoch, a fraction, by seed."""
+        """Test accuracy of the student, a fraction, by seed."""
         accuracies = {run.student.seed: run.student.last_accuracy for run in self.runs}
         return {seed: accuracy for seed, accuracy in accuracies.items() if accuracy is not None}
 
     @property
     def last_accuracies(self) -> list[float]:
-        """Test accuracy after the last epoch, a fraction, of each seed."""
+        """Test accuracy of the student, a fraction, of each seed."""
         return list(self.accuracy_by_seed.values())
 
     @property
@@ -93,7 +94,7 @@ class AccuracyRow:
         return (
             self.title,
             str(len(runs)),
-            *(_over_seeds(students, name) for name in METRICS),
+            *_metric_cells(students, runs[0].student.evaluated_on),
             _over_seeds(students, "agreement"),
             _number(runs[0].student.epochs),
             _number(runs[0].student.teacher_passes),
@@ -127,7 +128,7 @@ class AccuracyTable:
 
     @property
     def last_accuracies(self) -> dict[str, list[float]]:
-        """For each row, the accuracy after the last epoch of each seed."""
+        """For each row, the test accuracy of the student of each seed."""
         return {row.title: row.last_accuracies for row in self.rows}
 
     @property
@@ -268,13 +269,24 @@ def _teacher_cells(runs):
         is_trained = teacher and teacher.last_accuracy is not None and run.student.generation == 2
         if name and is_trained:
             key = teacher.fingerprint or teacher.last_accuracy
-            trainings.setdefault((name, teacher.parameters), {})[key] = teacher
+            group = name, teacher.parameters, teacher.evaluated_on
+            trainings.setdefault(group, {})[key] = teacher
     rows = []
-    for (name, parameters), teachers in trainings.items():
-        metrics = [_over_seeds(teachers.values(), metric) for metric in METRICS]
+    for (name, parameters, evaluated_on), teachers in trainings.items():
+        metrics = _metric_cells(list(teachers.values()), evaluated_on)
         cells = f"Teacher {name}", str(len(teachers)), *metrics, "", "", ""
         rows.append((*cells, f"{parameters:,}", "", ""))
     return rows
+
+
+def _metric_cells(networks, evaluated_on):
+    """Returns the cells for the last, best and kept epoch, top-5 accuracy and calibration error.
+
+    If validation examples chose the network, its accuracy is that of the kept epoch.
+    """
+    last, best, *others = (_over_seeds(networks, name) for name in METRICS)
+    epochs = ("", "", last) if evaluated_on == "validation" else (last, best, "")
+    return *epochs, *others
 
 
 def _median_speed(runs):

@@ -13,7 +13,7 @@ from dfa_tf.comparison.searches import Searches, load_searches
 from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
 
-DIFFERENCES = "Difference in accuracy after the last epoch, paired by seed: mean +- 95 % interval"
+DIFFERENCES = "Difference in test accuracy, paired by seed: mean +- 95 % interval"
 CSV_COLUMNS = (
     "workdir",
     "state",

@@ -61,9 +61,9 @@ class StudentMetrics:
         aggregation: Source of alpha, or None if no method uses alpha.
         seed: Seed of the run.
         steps: Training steps.
-        last_accuracy: Test accuracy after the last epoch, a fraction. None without a test split.
-        best_accuracy: Highest test accuracy, a fraction. None without a test split.
-        curve: `[step, accuracy, loss]` of each evaluation.
+        last_accuracy: Test accuracy of the student, a fraction. None without a test split.
+        best_accuracy: Highest test accuracy, a fraction. None without evaluations of the test split.
+        curve: `[step, accuracy, loss]` of each evaluation of the test split.
         parameters: Trainable parameters of the student.
         seconds: Duration of the training.
         pretraining_seconds: Duration of each pretraining phase.
@@ -77,6 +77,9 @@ class StudentMetrics:
             the last epoch, or None.
         macro_accuracy: Mean of the accuracy of each class after the last epoch, or None.
         calibration_error: Expected calibration error after the last epoch, or None.
+        evaluated_on: The examples of the evaluations during the training, "test" or "validation".
+            Validation examples chose the student among those of all evaluations; "test" is the
+            student of the last epoch.
     """
 
     dataset: str
@@ -102,6 +105,7 @@ class StudentMetrics:
     top_5_accuracy: float | None = None
     macro_accuracy: float | None = None
     calibration_error: float | None = None
+    evaluated_on: Literal["test", "validation"] = "test"
 
     @property
     def teacher_passes(self) -> float | None:
@@ -123,7 +127,8 @@ class StudentMetrics:
                 raise UserError(f"the entry {name!r} is missing")
         derived = {
             "last_accuracy": _accuracy(content["last"]),
-            "best_accuracy": _accuracy(content["best"]),
+            "best_accuracy": _accuracy(content["best"]) if measures_test(content) else None,
+            "curve": content["curve"] if measures_test(content) else [],
             "pretraining_seconds": _seconds(content["pretraining"]),
         }
         given = {f.name: content[f.name] for f in dataclasses.fields(cls) if f.name in content}
@@ -136,11 +141,12 @@ class TeacherMetrics:
 
     Attributes:
         steps: Training steps; 0 for a teacher from elsewhere.
-        last_accuracy: Test accuracy after the last epoch, a fraction, or None.
+        last_accuracy: Test accuracy of the teacher, a fraction, or None.
         best_accuracy: Highest test accuracy, a fraction, or None.
         parameters: Trainable parameters.
         fingerprint: Digest of the evaluated weights, or an empty text.
         top_5_accuracy, macro_accuracy, calibration_error: As in `StudentMetrics`.
+        evaluated_on: As in `StudentMetrics`.
     """
 
     steps: Whole
@@ -151,6 +157,7 @@ class TeacherMetrics:
     top_5_accuracy: float | None = None
     macro_accuracy: float | None = None
     calibration_error: float | None = None
+    evaluated_on: Literal["test", "validation"] = "test"
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "TeacherMetrics":
@@ -159,9 +166,10 @@ class TeacherMetrics:
         entries = {
             "steps": content.get("steps", 0),
             "last_accuracy": _accuracy(content.get("last")),
-            "best_accuracy": _accuracy(content.get("best")),
+            "best_accuracy": _accuracy(content.get("best")) if measures_test(content) else None,
             "parameters": content.get("parameters", 0),
             "fingerprint": evaluated.get("network", "") if isinstance(evaluated, dict) else "",
+            "evaluated_on": content.get("evaluated_on", "test"),
         }
         return _checked(cls, entries | _last_metrics(content.get("last")))
 
@@ -257,9 +265,9 @@ def shared_bindings(runs: Iterable[Run]) -> set[tuple[str, str]]:
 
 
 def run_title(student: StudentMetrics) -> str:
-    """Returns the title of a run: its method, and weighting, teachers or generation if special.
+    """Returns the title of a run: its method, and whatever else is special.
 
-    For example "Adaptive (AT + KD)", "FEED of 5" or "KD, generation 3".
+    For example "Adaptive (AT + KD)", "FEED of 5", "KD, generation 3" or "KD, best on validation".
     """
     title = method_title(student.method, student.aggregation)
     if student.weighting != "constant":
@@ -268,7 +276,17 @@ def run_title(student: StudentMetrics) -> str:
         title += f" of {len(student.teachers)}"
     if student.generation > 2:
         title += f", generation {student.generation}"
+    if student.evaluated_on == "validation":
+        title += ", best on validation"
     return title
+
+
+def measures_test(metrics: Mapping[str, Any]) -> bool:
+    """Returns whether the evaluations during a training, in its metrics.json, are of test examples.
+
+    Otherwise they are of validation examples, and must not be shown as test accuracy.
+    """
+    return metrics.get("evaluated_on", "test") == "test"
 
 
 def method_title(method: str, aggregation: str | None) -> str:

@@ -79,7 +79,10 @@ class Dataset:
 
 
 def imbalance(dataset: Dataset) -> str | None:
-    """Returns a note if the classes differ in their number of training images by 1.5 or more."""
+    """Returns a note if the classes differ in their number of training images by 1.5 or more.
+
+    The note names the settings that weigh the classes.
+    """
     counts = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     least, most = int(np.argmin(counts)), int(np.argmax(counts))
     if counts[most] < 1.5 * counts[least]:
@@ -87,7 +90,8 @@ def imbalance(dataset: Dataset) -> str | None:
     names = dataset.class_names
     return (
         f"{dataset.name}: the classes have from {counts[least]:,} ({names[least]}) to "
-        f"{counts[most]:,} ({names[most]}) training images"
+        f"{counts[most]:,} ({names[most]}) training images; bind train_teacher.class_weights and "
+        "distill.class_weights to 'balanced' to weigh the classes equally"
     )
 
 

@@ -2,14 +2,27 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from dfa_tf.models.network import Network
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns the cross entropy `[B]` of logits `[B, classes]` and labels `[B]` (DFA, Eqn 5)."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+def cross_entropy(
+    logits: tf.Tensor, labels: tf.Tensor, class_weights: np.ndarray | None = None
+) -> tf.Tensor:
+    """Returns the cross entropy of each example (DFA, Eqn 5).
+
+    Args:
+        logits: Tensor `[B, classes]`.
+        labels: Integer tensor `[B]`.
+        class_weights: The factor of each class, float32 `[classes]`; None for 1.
+
+    Returns:
+        Float32 tensor `[B]`.
+    """
+    ce = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
+    return ce if class_weights is None else ce * tf.gather(class_weights, labels)
 
 
 def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -17,11 +30,12 @@ def is_correct(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.argmax(logits, -1, output_type=labels.dtype) == labels
 
 
-def plain_objective(network: Network) -> Callable:
+def plain_objective(network: Network, class_weights: np.ndarray | None = None) -> Callable:
     """Returns the objective of plain training: cross entropy alone (DFA, Eqn 5).
 
     Args:
         network: The network to train.
+        class_weights: As in `cross_entropy`.
 
     Returns:
         A function of (images, labels, step, training), as `training.fit.Problem` expects.
@@ -29,6 +43,6 @@ def plain_objective(network: Network) -> Callable:
 
     def objective(images, labels, step=0, training=True):
         logits = network(images, training=training)["logits"]
-        return cross_entropy(logits, labels), logits, {}
+        return cross_entropy(logits, labels, class_weights), logits, {}
 
     return objective

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from dfa_tf.methods.losses import cross_entropy
@@ -27,6 +28,7 @@ def student_objective(
     needs: Collection[str] = (),
     ce_weight: float | None = None,
     *,
+    class_weights: np.ndarray | None = None,
     layerwise: bool = False,
     paths: Collection[str] | None = None,
 ) -> Callable:
@@ -39,6 +41,7 @@ def student_objective(
         weights: A factor for each distillation, or the weights of the paths (`terms.path_names`).
         needs: The union of the methods' `Method.needs`.
         ce_weight: Weight of the cross entropy; None for the product of the methods' weights.
+        class_weights: As in `cross_entropy`. They do not affect the losses of the methods.
         layerwise: Whether each part of a term is a path.
         paths: The paths to compute; None for all. A distillation without any of them is left out.
 
@@ -59,7 +62,7 @@ def student_objective(
         if named:
             outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training)
-        ce = cross_entropy(student_outputs.logits, labels)
+        ce = cross_entropy(student_outputs.logits, labels, class_weights)
         measured, losses = {"cross_entropy": ce}, {}
         for distillation, names in named:
             teacher_outputs = outputs if distillation.all_teachers else outputs[0]

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
+from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA, Method
@@ -28,12 +29,14 @@ from dfa_tf.stages.folder import (
     numbered,
     recorded_settings,
     starting_point,
+    validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
+from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -42,6 +45,7 @@ from dfa_tf.weightings import ProcessWeighting, Weighting
 from dfa_tf.weightings.process import ScheduledWeights
 
 PLAIN = "plain"
+CLASS_WEIGHTS = "distill.class_weights"
 Teachers: TypeAlias = Network | Sequence[Network] | None
 
 
@@ -54,12 +58,15 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
+    keep: Keep = LAST,
+    validation=None,
 ) -> None:
     """Checks that a distillation can run. Arguments are as in `distill`.
 
     Raises:
-        UserError: If a method does not support the two networks, or if student, examples and
-            schedule are incompatible.
+        UserError: If a method does not support the two networks, or if student, examples, schedule,
+            class weights and `keep` are incompatible.
     """
     teachers = as_teachers(teacher)
     if methods and not teachers:
@@ -68,7 +75,9 @@ def check(
         check_pair(each, student)
     for method in methods:
         check_method(method, teachers, student)
-    check_examples(student, *filter(None, (train, test)))
+    check_keep("distill.keep", keep, validation)
+    check_examples(student, *filter(None, (train, test, validation)))
+    weight_of_each_class(class_weights, train.labels, student.num_classes, CLASS_WEIGHTS)
     check_schedule("distill", [train], training, replicas)
     fine_tuning.check(student, training.epochs)
 
@@ -83,9 +92,12 @@ def distill(
     methods: Sequence[Method] | None = None,
     weights: Sequence[float] | Weighting | None = None,
     ce_weight: float | None = None,
+    class_weights: ClassWeights = None,
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
+    keep: Keep = LAST,
+    validation=None,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
 ) -> Network:
@@ -105,10 +117,18 @@ def distill(
         weights: A factor for the loss of each method, 1 by default; or a weighting of
             `dfa_tf.weightings`, whose weights are also written to WORKDIR/distill/process.json.
         ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
+        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
+            for numbers that give all classes the same total weight. The losses of the methods and
+            the evaluation do not use them.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
         fine_tuning: How the layers of a pretrained student are trained.
+        keep: Which student is the result: "last", or "best" for the evaluated one with the highest
+            validation accuracy, the first one on ties. The test examples then measure only this
+            student, after the training.
+        validation: Validation examples for keep="best", such as a part of the training examples that
+            `train` does not contain.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
@@ -122,7 +142,13 @@ def distill(
     strategy = runtime.devices
     methods = [DFA()] if methods is None else methods
     settings = record.settings or recorded_settings(
-        "distill", training, fine_tuning, methods=methods, weights=weights, ce_weight=ce_weight
+        "distill",
+        training,
+        fine_tuning,
+        methods=methods,
+        weights=weights,
+        ce_weight=ce_weight,
+        optional={"class_weights": class_weights, "keep": None if keep == LAST else keep},
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -134,6 +160,7 @@ def distill(
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
     inputs = {"student": starting_point(student), "train": train.description}
     inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
+    inputs |= validation_inputs(validation, runtime)
     if isinstance(weights, ProcessWeighting) and weights.process:
         inputs["process"] = weights.process.digest
     if used_alpha:
@@ -148,11 +175,12 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    check(teachers, student, train, test, methods, training, replicas, fine_tuning)
+    how = training, replicas, fine_tuning, class_weights, keep, validation
+    check(teachers, student, train, test, methods, *how)
     with folder.work(runtime):
-        networks, losses = (teachers, student), (methods, weights, ce_weight)
+        networks, losses = (teachers, student), (methods, weights, ce_weight, class_weights)
         trained, result, phases = _train(
-            *networks, train, test, *losses, training, fine_tuning, folder, runtime
+            *networks, train, test, validation, *losses, training, fine_tuning, folder, runtime
         )
         if is_chief(strategy):
             process = _process_of(result, record, teachers, student, training)
@@ -191,9 +219,11 @@ def _train(
     student,
     train,
     test,
+    validation,
     methods,
     weights,
     ce_weight,
+    class_weights,
     training,
     fine_tuning,
     folder,
@@ -227,6 +257,9 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
+    class_weights = weight_of_each_class(
+        class_weights, train.labels, student.num_classes, CLASS_WEIGHTS
+    )
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):
@@ -246,10 +279,12 @@ def _train(
 
     def objective_of(paths=None):
         arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-        return student_objective(*arguments, layerwise=layerwise, paths=paths)
+        return student_objective(
+            *arguments, class_weights=class_weights, layerwise=layerwise, paths=paths
+        )
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
-    objective = objective_of() if methods else plain_objective(trained)
+    objective = objective_of() if methods else plain_objective(trained, class_weights)
     problem = Problem(trained, objective, models, variables, fine_tuning)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
@@ -263,6 +298,7 @@ def _train(
         training,
         label="distill",
         folder=folder.path,
+        validation=validation,
         **common,
     )
     return trained, result, phases

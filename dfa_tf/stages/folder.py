@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dfa_tf import files
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.training.checkpoints import RunConfig
@@ -231,12 +232,16 @@ def _shortened(*texts):
     ]
 
 
-def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
+def recorded_settings(
+    stage: str, *bundles, optional: Mapping[str, Any] | None = None, **values
+) -> dict[str, str]:
     """Returns the settings of a stage that was called from Python, in place of gin bindings.
 
     Args:
         stage: Name of the stage.
         *bundles: Dataclasses of settings, recorded field by field.
+        optional: Settings that are recorded unless they are None. Folders of earlier versions do
+            not record them.
         **values: Further settings.
 
     Returns:
@@ -246,7 +251,24 @@ def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
     for bundle in bundles:
         for field in dataclasses.fields(bundle):
             settings[f"{stage}.{field.name}"] = repr(getattr(bundle, field.name))
+    values |= {name: value for name, value in (optional or {}).items() if value is not None}
     return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
+
+
+def validation_inputs(validation: AnyExamples | None, runtime: Runtime) -> dict[str, str]:
+    """Returns what determines which network of a run is the best one, as inputs of the stage.
+
+    Args:
+        validation: The validation examples that choose the network; None if the last one is kept.
+        runtime: The settings of the evaluations.
+
+    Returns:
+        `{name: text}`, as `StageFolder` expects; empty if the last network is kept.
+    """
+    if validation is None:
+        return {}
+    evaluate_every = repr(float(runtime.evaluate_every))
+    return {"validation": validation.description, "runtime.evaluate_every": evaluate_every}
 
 
 def numbered(name: str, k: int) -> str:

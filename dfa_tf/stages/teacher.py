@@ -4,6 +4,7 @@ import pathlib
 
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
+from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
@@ -15,14 +16,18 @@ from dfa_tf.stages.folder import (
     numbered,
     recorded_settings,
     starting_point,
+    validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, TrainingResult, fit
+from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
+
+CLASS_WEIGHTS = "train_teacher.class_weights"
 
 
 def check(
@@ -32,13 +37,18 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
+    keep: Keep = LAST,
+    validation=None,
 ) -> None:
     """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
-        UserError: If network, examples and schedule are incompatible.
+        UserError: If network, examples, schedule, class weights and `keep` are incompatible.
     """
-    check_examples(network, *filter(None, (train, test)))
+    check_keep("train_teacher.keep", keep, validation)
+    check_examples(network, *filter(None, (train, test, validation)))
+    weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     check_schedule("train_teacher", [train], training, replicas)
     fine_tuning.check(network, training.epochs)
 
@@ -51,6 +61,9 @@ def train_teacher(
     workdir: str | pathlib.Path,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
+    class_weights: ClassWeights = None,
+    keep: Keep = LAST,
+    validation=None,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
     number: int = 1,
@@ -64,6 +77,14 @@ def train_teacher(
         workdir: The result is written to WORKDIR/teacher. An interrupted training is resumed.
         training: The recipe.
         fine_tuning: How the layers of a pretrained network are trained.
+        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
+            for numbers that give all classes the same total weight. The evaluation does not use
+            them.
+        keep: Which network is the result: "last", or "best" for the evaluated one with the highest
+            validation accuracy, the first one on ties. The test examples then measure only this
+            network, after the training.
+        validation: Validation examples for keep="best", such as a part of the training examples that
+            `train` does not contain.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
         number: Which of several teachers this is. The folder of the second is WORKDIR/teacher_2.
@@ -76,19 +97,28 @@ def train_teacher(
         Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
     strategy = runtime.devices
-    settings = record.settings or recorded_settings("train_teacher", training, fine_tuning)
+    settings = record.settings or recorded_settings(
+        "train_teacher",
+        training,
+        fine_tuning,
+        optional={"class_weights": class_weights, "keep": None if keep == LAST else keep},
+    )
     inputs = {"network": starting_point(network), "train": train.description}
+    inputs |= validation_inputs(validation, runtime)
     folder = _teacher_folder(workdir, settings, inputs, strategy, number)
     if not runtime.fresh and folder.is_finished():
         teacher = load_teacher(folder.artifact, network)
         check_artifact(folder, fingerprint(teacher))
         return teacher
-    check(network, train, test, training, strategy.num_replicas_in_sync, fine_tuning)
+    replicas = strategy.num_replicas_in_sync
+    how = training, replicas, fine_tuning, class_weights, keep, validation
+    check(network, train, test, *how)
+    weights = weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
         teacher, result = fit(
-            Problem(trained, plain_objective(trained), fine_tuning=fine_tuning),
+            Problem(trained, plain_objective(trained, weights), fine_tuning=fine_tuning),
             train,
             test,
             training,
@@ -96,6 +126,7 @@ def train_teacher(
             folder=folder.path,
             runtime=runtime,
             config=folder.config,
+            validation=validation,
         )
         if is_chief(strategy):
             evaluated = _evaluation_inputs(teacher, test)

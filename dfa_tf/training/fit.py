@@ -18,6 +18,7 @@ from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
+from dfa_tf.training.keep_best import BestNetwork, best_evaluation
 from dfa_tf.training.loop import Diverged, Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
@@ -76,13 +77,17 @@ class TrainingResult:
         epochs: Passes over the training examples.
         train_examples: Number of training examples.
         test_examples: Number of test examples.
-        last: The metrics at the end, as from `Tally.metrics`; None without evaluation.
-        best: Highest accuracy, and its step; None without evaluation.
+        last: The test metrics of the returned network, as from `Tally.metrics`; None without test
+            examples.
+        best: Highest accuracy of the curve, and its step; None without evaluation.
         curve: `[step, accuracy, loss]` of each evaluation.
         path_weights: `[step, {path: weight}]` of each log entry, where the step is the middle of
             the logged steps; empty if the weights are constant.
         seconds: Duration in seconds.
         images_per_second: Speed without tracing and evaluation; None if it was not measured.
+        evaluated_on: The examples of `best` and `curve`: "test", or "validation" if validation
+            examples chose the returned network.
+        kept_step: The step of the returned network.
     """
 
     steps: int
@@ -95,6 +100,8 @@ class TrainingResult:
     seconds: float
     images_per_second: float | None
     path_weights: list = dataclasses.field(default_factory=list, metadata={"metrics": False})
+    evaluated_on: str = "test"
+    kept_step: int = 0
 
 
 def fit(
@@ -107,6 +114,7 @@ def fit(
     folder: pathlib.Path,
     runtime: Runtime,
     config: RunConfig = RunConfig(),
+    validation=None,
 ) -> tuple[Network, TrainingResult]:
     """Trains a network, and resumes from the last checkpoint if there is one.
 
@@ -119,6 +127,9 @@ def fit(
         folder: Folder of the checkpoints and of TensorBoard's events.
         runtime: Devices, logging and saving.
         config: The settings and inputs of the run. TensorBoard shows their text.
+        validation: Validation examples, for the evaluations during the run. The network of the best
+            one is returned, and evaluated on the test examples. None to evaluate on the test
+            examples during the run and to return the last network.
 
     Returns:
         The trained network in float32, and the result.
@@ -136,6 +147,10 @@ def fit(
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
     state = {"weights": weights, "optimizer": optimizer.state}
+    kept, evaluated, evaluated_on = None, test, "test"
+    if validation is not None:
+        kept, evaluated, evaluated_on = BestNetwork(network, test), validation, "validation"
+        state["kept"] = kept.variables
     checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief, config)
     checkpoints.restore()
     summaries = Summaries(folder if chief else None)
@@ -145,7 +160,7 @@ def fit(
         summaries.text("config", config.text)
     elif journal.step < steps:
         loop.say(f"resuming from step {journal.step} of {steps}")
-    evaluator = Evaluator(network, test)
+    evaluator = Evaluator(network, evaluated)
 
     evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
     head_steps = problem.fine_tuning.head_steps(steps_per_epoch, steps)
@@ -171,19 +186,30 @@ def fit(
                     _record_weights(journal, block)
                 if block.step in evaluations and (tally := evaluator(network)):
                     metrics = tally.metrics()
-                    _check_finite(label, block.step, metrics)
+                    _check_finite(label, evaluated_on, block.step, metrics)
                     journal.curve.append([block.step, metrics["accuracy"], metrics["loss"]])
                     journal.last = metrics
-                    scalars = {f"test/{name}": value for name, value in metrics.items()}
+                    if kept:
+                        kept.update(journal.curve, evaluator.network(network))
+                    scalars = {f"{evaluated_on}/{name}": value for name, value in metrics.items()}
                     summaries.scalars(scalars, block.step)
                     if block.step == steps:
                         make = functools.partial(figures.confusion_matrix, tally.confusion)
-                        summaries.figure("test/confusion", make, block.step)
+                        summaries.figure(f"{evaluated_on}/confusion", make, block.step)
                     loop.say(
                         f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}, "
-                        f"test accuracy {metrics['accuracy']:.4f}, test loss {metrics['loss']:.4f}"
+                        f"{evaluated_on} accuracy {metrics['accuracy']:.4f}, "
+                        f"{evaluated_on} loss {metrics['loss']:.4f}"
                     )
-    return evaluator.network(network), _result(journal, training, train, test)
+    if not kept:
+        return evaluator.network(network), _result(journal, training, train, test)
+    result = _result_of_kept(kept, _result(journal, training, train, test))
+    if result.last:
+        _check_finite(label, "test", result.kept_step, result.last)
+    loop.say(
+        f"kept the network of step {result.kept_step}, the best one on the validation examples"
+    )
+    return kept.network, result
 
 
 def _optimizer(problem, variables, settings, steps_per_epoch, steps):
@@ -256,11 +282,12 @@ def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
     return [end for end in ends if 0 < end < steps] + [steps]
 
 
-def _check_finite(label, step, metrics):
-    """Raises Diverged if the test loss is not a number, although the training loss is."""
+def _check_finite(label, examples, step, metrics):
+    """Raises Diverged if the loss of an evaluation is not a number, although the training loss is."""
     if not np.isfinite(metrics["loss"]):
         raise Diverged(
-            f"{label}: the test loss is {metrics['loss']} at step {step}; try a lower learning rate"
+            f"{label}: the {examples} loss is {metrics['loss']} at step {step}; try a lower learning "
+            "rate"
         )
 
 
@@ -283,8 +310,7 @@ def _result(journal, training, train, test):
         _, accuracy, loss = journal.curve[-1]
         # States of earlier versions hold the curve alone.
         last = journal.last or {"accuracy": accuracy, "loss": loss}
-        place = int(np.argmax([accuracy for _, accuracy, _ in journal.curve]))
-        step, accuracy, _ = journal.curve[place]
+        step, accuracy, _ = best_evaluation(journal.curve)
         best = {"accuracy": accuracy, "step": step}
     return TrainingResult(
         steps=journal.step,
@@ -297,4 +323,12 @@ def _result(journal, training, train, test):
         seconds=round(journal.seconds, 1),
         images_per_second=journal.images_per_second(training.batch_size),
         path_weights=journal.path_weights,
+        kept_step=journal.step,
+    )
+
+
+def _result_of_kept(kept, result):
+    """Returns the result of a run whose evaluations, on validation examples, chose the network."""
+    return dataclasses.replace(
+        result, last=kept.test_result(), evaluated_on="validation", kept_step=result.best["step"]
     )

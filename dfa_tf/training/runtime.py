@@ -12,12 +12,13 @@ SHORTEST = 0.001  # epochs between evaluations
 
 @dataclasses.dataclass(frozen=True)
 class Runtime(Settings):
-    """Settings that do not affect the result of a run.
+    """Settings that do not affect the result of a run, with the exception of `evaluate_every`.
 
     Args:
         strategy: A `tf.distribute` strategy; None for the one in scope.
         log_every: Steps between entries in TensorBoard and in alpha's history.
         evaluate_every: Epochs between evaluations, at least 0.001; 0 to evaluate at the end alone.
+            With keep="best", the network is one of those that are evaluated.
         checkpoint_seconds: Seconds between checkpoints.
         fresh: Whether to empty the stage's folder and start from scratch.
         quiet: Whether to print nothing.

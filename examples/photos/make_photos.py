@@ -24,7 +24,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path, help="folder to write")
     parser.add_argument("--archive", help="CINIC-10 or a part of it: SPLIT/CLASS/*.png in a tar")
-    parser.add_argument("--sides", type=int, nargs=2, default=(96, 160), help="short side, in pixels")
+    parser.add_argument(
+        "--sides", type=int, nargs=2, default=(96, 160), help="short side, in pixels"
+    )
     arguments = parser.parse_args()
     count = 0
     for name, photo in from_archive(arguments.archive) if arguments.archive else crops():

@@ -134,6 +134,36 @@ def test_plain_student_needs_no_teacher_and_is_shown_beside_other_runs(command, 
     assert "student WRN_10_1, Last" in out
 
 
+@pytest.mark.slow
+def test_best_student_of_the_validation_part_is_kept_and_tested_once(command, tmp_path):
+    """The digits have 1,297 training images, of which 30 % are validation images."""
+    keep = [*SHORT, *PLAIN, "--gin_bindings=distill.keep='best'", "--noexport"]
+    evaluations = ["--gin_bindings=runtime.evaluate_every=0.1"]
+    status, out, err = command("distill", *keep, *evaluations)
+    assert status == 0, err
+    metrics = json.loads((tmp_path / "runs/digits/distill/metrics.json").read_text())
+    assert (metrics["train_examples"], metrics["test_examples"]) == (907, 500)
+    assert metrics["evaluated_on"] == "validation"
+    assert metrics["best"]["step"] == metrics["kept_step"]
+    (line,) = (line for line in out.splitlines() if "distill/student.keras" in line)
+    assert f"{metrics['last']['accuracy']:.4f}" in line
+    assert f"{metrics['best']['accuracy']:.4f}" not in line
+    assert "validation accuracy" in err
+    assert "test accuracy" not in err
+    config = (tmp_path / "runs/digits/distill/config.gin").read_text()
+    assert "distill.keep = 'best'" in config
+    assert "dataset.validation_fraction = 0.3" in config
+
+    status, _, err = command("distill", *keep, *evaluations)  # again: nothing is left to do
+    assert status == 0
+    assert "restart it with --fresh" in err
+    status, _, err = command(
+        "distill", *keep, *evaluations, "--gin_bindings=dataset.validation_fraction=0.2"
+    )
+    assert status == 2
+    assert "dataset.validation_fraction was 0.3, is 0.2" in _last_line(err)
+
+
 def test_teacher_from_a_file(command, tmp_path):
     network = models.wide_resnet(16, 1, 10, image_shape=(8, 8, 1), mean=(0.3,), std=(0.4,))
     network.save(tmp_path / "mine.keras")
@@ -186,6 +216,12 @@ def test_teacher_from_a_file(command, tmp_path):
         ("distill", ["--gin_bindings=distill.methods=[]"], "distill.methods"),
         ("distill", [*PLAIN, "--gin_bindings=distill.methods=[@kd()]"], "distill.aggregation"),
         ("distill", ["--gin_bindings=distill.ce_weight='x'"], "distill.ce_weight"),
+        ("train_teacher", ["--gin_bindings=train_teacher.class_weights=[1, 2]"], "train_teacher.class_weights"),
+        ("train_teacher", ["--gin_bindings=train_teacher.keep='first'"], "train_teacher.keep"),
+        ("distill", ["--gin_bindings=distill.keep='first'"], "distill.keep"),
+        ("distill", [*PLAIN, "--gin_bindings=distill.keep='best'", "--gin_bindings=dataset.validation_fraction=1.0"], "dataset.validation_fraction"),
+        ("distill", ["--gin_bindings=distill.class_weights=[1, 2]"], "distill.class_weights"),
+        ("distill", ["--gin_bindings=distill.class_weights=[1, 0]"], "distill.class_weights"),
         ("distill", ["--gin_bindings=export.input_dtype='int4'"], "export.input_dtype"),
         ("search", ["--gin_bindings=sgd.momentum=1.5", "--gin_bindings=search.optimizer=@sgd()"], "sgd.momentum"),
         ("search", ["--gin_bindings=teacher=@sgd()"], "teacher"),

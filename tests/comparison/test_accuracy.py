@@ -113,6 +113,20 @@ def test_teachers_share_a_row_and_a_later_generation_has_no_teacher_row(tmp_path
     assert teachers["Teacher WRN_28_2"]["last epoch, %"] == "65.00 +- 7.07"
 
 
+def test_validation_accuracies_are_not_reported_as_test_accuracies(tmp_path):
+    folder = write_workdir(tmp_path / "a", 0.5, evaluated_on="validation")
+    teacher = {"steps": 9, "last": {"accuracy": 0.6}, "best": {"accuracy": 0.7}, "parameters": 7}
+    (folder / "teacher").mkdir()
+    path = folder / "teacher/metrics.json"
+    path.write_text(json.dumps(teacher | {"evaluated_on": "validation"}))
+    report = Report(find_runs([tmp_path]))
+    rows = _rows(report)
+    assert rows["KD, best on validation"]["kept epoch, %"] == "50.00"
+    assert rows["Teacher WRN_28_2"]["kept epoch, %"] == "60.00"
+    assert not {"last epoch, %", "best epoch, %"} & set(rows["KD, best on validation"])
+    assert report.tables[0].curves == {"KD, best on validation": [[]]}
+
+
 def test_column_without_an_entry_is_omitted(tmp_path):
     write_workdir(tmp_path / "a", 0.5, agreement=None)
     columns = _rows(Report(find_runs([tmp_path])))["KD"]

@@ -202,4 +202,5 @@ def test_classes_of_different_sizes_are_reported(class_folder, tmp_path):
     assert not any("from" in note for note in _load(class_folder, tmp_path).notes)
     draw(tmp_path, ("bee",), {"photos": 20})
     notes = _load(class_folder, tmp_path).notes
-    assert any("8 (ant) to 16 (bee)" in note for note in notes)
+    (note,) = (note for note in notes if "8 (ant) to 16 (bee)" in note)
+    assert "distill.class_weights" in note
