@@ -18,6 +18,7 @@ from dfa_tf.models.network import Network
 from dfa_tf.validation import checked_arguments
 
 IMAGENET = "imagenet"
+MOMENTUM = 0.9  # of the moving statistics of batch normalization
 APPLICATIONS = sorted(
     name
     for name, function in vars(keras.applications).items()
@@ -39,6 +40,9 @@ def keras_application(
     The classifier is a dense layer on the spatial average of the last map. The network receives
     pixels 0..255 and scales them as the `preprocess_input` of the application does.
 
+    The momentum of batch normalization is 0.9. With the 0.99 or 0.999 of the applications, the
+    moving statistics would lag behind the weights at the end of a short training.
+
     Args:
         name: Name of the application: "EfficientNetV2B0", for instance.
         weights: "imagenet" for the pretrained weights, which Keras downloads once; a file of weights
@@ -59,6 +63,9 @@ def keras_application(
     function = getattr(keras.applications, name)
     with _seeded_initial_weights(seed):
         backbone = _backbone(function, name, weights, tuple(image_shape))
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     scale, offset, is_reversed = pixel_scaling(function, image_shape[-1])
     if is_reversed:
         _reverse_input_channels(backbone)

@@ -28,11 +28,13 @@ def given_accuracies(monkeypatch):
     evaluate, count = Evaluator.__call__, []
 
     def evaluate_as_given(self, trained):
-        result = evaluate(self, trained)
-        if len(self._examples) != 36:  # not the validation examples
-            return result
-        count.append(1)
-        return result | {"accuracy": list(ACCURACIES.values())[(len(count) - 1) % 3]}
+        tally = evaluate(self, trained)
+        if len(self._examples) == 36:  # the validation examples
+            count.append(1)
+            accuracy = list(ACCURACIES.values())[(len(count) - 1) % 3]
+            metrics = tally.metrics() | {"accuracy": accuracy}
+            tally.metrics = lambda: metrics
+        return tally
 
     monkeypatch.setattr(Evaluator, "__call__", evaluate_as_given)
 
