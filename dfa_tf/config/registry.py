@@ -29,6 +29,7 @@ from dfa_tf.methods.class_weights import ClassWeights
 from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.process_search import SearchProcessOptions
+from dfa_tf.methods.targets import Targets
 from dfa_tf.stages import search, search_process
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.keep_best import LAST, Keep
@@ -135,6 +136,7 @@ CONFIGURABLES: dict[str, Configurable] = {
     "train_teacher": _stage(
         {"count": Parameter(Annotated[int, Interval(1, 100)], 1), **_TRAINING},
         training=Training(),
+        targets=Targets(),
         fine_tuning=FineTuning(),
     ),
     "search": _stage(
@@ -147,7 +149,7 @@ CONFIGURABLES: dict[str, Configurable] = {
         training=search_process.TRAINING,
         options=SearchProcessOptions(),
     ),
-    "distill": _stage(_DISTILL, training=Training(), fine_tuning=FineTuning()),
+    "distill": _stage(_DISTILL, training=Training(), targets=Targets(), fine_tuning=FineTuning()),
     "export": _stage(options=ExportOptions()),
     "runtime": _settings_class(Runtime),
     **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in _NETWORK_FUNCTIONS.items()},

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, Method
+from dfa_tf.methods.method import LABELS, Distillation, Method
 from dfa_tf.methods.replicas import global_batch, local_row_offset
 from dfa_tf.methods.vectors import unit
 from dfa_tf.seeds import derived_seed
@@ -31,6 +31,7 @@ class CRD(Method):
     dimension: Count = 128
 
     name = "crd"
+    needs = (LABELS,)
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

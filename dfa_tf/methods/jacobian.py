@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Method
+from dfa_tf.methods.method import INPUT_GRADIENT, LABELS, Distillation, Method
 from dfa_tf.methods.vectors import flatten, unit
 from dfa_tf.validation import NonNegative
 
@@ -25,7 +25,7 @@ class Jacobian(Method):
     weight: NonNegative = 20.0
 
     name = "jacobian"
-    needs = (INPUT_GRADIENT,)
+    needs = (INPUT_GRADIENT, LABELS)
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

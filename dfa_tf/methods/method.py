@@ -19,7 +19,7 @@ from dfa_tf.alpha import Alpha
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings
 
-INPUT_GRADIENT, ALPHA, TEACHERS = "input_gradient", "alpha", "teachers"
+INPUT_GRADIENT, ALPHA, TEACHERS, LABELS = "input_gradient", "alpha", "teachers", "labels"
 
 # A term of a loss: `[B]`, or its parts by name, `[B]` each, whose sum is the term.
 Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
@@ -116,9 +116,10 @@ class Method(Settings):
 
     Attributes:
         name: The method's name in files, logs and gin.
-        needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT; ALPHA; and
-            TEACHERS, if `check` and `build` receive a tuple of all teachers. Any other method is
-            built for each of several teachers, and its loss is the mean over them.
+        needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT; ALPHA; LABELS,
+            if its terms depend on the labels; and TEACHERS, if `check` and `build` receive a tuple
+            of all teachers. Any other method is built for each of several teachers, and its loss is
+            the mean over them.
     """
 
     name: ClassVar[str]

@@ -29,6 +29,7 @@ def student_objective(
     ce_weight: float | None = None,
     *,
     class_weights: np.ndarray | None = None,
+    targets: Callable | None = None,
     layerwise: bool = False,
     paths: Collection[str] | None = None,
 ) -> Callable:
@@ -42,6 +43,7 @@ def student_objective(
         needs: The union of the methods' `Method.needs`.
         ce_weight: Weight of the cross entropy; None for the product of the methods' weights.
         class_weights: As in `cross_entropy`. They do not affect the losses of the methods.
+        targets: See `Targets.build`; None for the labels. The methods receive the mixed images too.
         layerwise: Whether each part of a term is a path.
         paths: The paths to compute; None for all. A distillation without any of them is left out.
 
@@ -58,11 +60,12 @@ def student_objective(
     ]
 
     def objective(images, labels, step=0, training=True):
+        images, expected = targets(images, labels, step) if targets else (images, labels)
         outputs: tuple[Outputs, ...] = ()
         if named:
             outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training)
-        ce = cross_entropy(student_outputs.logits, labels, class_weights)
+        ce = cross_entropy(student_outputs.logits, expected, class_weights)
         measured, losses = {"cross_entropy": ce}, {}
         for distillation, names in named:
             teacher_outputs = outputs if distillation.all_teachers else outputs[0]

@@ -15,6 +15,7 @@ from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.methods.objective import pretraining_objective, student_objective
+from dfa_tf.methods.targets import Targets
 from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import constant_weights, path_names
 from dfa_tf.models.files import load, save
@@ -59,6 +60,7 @@ def check(
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
     class_weights: ClassWeights = None,
+    targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
 ) -> None:
@@ -79,6 +81,7 @@ def check(
     check_examples(student, *filter(None, (train, test, validation)))
     weight_of_each_class(class_weights, train.labels, student.num_classes, CLASS_WEIGHTS)
     check_schedule("distill", [train], training, replicas)
+    targets.check("distill", training.batch_size, replicas, methods)
     fine_tuning.check(student, training.epochs)
 
 
@@ -93,6 +96,7 @@ def distill(
     weights: Sequence[float] | Weighting | None = None,
     ce_weight: float | None = None,
     class_weights: ClassWeights = None,
+    targets: Targets = Targets(),
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
@@ -120,6 +124,7 @@ def distill(
         class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
             for numbers that give all classes the same total weight. The losses of the methods and
             the evaluation do not use them.
+        targets: Label smoothing and mixup.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
@@ -148,7 +153,11 @@ def distill(
         methods=methods,
         weights=weights,
         ce_weight=ce_weight,
-        optional={"class_weights": class_weights, "keep": None if keep == LAST else keep},
+        optional={
+            "class_weights": class_weights,
+            "keep": None if keep == LAST else keep,
+            **targets.changed,
+        },
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -175,10 +184,11 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, class_weights, keep, validation
+    how = training, replicas, fine_tuning, class_weights, targets, keep, validation
     check(teachers, student, train, test, methods, *how)
     with folder.work(runtime):
-        networks, losses = (teachers, student), (methods, weights, ce_weight, class_weights)
+        networks = teachers, student
+        losses = methods, weights, ce_weight, class_weights, targets
         trained, result, phases = _train(
             *networks, train, test, validation, *losses, training, fine_tuning, folder, runtime
         )
@@ -224,6 +234,7 @@ def _train(
     weights,
     ce_weight,
     class_weights,
+    targets,
     training,
     fine_tuning,
     folder,
@@ -257,9 +268,11 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
-    class_weights = weight_of_each_class(
-        class_weights, train.labels, student.num_classes, CLASS_WEIGHTS
-    )
+    classes = student.num_classes
+    of_labels = {
+        "class_weights": weight_of_each_class(class_weights, train.labels, classes, CLASS_WEIGHTS),
+        "targets": targets.build(classes, derived_seed(training.seed, "mixup")),
+    }
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):
@@ -279,12 +292,10 @@ def _train(
 
     def objective_of(paths=None):
         arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-        return student_objective(
-            *arguments, class_weights=class_weights, layerwise=layerwise, paths=paths
-        )
+        return student_objective(*arguments, **of_labels, layerwise=layerwise, paths=paths)
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
-    objective = objective_of() if methods else plain_objective(trained, class_weights)
+    objective = objective_of() if methods else plain_objective(trained, **of_labels)
     problem = Problem(trained, objective, models, variables, fine_tuning)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)

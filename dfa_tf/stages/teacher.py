@@ -6,8 +6,10 @@ from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.losses import plain_objective
+from dfa_tf.methods.targets import Targets
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
+from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
 from dfa_tf.stages.folder import (
     Record,
@@ -38,18 +40,20 @@ def check(
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
     class_weights: ClassWeights = None,
+    targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
 ) -> None:
     """Checks that a teacher can be trained. Arguments are as in `train_teacher`.
 
     Raises:
-        UserError: If network, examples, schedule, class weights and `keep` are incompatible.
+        UserError: If network, examples, schedule, targets and `keep` are incompatible.
     """
     check_keep("train_teacher.keep", keep, validation)
     check_examples(network, *filter(None, (train, test, validation)))
     weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     check_schedule("train_teacher", [train], training, replicas)
+    targets.check("train_teacher", training.batch_size, replicas)
     fine_tuning.check(network, training.epochs)
 
 
@@ -62,6 +66,7 @@ def train_teacher(
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
     class_weights: ClassWeights = None,
+    targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
     runtime: Runtime = Runtime(),
@@ -80,6 +85,7 @@ def train_teacher(
         class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
             for numbers that give all classes the same total weight. The evaluation does not use
             them.
+        targets: Label smoothing and mixup.
         keep: Which network is the result: "last", or "best" for the evaluated one with the highest
             validation accuracy, the first one on ties. The test examples then measure only this
             network, after the training.
@@ -101,7 +107,11 @@ def train_teacher(
         "train_teacher",
         training,
         fine_tuning,
-        optional={"class_weights": class_weights, "keep": None if keep == LAST else keep},
+        optional={
+            "class_weights": class_weights,
+            "keep": None if keep == LAST else keep,
+            **targets.changed,
+        },
     )
     inputs = {"network": starting_point(network), "train": train.description}
     inputs |= validation_inputs(validation, runtime)
@@ -111,14 +121,16 @@ def train_teacher(
         check_artifact(folder, fingerprint(teacher))
         return teacher
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, class_weights, keep, validation
+    how = training, replicas, fine_tuning, class_weights, targets, keep, validation
     check(network, train, test, *how)
     weights = weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
+        soft_targets = targets.build(network.num_classes, derived_seed(training.seed, "mixup"))
+        objective = plain_objective(trained, weights, soft_targets)
         teacher, result = fit(
-            Problem(trained, plain_objective(trained, weights), fine_tuning=fine_tuning),
+            Problem(trained, objective, fine_tuning=fine_tuning),
             train,
             test,
             training,

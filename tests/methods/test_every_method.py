@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
-from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, TEACHERS, Method
+from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, TEACHERS, Method
 from dfa_tf.methods.objective import pretraining_objective, student_objective
 from dfa_tf.methods.replicas import global_mean
 from dfa_tf.methods.teachers import build_method
@@ -98,7 +98,7 @@ def _gradients(objective, variables, images, labels):
 @_for(METHODS)
 def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batch):
     built = Built(method)
-    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, TEACHERS}
+    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, LABELS, TEACHERS}
     teacher, helpers = values(built.teacher.variables), built.helpers
     before = [values(helper.variables) for helper in helpers]
     loss, terms, gradients = _gradients(built.objective(), built.variables, *batch)
@@ -124,6 +124,17 @@ def test_bfloat16_loss_is_close_to_float32(method, batch):
     rough, _, gradients = _gradients(built.objective(), built.variables, *batch)
     np.testing.assert_allclose(np.mean(rough), np.mean(exact), rtol=0.03)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.slow
+@_for(METHODS)
+def test_terms_depend_on_the_labels_if_the_method_says_so(method, batch):
+    images, labels = batch
+    objective = tf.function(Built(method).objective())
+    _, _, terms = objective(images, labels)
+    _, _, others = objective(images, labels // 2)  # other labels, and more that are equal
+    changed = {name for name, term in terms.items() if not np.allclose(term, others[name], 1e-4)}
+    assert bool(changed - {"cross_entropy"}) == (LABELS in method.needs)
 
 
 @_for([DFA, *(methods.METHODS[name] for name in ("margin", "at", "vid", "nst"))])
