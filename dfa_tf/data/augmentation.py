@@ -6,6 +6,7 @@ from typing import Annotated
 import tensorflow as tf
 
 from dfa_tf.data import color
+from dfa_tf.data.part import Part
 from dfa_tf.data.rand_augment import MAX_MAGNITUDE, rand_augment
 from dfa_tf.validation import Interval, NonNegative, Settings
 
@@ -52,24 +53,28 @@ class Augmentation(Settings):
         """Whether a batch is worth a thread of its own."""
         return bool(self.color_jitter or self.rand_augment)
 
-    def __call__(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """Augments a batch.
+    def __call__(self, images: tf.Tensor, seed: tf.Tensor, part: Part = Part()) -> tf.Tensor:
+        """Augments a part of a batch.
 
         Args:
             images: uint8 [B, H, W, C].
-            seed: int [2].
+            seed: int [2], for the whole batch.
+            part: The part of the batch that the images are.
 
         Returns:
             The augmented images, with the shape and dtype of `images`.
         """
-        images = _shifted_and_flipped(images, self.pad, self.flip, seed)
+        batch_size = tf.shape(images)[0] * part.count
+        rows = part.rows(batch_size)
+        images = _shifted_and_flipped(images, self.pad, self.flip, seed, rows, batch_size)
         if self.color_jitter:
             own_seed = tf.random.experimental.stateless_fold_in(seed, 1)
-            images = color_jitter(images, self.color_jitter, own_seed)
+            draws = tf.random.stateless_uniform([3, batch_size, 1, 1, 1], own_seed)[:, rows]
+            images = color_jitter(images, self.color_jitter, draws)
         if self.rand_augment:
             count, magnitude = self.rand_augment
             own_seed = tf.random.experimental.stateless_fold_in(seed, 2)
-            seeds = tf.random.experimental.stateless_split(own_seed, tf.shape(images)[0])
+            seeds = tf.random.experimental.stateless_split(own_seed, batch_size)[rows]
             images = tf.map_fn(
                 lambda pair: rand_augment(pair[0], count, magnitude, pair[1]),
                 (images, seeds),
@@ -79,20 +84,19 @@ class Augmentation(Settings):
 
 
 def color_jitter(
-    images: tf.Tensor, strengths: tuple[float, float, float], seed: tf.Tensor
+    images: tf.Tensor, strengths: tuple[float, float, float], draws: tf.Tensor
 ) -> tf.Tensor:
     """Changes brightness, contrast and saturation of each image by random factors.
 
     Args:
         images: uint8 [B, H, W, C].
         strengths: See `Augmentation`.
-        seed: int [2].
+        draws: Uniform random numbers from 0 to 1, float32 [3, B, 1, 1, 1].
 
     Returns:
         uint8 [B, H, W, C].
     """
     changed = tf.cast(images, tf.float32)
-    draws = tf.random.stateless_uniform([3, tf.shape(images)[0], 1, 1, 1], seed)
     changes = (color.brightness, color.contrast, color.saturation)
     for change, strength, draw in zip(changes, strengths, tf.unstack(draws), strict=True):
         low = max(0.0, 1 - strength)
@@ -100,11 +104,11 @@ def color_jitter(
     return tf.ensure_shape(tf.cast(tf.round(changed), images.dtype), images.shape)
 
 
-def _shifted_and_flipped(images, pad, flip, seed):
+def _shifted_and_flipped(images, pad, flip, seed, rows, batch_size):
     if not pad and not flip:
         return images
     batch, height, width, channels = tf.unstack(tf.shape(images))
-    draws = tf.random.stateless_uniform([3, batch], seed, None, None, tf.int32)
+    draws = tf.random.stateless_uniform([3, batch_size], seed, None, None, tf.int32)[:, rows]
     shift = tf.math.floormod(draws[:2], 2 * pad + 1) - pad
     mirror = tf.math.floormod(draws[2], 2) * int(flip)
 

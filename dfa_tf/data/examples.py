@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from dfa_tf.data.part import Part
 from dfa_tf.errors import UserError
 
 ALIGNMENT = 64  # bytes, of TensorFlow's memory
@@ -78,7 +79,9 @@ class Examples:
         selection._indices, selection.labels = self._indices[indices], self.labels[indices]
         return selection
 
-    def shuffled(self, batch_size: int, seed: int, first_step: int) -> tf.data.Dataset:
+    def shuffled(
+        self, batch_size: int, seed: int, first_step: int, part: Part = Part()
+    ) -> tf.data.Dataset:
         """Draws an endless sequence of shuffled batches.
 
         Each epoch is a permutation of all examples. A batch may span two epochs. Its contents
@@ -88,6 +91,7 @@ class Examples:
             batch_size: Examples in a batch.
             seed: Seed of the order.
             first_step: Step of the first batch.
+            part: The part of each batch to read.
 
         Returns:
             A data set of (images [B, H, W, C] uint8, labels [B] int32).
@@ -95,7 +99,7 @@ class Examples:
         own_indices, labels = tf.constant(self._indices), tf.constant(self.labels)
 
         def batch(step):
-            indices = shuffled_indices(step, batch_size, len(self), seed)
+            indices = shuffled_indices(step, batch_size, len(self), seed)[part.rows(batch_size)]
             images = tf.gather(self._pixels, tf.gather(own_indices, indices))
             return images, tf.gather(labels, indices)
 
@@ -151,11 +155,13 @@ class StreamedExamples:
         indices = np.sort(indices)
         return dataclasses.replace(self, labels=self.labels[indices], indices=self.indices[indices])
 
-    def shuffled(self, batch_size: int, seed: int, first_step: int) -> tf.data.Dataset:
+    def shuffled(
+        self, batch_size: int, seed: int, first_step: int, part: Part = Part()
+    ) -> tf.data.Dataset:
         """Draws an endless sequence of shuffled batches, see `Examples.shuffled`.
 
-        Examples are shuffled within `shuffle_buffer`. Examples before `first_step` are read but
-        not decoded.
+        Examples are shuffled within `shuffle_buffer`. Examples before `first_step`, and those of
+        other parts, are read but not decoded.
         """
         first_epoch, position = divmod(first_step * batch_size, len(self))
         undecoded = self._undecoded()
@@ -165,12 +171,19 @@ class StreamedExamples:
             return undecoded.shuffle(self.shuffle_buffer, seed=tf.cast(key, tf.int64))
 
         examples = tf.data.Dataset.counter(first_epoch).flat_map(epoch).skip(position)
+        numbered = examples.enumerate(first_step * batch_size)
+        rows = part.rows(batch_size)
+        if part.count > 1:
+            numbered = numbered.filter(
+                lambda number, _: number % batch_size // (rows.stop - rows.start) == part.index
+            )
         if self.crop is None:
-            decoded = _decoded(examples, self.decode, self.image_shape)
+            undecoded = numbered.map(lambda _, example: example)
+            decoded = _decoded(undecoded, self.decode, self.image_shape)
         else:
-            decoded = self._cropped(examples.enumerate(first_step * batch_size), seed)
+            decoded = self._cropped(numbered, seed)
         # drop_remainder is only for the static shape: the epochs never end.
-        return decoded.batch(batch_size, drop_remainder=True)
+        return decoded.batch(rows.stop - rows.start, drop_remainder=True)
 
     def in_order(self, batch_size: int) -> tf.data.Dataset:
         """Returns each example once, in order, see `Examples.in_order`."""

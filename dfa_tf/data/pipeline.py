@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import AnyExamples
+from dfa_tf.data.part import Part
 from dfa_tf.errors import UserError
 from dfa_tf.validation import Count, check_value
 
@@ -17,6 +18,7 @@ def training_batches(
     augmentation: Augmentation,
     seed: int,
     first_step: int = 0,
+    part: Part = Part(),
 ) -> tf.data.Dataset:
     """Draws an endless sequence of augmented batches.
 
@@ -29,15 +31,17 @@ def training_batches(
         augmentation: Augmentation of the images; Augmentation(pad=0, flip=False) for none.
         seed: Seed of order and augmentation.
         first_step: Step of the first batch.
+        part: The part of each batch to read.
 
     Returns:
         A data set of (images [B, H, W, C] uint8, labels [B] int32).
     """
-    batches = examples.shuffled(batch_size, seed, first_step)
+    batches = examples.shuffled(batch_size, seed, first_step, part)
 
     def augment(step, batch):
         images, labels = batch
-        return augmentation(images, tf.stack([tf.constant(seed, tf.int64), step])), labels
+        own_seed = tf.stack([tf.constant(seed, tf.int64), step])
+        return augmentation(images, own_seed, part), labels
 
     parallel = {"num_parallel_calls": os.cpu_count(), "deterministic": True}
     options = parallel if augmentation.is_slow else {}
@@ -77,26 +81,27 @@ def check_batches(
         )
 
 
-def replica_part(batch: Any) -> Any:
-    """Returns the part of a global batch that belongs to this replica.
+def replica_part(batch: Any, processes: int = 1) -> Any:
+    """Returns the rows of this process's part of a batch that belong to this replica.
 
-    Call it inside `strategy.run`. All workers draw the same global batch, and each replica takes
-    its part. The examples and their order therefore do not depend on the number of replicas.
+    Call it inside `strategy.run`. The examples of a global batch and their order do not depend on
+    the number of replicas.
 
     Args:
-        batch: A structure of tensors [B, ...].
+        batch: A structure of tensors [B / processes, ...].
+        processes: Number of processes, each of which has as many replicas.
 
     Returns:
         The structure with tensors [B / replicas, ...].
     """
     context = tf.distribute.get_replica_context()
-    replicas = context.num_replicas_in_sync
+    replicas = context.num_replicas_in_sync // processes
     if replicas == 1:
         return batch
     with tf.device("CPU:0"):  # so that only the part is copied to the replica's device
         return tf.nest.map_structure(
             lambda x: tf.reshape(x, [replicas, x.shape[0] // replicas, *x.shape[1:]])[
-                context.replica_id_in_sync_group
+                context.replica_id_in_sync_group % replicas
             ],
             batch,
         )

@@ -29,7 +29,7 @@ from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints
-from dfa_tf.training.devices import is_chief, report_lost_workers
+from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.progress import print_line
@@ -180,7 +180,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     def batches_of(split):
         seed = derived_seed(training.seed, f"search/{split}")
         examples = splits[split], training.batch_size, training.augmentation
-        return training_batches(*examples, seed, journal.step)
+        return training_batches(*examples, seed, journal.step, part_of_process(strategy))
 
     def steps_of(group):
         steps = second_order_steps if net.options.order == 2 else first_order_steps

@@ -24,7 +24,7 @@ from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import is_chief, report_lost_workers
+from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.loop import Block, Loop, Phase
 from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.training.recipe import Training
@@ -245,6 +245,7 @@ def _search(
                 training.augmentation,
                 derived_seed(training.seed, f"{STAGE}/{split}"),
                 journal.step,
+                part_of_process(strategy),
             )
             for split, examples in splits.items()
         ]

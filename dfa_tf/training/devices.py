@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from dfa_tf.data.part import Part
 from dfa_tf.errors import ReportedError, UserError, first_line
 from dfa_tf.training.cluster import cluster_resolver
 
@@ -77,6 +78,18 @@ def worker_count(strategy: tf.distribute.Strategy) -> int:
         return 1
     cluster = resolver.cluster_spec()
     return sum(cluster.num_tasks(job) for job in ("chief", "worker") if job in cluster.jobs)
+
+
+def part_of_process(strategy: tf.distribute.Strategy) -> Part:
+    """Returns the part of each global batch that the replicas of this process receive."""
+    count = worker_count(strategy)
+    if count == 1:
+        return Part()
+    resolver = strategy.cluster_resolver
+    chiefs = resolver.cluster_spec().as_dict().get("chief", [])
+    # Replicas are numbered in this order.
+    index = 0 if resolver.task_type == "chief" else len(chiefs) + resolver.task_id
+    return Part(index, count)
 
 
 def replica_sum(strategy: tf.distribute.Strategy, values: Any) -> Any:

@@ -15,7 +15,7 @@ from dfa_tf.methods.replicas import global_mean
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
-from dfa_tf.training.devices import is_chief, report_lost_workers
+from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
 from dfa_tf.training.keep_best import BestNetwork, best_evaluation
@@ -176,6 +176,7 @@ def fit(
             training.augmentation,
             derived_seed(training.seed, f"{label}/data"),
             journal.step,
+            part_of_process(strategy),
         )
         ends = {end for end in evaluations if end <= segment.last}
         with report_lost_workers(label, strategy):

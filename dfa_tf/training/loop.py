@@ -22,7 +22,7 @@ import tensorflow as tf
 from dfa_tf.data.pipeline import replica_part
 from dfa_tf.errors import Interrupted, ReportedError
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import Consensus, is_chief, replica_sum
+from dfa_tf.training.devices import Consensus, is_chief, replica_sum, worker_count
 from dfa_tf.training.progress import Progress, print_line
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.signals import StopRequest, stop_request
@@ -41,8 +41,8 @@ class Phase:
     Attributes:
         step: A function of (images, labels) that runs on each replica. It returns the replica's
             share of each measurement, `{name: tensor}`.
-        batches: A dataset of global batches. With a zip of several datasets, the step receives one
-            tuple (images, labels) for each.
+        batches: A dataset of this process's parts of the global batches. With a zip of several
+            datasets, the step receives one tuple (images, labels) for each.
     """
 
     step: Callable
@@ -258,8 +258,10 @@ class StepFunction:
         self._iterators = [iter(phase.batches) for phase in phases]
         self._shapes: dict[str, tf.TensorShape] = {}
 
+        processes = worker_count(strategy)
+
         def on_replica(phase):
-            return lambda *batch: phase.step(*replica_part(batch))
+            return lambda *batch: phase.step(*replica_part(batch, processes))
 
         def step(iterators):
             measured = {}

@@ -111,7 +111,8 @@ def test_augmentation_follows_from_the_seed(channels):
 
 def test_jitter_multiplies_the_brightness_by_a_factor_from_one_minus_to_one_plus_s():
     images = np.full((400, 2, 2, 3), 100, np.uint8)
-    found = color_jitter(tf.constant(images), (0.4, 0.0, 0.0), tf.constant([5, 6])).numpy()
+    draws = tf.random.stateless_uniform([3, 400, 1, 1, 1], [5, 6])
+    found = color_jitter(tf.constant(images), (0.4, 0.0, 0.0), draws).numpy()
     values = found[:, 0, 0, 0]
     assert (found == values[:, np.newaxis, np.newaxis, np.newaxis]).all()
     assert 60 <= values.min() < 63

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from dfa_tf import data
 from dfa_tf.data.examples import read_into_memory, read_labels, shuffled_indices
+from dfa_tf.data.part import Part
 from dfa_tf.errors import UserError
 from tests.conftest import made_examples
 
@@ -76,6 +77,47 @@ def test_crops_follow_from_seed_and_step_and_not_from_the_start():
     assert not (images(12, seed=4) == uninterrupted).all()
     in_order = [images for images, _ in examples.in_order(24).as_numpy_iterator()]
     assert not np.concatenate(in_order).any()  # evaluation does not crop
+
+
+@pytest.mark.parametrize("first_step", [0, 5])
+@pytest.mark.parametrize("kind", ["in memory", "streamed", "cropped"])
+def test_parts_of_all_processes_are_the_batch_of_one(kind, first_step):
+    """With every augmentation, over the end of an epoch, from the start and after a resume."""
+    examples = made_examples(26, shape=(6, 5, 3))
+    if kind != "in memory":
+        examples = _streamed(examples)
+    if kind == "cropped":
+        decode = examples.decode
+        examples = dataclasses.replace(
+            examples, crop=lambda image, seed: tf.roll(decode(image), seed[0] % 5, 1)
+        )
+    augmentation = data.Augmentation(1, True, (0.4, 0.4, 0.4), (2, 9))
+
+    def batches(part):
+        arguments = examples, 12, augmentation, 3, first_step, part
+        return list(data.training_batches(*arguments).take(3).as_numpy_iterator())
+
+    parts = [batches(Part(k, 3)) for k in range(3)]
+    for step, (images, labels) in enumerate(batches(Part())):
+        assert len(images) == 12
+        for index, whole in enumerate((images, labels)):
+            pieces = [part[step][index] for part in parts]
+            assert [len(piece) for piece in pieces] == [4, 4, 4]
+            np.testing.assert_array_equal(np.concatenate(pieces), whole)
+
+
+def test_process_decodes_its_own_part_alone():
+    examples = _streamed(made_examples(24))
+    decoded = []
+
+    def decode(png):
+        tf.py_function(lambda: decoded.append(1), [], [])
+        return tf.io.decode_png(png, 3)
+
+    counted = dataclasses.replace(examples, decode=decode)
+    batches = counted.shuffled(12, 0, 0, Part(1, 3)).take(2)
+    assert sum(len(labels) for _, labels in batches.as_numpy_iterator()) == 8
+    assert len(decoded) < 24 / 3 + 8  # a few are decoded ahead
 
 
 def test_order_depends_on_the_seed():
