@@ -117,7 +117,7 @@ def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batc
     )
 
 
-@_for(_slow_but("dfa", "jacobian", "vid", "crd", "reviewkd"))
+@_for(_slow_but("dfa", "jacobian", "reviewkd"))
 def test_bfloat16_loss_is_close_to_float32(method, batch):
     exact, _, _ = _gradients(Built(method).objective(), [], *batch)
     built = Built(method, precision="mixed_bfloat16")

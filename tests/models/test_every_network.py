@@ -26,7 +26,7 @@ SIZES = {  # of the maps of each group, for 32x32 images
 }
 EXAMPLES = made_examples(8, seed=5, shape=(32, 32, 3), classes=10)
 every_network = pytest.mark.parametrize("name", SMALL)
-LARGE = ("ResNet_18_cifar", "ResNet_50_imagenet", "ShuffleNetV2_x0_5")
+LARGE = ("ResNet_18_cifar", "ResNet_50_imagenet", "ShuffleNetV2_x0_5", "MobileNetV2_x0_5")
 every_network_large_ones_slow = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in SMALL]
 )

@@ -20,7 +20,10 @@ APPLICATIONS = {
     "ResNet50": keras.applications.ResNet50,
 }
 SIZES = [32, *(pytest.param(size, marks=pytest.mark.slow) for size in (96, 224))]
-every_application = pytest.mark.parametrize("name", APPLICATIONS)
+SLOW = ("EfficientNetB0", "ResNet50")
+every_application = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in APPLICATIONS]
+)
 
 
 @functools.cache

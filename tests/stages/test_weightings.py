@@ -85,6 +85,7 @@ def test_a_path_of_weight_zero_and_one_left_out_give_the_same_student(run):
         np.testing.assert_allclose(skipped, computed, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_interrupted_schedule_resumes_in_its_second_part(run, tmp_path, monkeypatch):
     process = Process(["at", "kd"], [0, 9, 10, 19], [[1.0, 1.0]] * 2 + [[1.0, 0.1]] * 2, steps=20)
     arguments = {
