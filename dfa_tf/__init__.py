@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dfa_tf.deployment.options import ExportOptions
     from dfa_tf.errors import Interrupted, UserError
     from dfa_tf.methods.dfa_search import SearchOptions
+    from dfa_tf.methods.targets import Targets
     from dfa_tf.stages.distill import distill
     from dfa_tf.stages.export import export
     from dfa_tf.stages.folder import Record
@@ -37,6 +38,7 @@ _NAMES = {
     "Record": "dfa_tf.stages.folder",
     "Runtime": "dfa_tf.training.runtime",
     "SearchOptions": "dfa_tf.methods.dfa_search",
+    "Targets": "dfa_tf.methods.targets",
     "Training": "dfa_tf.training.recipe",
     "UserError": "dfa_tf.errors",
     "distill": "dfa_tf.stages.distill",
@@ -52,6 +54,7 @@ __all__ = [
     "Record",
     "Runtime",
     "SearchOptions",
+    "Targets",
     "Training",
     "UserError",
     "__version__",

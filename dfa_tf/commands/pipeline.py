@@ -227,7 +227,7 @@ class Pipeline:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
             stage, weights = self._stage(DISTILL), self._weights
-            names = ("training", "targets", "fine_tuning", "class_weights", "keep")
+            names = ("training", "targets", "fine_tuning", "keep")
             how = {name: stage[name] for name in names} | self._examples(DISTILL)
             how |= {"methods": self._methods, "replicas": replicas}
             distill_stage.check(teachers, student, **how)

@@ -25,7 +25,6 @@ import gin
 from dfa_tf import data, models
 from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.methods import METHODS
-from dfa_tf.methods.class_weights import ClassWeights
 from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.process_search import SearchProcessOptions
@@ -80,14 +79,14 @@ class Configurable:
 
 
 # Settings of the stages that belong to no bundle. The first ones are of teacher and student.
-_TRAINING = {"class_weights": Parameter(ClassWeights, None), "keep": Parameter(Keep, LAST)}
+_KEEP = {"keep": Parameter(Keep, LAST)}
 _DISTILL = {
     "aggregation": Parameter(str, "search"),
     "methods": Parameter(Sequence[Method], ()),
     "weights": Parameter(Sequence[NonNegative] | Weighting | None, None),
     "ce_weight": Parameter(NonNegative | None, None),
     "generations": Parameter(Annotated[int, Interval(2)], 2),
-    **_TRAINING,
+    **_KEEP,
 }
 
 
@@ -134,7 +133,7 @@ def _settings_class(cls):
 CONFIGURABLES: dict[str, Configurable] = {
     "dataset": _function(data.load, excluded=("data_dir",)),
     "train_teacher": _stage(
-        {"count": Parameter(Annotated[int, Interval(1, 100)], 1), **_TRAINING},
+        {"count": Parameter(Annotated[int, Interval(1, 100)], 1), **_KEEP},
         training=Training(),
         targets=Targets(),
         fine_tuning=FineTuning(),

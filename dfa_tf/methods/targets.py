@@ -1,13 +1,16 @@
-"""The targets of the cross entropy: labels, smoothed labels, or labels of mixed images."""
+"""The targets of the cross entropy: labels that are weighted by class, smoothed or mixed."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
+from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.method import LABELS, Method
+from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import Interval, NonNegative, Settings
 
 
@@ -16,34 +19,50 @@ class Targets(Settings):
     """How labels become the targets of the cross entropy.
 
     Args:
+        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
+            for numbers that give all classes the same total weight, see `weight_of_each_class`. The
+            losses of the methods and the evaluation do not use them.
         label_smoothing: Share of each target that is spread evenly over all classes (Szegedy et al.,
             CVPR 2016, §7). ImageNet trainings use 0.1.
         mixup: alpha of mixup's Beta distribution, see `mixed` (Zhang et al., ICLR 2018). Its paper
             uses 0.2 for ImageNet and 1 for CIFAR; 0 for no mixing.
     """
 
+    class_weights: ClassWeights = None
     label_smoothing: Annotated[float, Interval(0, 1, open_high=True)] = 0.0
     mixup: NonNegative = 0.0
 
     name = "targets"
 
     @property
-    def changed(self) -> dict[str, float | None]:
+    def changed(self) -> dict[str, Any]:
         """The settings that are not at their default; None for the others."""
         return {field.name: getattr(self, field.name) or None for field in dataclasses.fields(self)}
 
-    def check(self, stage: str, batch_size: int, replicas: int, methods: Sequence[Method] = ()):
-        """Checks that images can be mixed.
+    def check(
+        self,
+        stage: str,
+        labels: np.ndarray,
+        classes: int,
+        batch_size: int,
+        replicas: int,
+        methods: Sequence[Method] = (),
+    ) -> None:
+        """Checks that the classes can be weighted and the images mixed.
 
         Args:
             stage: Name of the stage, for error messages.
+            labels: Labels of the training images, int `[N]`.
+            classes: Number of classes.
             batch_size: Size of the global batch.
             replicas: Number of replicas.
             methods: The distillation methods.
 
         Raises:
-            UserError: If a replica has an odd number of images, or a method needs one true label.
+            UserError: If the class weights do not match the classes; and for mixup, if a replica has
+                an odd number of images, or a method needs one true label.
         """
+        weight_of_each_class(self.class_weights, labels, classes, f"{stage}.class_weights")
         if not self.mixup:
             return
         if batch_size // replicas % 2:
@@ -57,6 +76,23 @@ class Targets(Settings):
                     f"{stage}.mixup: expected 0 with {method.name}, which needs one true label of "
                     f"each image, got {self.mixup}"
                 )
+
+    def arguments(self, labels: np.ndarray, classes: int, seed: int) -> dict[str, Any]:
+        """Returns the arguments of `plain_objective` and `student_objective` for a training.
+
+        Args:
+            labels: Labels of the training images, int `[N]`.
+            classes: Number of classes.
+            seed: Seed of the training.
+
+        Returns:
+            `class_weights`, see `weight_of_each_class`, and `targets`, see `build`.
+        """
+        name = f"{self.name}.class_weights"
+        return {
+            "class_weights": weight_of_each_class(self.class_weights, labels, classes, name),
+            "targets": self.build(classes, derived_seed(seed, "mixup")),
+        }
 
     def build(self, classes: int, seed: int) -> Callable | None:
         """Returns a function of (images, labels, step) that returns (images, targets).

@@ -10,7 +10,6 @@ from typing import TypeAlias
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
-from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import ALPHA, Method
@@ -46,7 +45,6 @@ from dfa_tf.weightings import ProcessWeighting, Weighting
 from dfa_tf.weightings.process import ScheduledWeights
 
 PLAIN = "plain"
-CLASS_WEIGHTS = "distill.class_weights"
 Teachers: TypeAlias = Network | Sequence[Network] | None
 
 
@@ -59,7 +57,6 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
-    class_weights: ClassWeights = None,
     targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
@@ -79,9 +76,9 @@ def check(
         check_method(method, teachers, student)
     check_keep("distill.keep", keep, validation)
     check_examples(student, *filter(None, (train, test, validation)))
-    weight_of_each_class(class_weights, train.labels, student.num_classes, CLASS_WEIGHTS)
     check_schedule("distill", [train], training, replicas)
-    targets.check("distill", training.batch_size, replicas, methods)
+    classes, batch_size = student.num_classes, training.batch_size
+    targets.check("distill", train.labels, classes, batch_size, replicas, methods)
     fine_tuning.check(student, training.epochs)
 
 
@@ -95,7 +92,6 @@ def distill(
     methods: Sequence[Method] | None = None,
     weights: Sequence[float] | Weighting | None = None,
     ce_weight: float | None = None,
-    class_weights: ClassWeights = None,
     targets: Targets = Targets(),
     alpha: Alpha | str | os.PathLike | None = None,
     training: Training = Training(),
@@ -121,10 +117,7 @@ def distill(
         weights: A factor for the loss of each method, 1 by default; or a weighting of
             `dfa_tf.weightings`, whose weights are also written to WORKDIR/distill/process.json.
         ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
-        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
-            for numbers that give all classes the same total weight. The losses of the methods and
-            the evaluation do not use them.
-        targets: Label smoothing and mixup.
+        targets: Class weights, label smoothing and mixup.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
@@ -153,11 +146,7 @@ def distill(
         methods=methods,
         weights=weights,
         ce_weight=ce_weight,
-        optional={
-            "class_weights": class_weights,
-            "keep": None if keep == LAST else keep,
-            **targets.changed,
-        },
+        optional={"keep": None if keep == LAST else keep, **targets.changed},
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -184,11 +173,11 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, class_weights, targets, keep, validation
+    how = training, replicas, fine_tuning, targets, keep, validation
     check(teachers, student, train, test, methods, *how)
     with folder.work(runtime):
         networks = teachers, student
-        losses = methods, weights, ce_weight, class_weights, targets
+        losses = methods, weights, ce_weight, targets
         trained, result, phases = _train(
             *networks, train, test, validation, *losses, training, fine_tuning, folder, runtime
         )
@@ -233,7 +222,6 @@ def _train(
     methods,
     weights,
     ce_weight,
-    class_weights,
     targets,
     training,
     fine_tuning,
@@ -268,11 +256,7 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
-    classes = student.num_classes
-    of_labels = {
-        "class_weights": weight_of_each_class(class_weights, train.labels, classes, CLASS_WEIGHTS),
-        "targets": targets.build(classes, derived_seed(training.seed, "mixup")),
-    }
+    of_labels = targets.arguments(train.labels, student.num_classes, training.seed)
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):

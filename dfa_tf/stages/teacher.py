@@ -4,12 +4,10 @@ import pathlib
 
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
-from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.targets import Targets
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
-from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
 from dfa_tf.stages.folder import (
     Record,
@@ -29,8 +27,6 @@ from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 
-CLASS_WEIGHTS = "train_teacher.class_weights"
-
 
 def check(
     network: Network,
@@ -39,7 +35,6 @@ def check(
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
-    class_weights: ClassWeights = None,
     targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
@@ -51,9 +46,9 @@ def check(
     """
     check_keep("train_teacher.keep", keep, validation)
     check_examples(network, *filter(None, (train, test, validation)))
-    weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
     check_schedule("train_teacher", [train], training, replicas)
-    targets.check("train_teacher", training.batch_size, replicas)
+    classes, batch_size = network.num_classes, training.batch_size
+    targets.check("train_teacher", train.labels, classes, batch_size, replicas)
     fine_tuning.check(network, training.epochs)
 
 
@@ -65,7 +60,6 @@ def train_teacher(
     workdir: str | pathlib.Path,
     training: Training = Training(),
     fine_tuning: FineTuning = FineTuning(),
-    class_weights: ClassWeights = None,
     targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
@@ -82,10 +76,7 @@ def train_teacher(
         workdir: The result is written to WORKDIR/teacher. An interrupted training is resumed.
         training: The recipe.
         fine_tuning: How the layers of a pretrained network are trained.
-        class_weights: Factors of the cross entropy: a positive number for each class, or "balanced"
-            for numbers that give all classes the same total weight. The evaluation does not use
-            them.
-        targets: Label smoothing and mixup.
+        targets: Class weights, label smoothing and mixup.
         keep: Which network is the result: "last", or "best" for the evaluated one with the highest
             validation accuracy, the first one on ties. The test examples then measure only this
             network, after the training.
@@ -107,11 +98,7 @@ def train_teacher(
         "train_teacher",
         training,
         fine_tuning,
-        optional={
-            "class_weights": class_weights,
-            "keep": None if keep == LAST else keep,
-            **targets.changed,
-        },
+        optional={"keep": None if keep == LAST else keep, **targets.changed},
     )
     inputs = {"network": starting_point(network), "train": train.description}
     inputs |= validation_inputs(validation, runtime)
@@ -121,16 +108,14 @@ def train_teacher(
         check_artifact(folder, fingerprint(teacher))
         return teacher
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, class_weights, targets, keep, validation
+    how = training, replicas, fine_tuning, targets, keep, validation
     check(network, train, test, *how)
-    weights = weight_of_each_class(class_weights, train.labels, network.num_classes, CLASS_WEIGHTS)
+    of_labels = targets.arguments(train.labels, network.num_classes, training.seed)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
-        soft_targets = targets.build(network.num_classes, derived_seed(training.seed, "mixup"))
-        objective = plain_objective(trained, weights, soft_targets)
         teacher, result = fit(
-            Problem(trained, objective, fine_tuning=fine_tuning),
+            Problem(trained, plain_objective(trained, **of_labels), fine_tuning=fine_tuning),
             train,
             test,
             training,

@@ -11,6 +11,8 @@ from dfa_tf.methods.method import LABELS
 from dfa_tf.methods.targets import Targets, beta, mixed, smoothed
 from tests.conftest import CLASSES, small_network
 
+ONE = np.zeros(1, int)  # labels
+
 
 def test_smoothed_labels_by_hand():
     """With 0.1 over four classes: 0.9 + 0.025 for the label and 0.025 for the others."""
@@ -90,21 +92,30 @@ def test_defaults_leave_labels_and_images_as_they_are():
 
 
 def test_odd_number_of_images_on_a_replica_cannot_be_mixed():
-    Targets(mixup=0.2).check("distill", 12, replicas=2)
+    Targets(mixup=0.2).check("distill", ONE, 1, 12, replicas=2)
     for batch_size, replicas in ((7, 1), (10, 2)):
         with pytest.raises(UserError, match=r"distill\.mixup"):
-            Targets(mixup=0.2).check("distill", batch_size, replicas)
+            Targets(mixup=0.2).check("distill", ONE, 1, batch_size, replicas)
 
 
 @pytest.mark.parametrize("name", ["dkd", "crd", "jacobian"])
 def test_methods_of_one_true_label_refuse_mixup(name):
     assert LABELS in methods.METHODS[name].needs
     with pytest.raises(UserError, match=rf"distill\.mixup.*{name}"):
-        Targets(mixup=0.2).check("distill", 8, 1, [methods.METHODS[name]()])
-    Targets(label_smoothing=0.1).check("distill", 8, 1, [methods.METHODS[name]()])
+        Targets(mixup=0.2).check("distill", ONE, 1, 8, 1, [methods.METHODS[name]()])
+    Targets(label_smoothing=0.1).check("distill", ONE, 1, 8, 1, [methods.METHODS[name]()])
 
 
-@pytest.mark.parametrize("settings", [{"mixup": -1}, {"label_smoothing": 1.0}, {"mixup": "0.2"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mixup": -1},
+        {"mixup": "0.2"},
+        {"label_smoothing": 1.0},
+        {"class_weights": "equal"},
+        {"class_weights": [1.0, 0.0]},
+    ],
+)
 def test_senseless_setting_is_refused(settings):
     (name,) = settings
     with pytest.raises(UserError, match=name):

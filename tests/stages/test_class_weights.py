@@ -4,6 +4,7 @@ import pytest
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods import KD
+from dfa_tf.methods.targets import Targets
 from dfa_tf.training.optimizers import SGD
 from tests.conftest import CLASSES, same, small_network
 
@@ -23,7 +24,7 @@ def test_doubled_weights_act_as_a_doubled_learning_rate(run, tmp_path, stage):
             **arguments,
             workdir=tmp_path / name,
             optimizer=SGD(learning_rate, momentum=0.0, nesterov=False, weight_decay=0.0),
-            class_weights=class_weights,
+            targets=Targets(class_weights),
         )
 
     network = trained("weights", 0.0625, [2.0] * CLASSES)
@@ -35,19 +36,20 @@ def test_doubled_weights_act_as_a_doubled_learning_rate(run, tmp_path, stage):
 
 def test_balanced_weights_of_equal_classes_change_nothing(run, tmp_path):
     arguments = {"methods": [KD()], "teacher": small_network(depth=10, seed=1)}
-    balanced = run.distill(**arguments, class_weights="balanced", workdir=tmp_path / "balanced")
+    targets = Targets("balanced")
+    balanced = run.distill(**arguments, targets=targets, workdir=tmp_path / "balanced")
     assert same(balanced.get_weights(), run.distill(**arguments).get_weights())
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("value", [[1.0], [1.0, 1.0, 1.0, 0.0], "equal"])
+@pytest.mark.parametrize("value", [[1.0], [1.0] * (CLASSES + 1)])
 def test_wrong_class_weights_are_named_and_nothing_is_written(run, stage, value):
     with pytest.raises(UserError, match=rf"{stage}\.class_weights"):
-        getattr(run, stage)(**STAGES[stage][1], class_weights=value)
+        getattr(run, stage)(**STAGES[stage][1], targets=Targets(value))
     assert not list(run.workdir.iterdir())
 
 
 def test_class_without_images_cannot_be_balanced(run):
     without = run.everything.select([k for k, y in enumerate(run.everything.labels) if y != 2])
     with pytest.raises(UserError, match=r"train_teacher\.class_weights.*class 2"):
-        run.train_teacher(train=without, class_weights="balanced")
+        run.train_teacher(train=without, targets=Targets("balanced"))
