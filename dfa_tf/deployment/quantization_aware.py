@@ -100,6 +100,10 @@ class RoundedMap(keras.layers.Layer):
         rounded = tf.quantization.fake_quant_with_min_max_vars(x, low, high, BITS)
         return tf.cast(rounded, inputs.dtype)
 
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Returns a dense map. Keras takes the product of a map and a scalar for sparse."""
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
 
 def rounded_kernel(kernel: tf.Tensor, kind: str) -> tf.Tensor:
     """Rounds a kernel to 255 levels, symmetric around 0, for each output channel.

@@ -44,7 +44,19 @@ def test_gradients_pass_the_rounding_unchanged():
     np.testing.assert_allclose(tape.gradient(y, x)[0, 1:4], [2, 3, 4])
 
 
-@pytest.mark.parametrize("build", [small_network, lambda: models.shufflenet_v2(0.5, 4)])
+def _application(name):
+    return models.keras_application(name, None, num_classes=4, image_shape=(32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        small_network,
+        lambda: models.shufflenet_v2(0.5, 4),
+        lambda: _application("MobileNetV3Small"),
+        pytest.param(lambda: _application("EfficientNetB0"), marks=pytest.mark.slow),
+    ],
+)
 def test_rounded_network_has_nearly_the_same_logits(build):
     network = build()
     images = made_examples(8, shape=network.image_shape).images.astype(np.float32)
