@@ -151,7 +151,13 @@ class _Reader:
         return dataset.map(lambda example: (example[self._image_key], example[self._label_key]))
 
     def _picture(self, image):
-        return self._builder.info.features[self._image_key].decode_example(image)
+        feature = self._builder.info.features[self._image_key]
+        # By default TensorFlow approximates JPEG's transform. Pillow and phones compute it.
+        return tf.cond(
+            tf.io.is_jpeg(image),
+            lambda: tf.io.decode_jpeg(image, feature.shape[-1], dct_method="INTEGER_ACCURATE"),
+            lambda: feature.decode_example(image),
+        )
 
     def _decode(self, image):
         picture = self._picture(image)

@@ -84,7 +84,11 @@ def _load_keras(path, scale, offset):
         if isinstance(getattr(model, "output", None), dict):
             model = keras.Model(model.inputs, _select_logits(model.output), name=model.name)
         selected = logits_model(model, scale, offset)
-    run = tf.function(lambda images: selected(images, training=False))
+    shape = (None, *selected.input_shape[1:])
+    run = tf.function(
+        lambda images: selected(images, training=False),
+        input_signature=[tf.TensorSpec(shape, tf.float32)],
+    )
 
     def logits(images):
         return run(tf.cast(images, tf.float32)).numpy()
