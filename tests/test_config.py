@@ -31,6 +31,7 @@ def _made(config):
         "cifar100": ((32, 32, 3), 100),
         "cinic10": ((32, 32, 3), 10),
         "folder:photos": ((64, 64, 3), 10),
+        "imagenet2012": ((64, 64, 3), 1000),
     }[name]
     statistics = {"mean": (0.5,) * shape[-1], "std": (0.25,) * shape[-1]}
     task = {"num_classes": classes, "image_shape": shape, **statistics}

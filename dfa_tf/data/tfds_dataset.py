@@ -26,6 +26,7 @@ STATISTICS = {
     "cifar10": CIFAR_STATISTICS,
     "cifar100": CIFAR_STATISTICS,
     "cinic10": cinic10.STATISTICS,
+    "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 SHUFFLE_BYTES = 2**30  # of undecoded images in the buffer of streamed examples
 
