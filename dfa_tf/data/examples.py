@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from dfa_tf.data.part import Part
 from dfa_tf.errors import UserError
+from dfa_tf.progress import with_progress
 
 ALIGNMENT = 64  # bytes, of TensorFlow's memory
 BATCH_BYTES = 4 * 2**20  # decoded images that are read at a time
@@ -264,7 +265,9 @@ def read_into_memory(
     images, labels = aligned_empty((count, *image_shape)), np.empty(count, np.int32)
     start = 0
     batches = _decoded(source(), decode, image_shape).batch(small_batch_size(image_shape))
-    for image_batch, label_batch in batches.as_numpy_iterator():
+    for image_batch, label_batch in with_progress(
+        "reading images", batches.as_numpy_iterator(), count
+    ):
         end = start + len(image_batch)
         images[start:end], labels[start:end] = image_batch, label_batch
         start = end

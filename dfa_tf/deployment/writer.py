@@ -17,7 +17,7 @@ from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.deployment.saved_model import inference_model, write_saved_model
 from dfa_tf.deployment.verify import Reference
 from dfa_tf.models.network import Network
-from dfa_tf.training.progress import print_line
+from dfa_tf.progress import print_line
 
 
 class ExportWriter:

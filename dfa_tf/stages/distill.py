@@ -20,6 +20,7 @@ from dfa_tf.methods.terms import constant_weights, path_names
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
+from dfa_tf.progress import print_line
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
 from dfa_tf.stages.folder import (
@@ -37,7 +38,6 @@ from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
 from dfa_tf.training.keep_best import LAST, Keep, check_keep
-from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import NonNegative, check_value

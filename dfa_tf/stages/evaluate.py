@@ -9,6 +9,7 @@ from dfa_tf.data.dataset import Dataset
 from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
 from dfa_tf.models.from_keras import Scaling
+from dfa_tf.progress import with_progress
 from dfa_tf.training.tally import Tally
 
 
@@ -71,7 +72,7 @@ def evaluate(
             f"{output_shape[-1]}; {advice}"
         )
     tally = Tally.of(
-        dataset.test.in_order(batch_size),
+        with_progress(str(path), dataset.test.in_order(batch_size), len(dataset.test)),
         lambda images: as_logits(model.logits(images)),
         dataset.num_classes,
     )

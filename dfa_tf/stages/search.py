@@ -23,6 +23,7 @@ from dfa_tf.methods.dfa_search import (
 from dfa_tf.methods.dfa_search_ablation import StudentLoss
 from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.models.network import Network
+from dfa_tf.progress import print_line
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
@@ -32,7 +33,6 @@ from dfa_tf.training.checkpoints import Checkpoints
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
-from dfa_tf.training.progress import print_line
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries

@@ -14,7 +14,7 @@ import tensorflow as tf
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
 from dfa_tf.files import WRITING
-from dfa_tf.training.progress import print_line
+from dfa_tf.progress import print_line
 
 KEPT = 2  # states
 

@@ -21,9 +21,9 @@ import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
 from dfa_tf.errors import Interrupted, ReportedError
+from dfa_tf.progress import Progress, print_line
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import Consensus, is_chief, replica_sum, worker_count
-from dfa_tf.training.progress import Progress, print_line
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.signals import StopRequest, stop_request
 

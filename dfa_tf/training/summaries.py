@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import first_line
 from dfa_tf.figures import make_literal
-from dfa_tf.training.progress import print_line
+from dfa_tf.progress import print_line
 
 
 class Summaries:

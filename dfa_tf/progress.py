@@ -1,8 +1,10 @@
-"""Progress of a run, printed to standard error."""
+"""Progress of long work, printed to standard error."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -16,6 +18,24 @@ def print_line(line: str) -> None:
     sys.stderr.flush()
 
 
+def with_progress(label: str, batches: Iterable, total: int) -> Iterator[Any]:
+    """Yields the batches (images, labels), and shows how many images are done.
+
+    Args:
+        label: Name of what is running.
+        batches: The batches.
+        total: Number of images in all of them.
+    """
+    progress = Progress(label, 0, total, 1, unit="image", delay=SECONDS_BETWEEN_LINES)
+    done, started = 0, time.monotonic()
+    with contextlib.closing(progress):
+        for batch in batches:
+            yield batch
+            done, before = done + len(batch[1]), started
+            started = time.monotonic()
+            progress.update(done, started - before, {})
+
+
 class Progress:
     """A progress bar on a terminal, or a line every 15 seconds elsewhere.
 
@@ -25,11 +45,21 @@ class Progress:
         last: Number of steps at the end.
         images_per_step: Number of images in a step, for the speed in images per second.
         quiet: Whether to print nothing.
+        unit: What a step is called.
+        delay: Seconds after which the bar appears.
     """
 
     def __init__(
-        self, label: str, first: int, last: int, images_per_step: int, quiet: bool = False
+        self,
+        label: str,
+        first: int,
+        last: int,
+        images_per_step: int,
+        quiet: bool = False,
+        unit: str = "step",
+        delay: float = 0,
     ):
+        self._unit = unit
         self._label = label
         self._step, self._last = first, last
         self._images_per_step = images_per_step
@@ -39,7 +69,13 @@ class Progress:
         self._bar = None
         if sys.stderr.isatty() and not quiet:
             self._bar = tqdm(
-                total=last, initial=first, desc=label, unit="step", dynamic_ncols=True, leave=True
+                total=last,
+                initial=first,
+                desc=label,
+                unit=unit,
+                dynamic_ncols=True,
+                leave=True,
+                delay=delay,
             )
 
     def update(self, step: int, seconds: float, metrics: Mapping[str, float]) -> None:
@@ -66,7 +102,7 @@ class Progress:
             images_left = (self._last - step) * self._images_per_step
             left = tqdm.format_interval(images_left / self._smoothed["images/s"])
             facts = ", ".join(f"{name} {value}" for name, value in texts.items())
-            print_line(f"{self._label}: step {step} of {self._last}, {facts}, {left} left")
+            print_line(f"{self._label}: {self._unit} {step} of {self._last}, {facts}, {left} left")
 
     def close(self) -> None:
         """Closes the bar."""
