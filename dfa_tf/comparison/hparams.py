@@ -10,17 +10,9 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from dfa_tf.comparison.runs import Run, shared_bindings
+from dfa_tf.comparison.runs import STUDENT_METRICS, Run, shared_bindings
 from dfa_tf.files import replacing
 
-METRICS = (
-    "last_accuracy",
-    "best_accuracy",
-    "top_5_accuracy",
-    "macro_accuracy",
-    "calibration_error",
-    "agreement",
-)
 FORMAT = "brain.Event:2"  # the first event of a file names its format
 
 
@@ -40,7 +32,7 @@ def write_hparams(runs: Sequence[Run], folder: pathlib.Path) -> None:
             differing = [pair for pair in run.bindings.items() if pair not in shared]
             hparams = {"method": run.method, "seed": run.student.seed}
             hparams |= {binding: _value(text) for binding, text in differing}
-            values = {metric: getattr(run.student, metric) for metric in METRICS}
+            values = {metric: getattr(run.student, metric) for metric in STUDENT_METRICS}
             values["seconds"] = run.seconds
             # Without the trial_id, runs with equal hyperparameters would share a row.
             summaries = [hparams_pb(hparams, trial_id=name)]

@@ -8,7 +8,7 @@ import pathlib
 
 from dfa_tf.comparison.accuracy import AccuracyTable, accuracy_tables
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import FINISHED, TITLES, Run
+from dfa_tf.comparison.runs import FINISHED, STUDENT_METRICS, TITLES, Run
 from dfa_tf.comparison.searches import Searches, load_searches
 from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
@@ -23,12 +23,7 @@ CSV_COLUMNS = (
     "student",
     "method",
     "seed",
-    "last_accuracy",
-    "best_accuracy",
-    "top_5_accuracy",
-    "macro_accuracy",
-    "calibration_error",
-    "agreement",
+    *STUDENT_METRICS,
     "parameters",
     "steps",
     "epochs",

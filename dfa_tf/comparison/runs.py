@@ -40,6 +40,14 @@ TITLES = {
     "ensemble_kd": "Ensemble KD",
     "pathways": "Pathways",
 }
+STUDENT_METRICS = (  # of `StudentMetrics`, on the test images
+    "last_accuracy",
+    "best_accuracy",
+    "top_5_accuracy",
+    "macro_accuracy",
+    "calibration_error",
+    "agreement",
+)
 UNRECORDED = {"config.gin": "missing"}  # the bindings of a run whose config.gin was deleted
 AGGREGATIONS = {"last": "Last", "average": "Average", "random": "Random"}
 
