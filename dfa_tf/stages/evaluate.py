@@ -10,6 +10,7 @@ from dfa_tf.deployment.loading import as_logits, load_classifier
 from dfa_tf.errors import UserError
 from dfa_tf.models.from_keras import Scaling
 from dfa_tf.progress import with_progress
+from dfa_tf.training.evaluation import evaluation_batch_size
 from dfa_tf.training.tally import Tally
 
 
@@ -31,7 +32,7 @@ class Evaluation:
 def evaluate(
     path: str | os.PathLike,
     dataset: Dataset,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     scale: Scaling = 1.0,
     offset: Scaling = 0.0,
 ) -> Evaluation:
@@ -40,7 +41,7 @@ def evaluate(
     Args:
         path: A `.keras` file, a SavedModel folder or a `.tflite` file.
         dataset: The data set that the model was trained on.
-        batch_size: Number of images in a batch.
+        batch_size: Number of images in a batch; None for `evaluation_batch_size`.
         scale, offset: See `from_keras`; for `.keras` files that this package did not save.
 
     Returns:
@@ -71,8 +72,9 @@ def evaluate(
             f"{path}: expected {dataset.num_classes} classes, as {dataset.name} has, got "
             f"{output_shape[-1]}; {advice}"
         )
+    batches = dataset.test.in_order(batch_size or evaluation_batch_size(dataset.image_shape))
     tally = Tally.of(
-        with_progress(str(path), dataset.test.in_order(batch_size), len(dataset.test)),
+        with_progress(str(path), batches, len(dataset.test)),
         lambda images: as_logits(model.logits(images)),
         dataset.num_classes,
     )

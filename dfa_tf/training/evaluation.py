@@ -9,7 +9,19 @@ from dfa_tf.methods.losses import is_correct
 from dfa_tf.models.network import Network
 from dfa_tf.training.tally import Tally
 
-BATCH = 500
+MOST_IMAGES, LARGE_SIDE = 500, 64  # a full batch has images of up to 64x64 pixels
+
+
+def evaluation_batch_size(image_shape: Sequence[int]) -> int:
+    """Returns the number of images in a batch of an evaluation.
+
+    It is 500, or fewer for large images, because the maps of a batch must fit in memory.
+
+    Args:
+        image_shape: (height, width, channels).
+    """
+    pixels = image_shape[0] * image_shape[1]
+    return max(1, min(MOST_IMAGES, MOST_IMAGES * LARGE_SIDE**2 // pixels))
 
 
 class Evaluator:
@@ -19,13 +31,14 @@ class Evaluator:
         template: A network of this architecture. Evaluation uses a float32 copy outside any strategy,
             so that the saved file has the reported accuracy.
         examples: The examples; None for no evaluation.
-        batch_size: Number of examples in a batch. The last batch may be smaller.
+        batch_size: Number of examples in a batch. The last batch may be smaller. None for
+            `evaluation_batch_size`.
     """
 
-    def __init__(self, template: Network, examples: Any, batch_size: int = BATCH):
+    def __init__(self, template: Network, examples: Any, batch_size: int | None = None):
         self._copy = template.copy("float32")
         self._examples = examples
-        self._batch_size = batch_size
+        self._batch_size = batch_size or evaluation_batch_size(template.image_shape)
 
         @tf.function(reduce_retracing=True)
         def logits(images):
@@ -66,5 +79,5 @@ def agreement(teachers: Sequence[Network], student: Network, examples: Any) -> f
         same = is_correct(student(images, training=False)["logits"], prediction)
         return tf.reduce_sum(tf.cast(same, tf.float32))
 
-    batches = examples.in_order(BATCH)
+    batches = examples.in_order(evaluation_batch_size(examples.image_shape))
     return sum(float(agreed(images)) for images, _ in batches) / len(examples)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dfa_tf.training.evaluation import Evaluator
+from dfa_tf.training.evaluation import Evaluator, evaluation_batch_size
 from tests.conftest import made_examples, same, small_network
 
 
@@ -38,3 +38,8 @@ def test_bfloat16_network_is_evaluated_in_float32():
     saved = evaluator.network(trained)
     assert saved.precision == "float32"
     assert same(saved.get_weights(), network.get_weights())
+
+
+@pytest.mark.parametrize(("side", "count"), [(8, 500), (64, 500), (128, 125), (224, 40), (4000, 1)])
+def test_batches_of_large_images_have_as_many_pixels_as_500_of_64(side, count):
+    assert evaluation_batch_size((side, side, 3)) == count
