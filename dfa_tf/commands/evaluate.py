@@ -19,21 +19,47 @@ def run(setup: Setup, paths: Sequence[str]) -> None:
         setup: The command's setup.
         paths: The models; if empty, all models of the workdir.
     """
-    for path in [pathlib.Path(path) for path in paths] or _saved_models(setup.workdir):
+    models = [pathlib.Path(path) for path in paths] or _saved_models(setup.workdir)
+    out = pathlib.Path(setup.flags.out) if setup.flags.out else None
+    names = _names(models)
+    if out:
+        _check_out(out, names)
+    for path, name in zip(models, names, strict=True):
         result = evaluate(path, setup.dataset, **setup.config.pixel_scale(path))
         values = ", ".join(
             f"{name.replace('_', ' ')} {value:.4f}" for name, value in result.metrics.items()
         )
         print(f"{path}: {values} on {len(setup.dataset.test)} test images")
-        if setup.flags.out:
-            _write(
-                result, pathlib.Path(setup.flags.out), f"{path.absolute().parent.name}_{path.stem}"
+        if out:
+            _write(result, out, name)
+
+
+def _names(models):
+    """Returns the first part of the names of each model's files."""
+    return [f"{path.absolute().parent.name}_{path.stem}" for path in models]
+
+
+def _check_out(folder, names):
+    """Raises UserError if the results cannot be written, or some would replace others."""
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"--out: expected models whose folders or files have different names, got several "
+                f"{name}; evaluate them with different --out"
             )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "probe") as part:
+            part.write_text("")
+        (folder / "probe").unlink()
+    except OSError as error:
+        raise UserError(
+            f"--out: {folder} cannot be written ({error.strerror}); choose another"
+        ) from error
 
 
 def _write(result: Evaluation, folder, name):
     """Writes the accuracy of each class and the confusion matrix."""
-    folder.mkdir(parents=True, exist_ok=True)
     confusion, names = result.tally.confusion, result.class_names
     rows = [["class", "images", "correct", "accuracy"]]
     for k, accuracy in enumerate(result.tally.class_accuracy):

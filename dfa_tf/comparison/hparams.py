@@ -1,5 +1,6 @@
 """The runs of a report in TensorBoard's HParams tab."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -13,11 +14,14 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from dfa_tf.comparison.runs import STUDENT_METRICS, Run, shared_bindings
 from dfa_tf.files import replacing
 
+EVENTS = "events.out.tfevents.report"  # name of the files
 FORMAT = "brain.Event:2"  # the first event of a file names its format
 
 
 def write_hparams(runs: Sequence[Run], folder: pathlib.Path) -> None:
-    """Writes an event file for each run, in FOLDER/<name of the run>. Replaces the folder.
+    """Writes an event file for each run, in FOLDER/<name of the run>.
+
+    The event files of an earlier report are deleted. Other files in the folder are kept.
 
     The hyperparameters are the method, the seed and the bindings that not all runs share. The
     metrics are those of the student, and the duration in seconds.
@@ -26,20 +30,26 @@ def write_hparams(runs: Sequence[Run], folder: pathlib.Path) -> None:
         runs: Finished runs.
         folder: The folder, for `tensorboard --logdir`.
     """
+    _delete_earlier(folder)
     shared = shared_bindings(runs)
-    with replacing(folder) as temporary:
-        for name, run in _names(runs).items():
-            differing = [pair for pair in run.bindings.items() if pair not in shared]
-            hparams = {"method": run.method, "seed": run.student.seed}
-            hparams |= {binding: _value(text) for binding, text in differing}
-            values = {metric: getattr(run.student, metric) for metric in STUDENT_METRICS}
-            values["seconds"] = run.seconds
-            # Without the trial_id, runs with equal hyperparameters would share a row.
-            summaries = [hparams_pb(hparams, trial_id=name)]
-            summaries += [
-                scalar_pb(tag, value) for tag, value in values.items() if value is not None
-            ]
-            _write_events(temporary / name, summaries, run.student.steps)
+    for name, run in _names(runs).items():
+        differing = [pair for pair in run.bindings.items() if pair not in shared]
+        hparams = {"method": run.method, "seed": run.student.seed}
+        hparams |= {binding: _value(text) for binding, text in differing}
+        values = {metric: getattr(run.student, metric) for metric in STUDENT_METRICS}
+        values["seconds"] = run.seconds
+        # Without the trial_id, runs with equal hyperparameters would share a row.
+        summaries = [hparams_pb(hparams, trial_id=name)]
+        summaries += [scalar_pb(tag, value) for tag, value in values.items() if value is not None]
+        _write_events(folder / name, summaries, run.student.steps)
+
+
+def _delete_earlier(folder):
+    """Deletes the event files of an earlier report, and the folders that are then empty."""
+    for file in sorted(folder.rglob(EVENTS)):
+        file.unlink()
+        with contextlib.suppress(OSError):  # other files are left
+            file.parent.rmdir()
 
 
 def _names(runs):
@@ -63,7 +73,7 @@ def _write_events(folder, summaries, step):
     events = [Event(wall_time=now, file_version=FORMAT)]
     events += [Event(wall_time=now, step=step, summary=summary) for summary in summaries]
     folder.mkdir(parents=True, exist_ok=True)  # of a run within this one
-    with open(folder / "events.out.tfevents", "wb") as file:
+    with replacing(folder / EVENTS) as part, open(part, "wb") as file:
         writer = RecordWriter(file)
         for event in events:
             writer.write(event.SerializeToString())

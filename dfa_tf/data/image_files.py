@@ -37,9 +37,10 @@ def read_image(path: pathlib.Path) -> tuple[bytes, tuple[int, int]]:
         with Image.open(io.BytesIO(encoded)) as image:
             if image.format not in ("PNG", "JPEG"):
                 image.seek(0)
-                encoded = _encoded(image, "PNG")
+                image_format = "JPEG" if image.format == "MPO" else "PNG"
+                encoded = _encoded(image, image_format)
             elif _is_turned(image):
-                encoded = _encoded(ImageOps.exif_transpose(image), image.format)
+                encoded = _encoded(image, image.format)
         # Pinned to the CPU, because the caller may be in the scope of a strategy.
         with tf.device("CPU:0"):
             pixels = tf.io.decode_image(encoded, channels=3)
@@ -58,7 +59,8 @@ def image_size(path: pathlib.Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             size = image.height, image.width
-            return size[::-1] if _is_turned(image, sideways=True) else size
+            is_swapped = _is_turned(image, sideways=True) and image.format != "TIFF"
+            return size[::-1] if is_swapped else size  # Pillow itself turns TIFF
     except _UNREADABLE as error:
         raise _damaged(path, error) from error
 
@@ -70,6 +72,10 @@ def _is_turned(image, sideways=False):
 
 
 def _encoded(image, image_format):
+    """Returns an upright image of three channels of 8 bits as PNG or JPEG."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values to 255
+        image = image.point(lambda value: value / 256).convert("L")
     stream = io.BytesIO()
     quality = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {}
     image.convert("RGB").save(stream, image_format, **quality)

@@ -73,7 +73,7 @@ def load(
             prepared.
     """
     preprocessing = Preprocessing(resize, crop_fraction)
-    if preprocessing != Preprocessing() and image_size is None:
+    if preprocessing != Preprocessing() and image_size is None and name != "digits":
         raise UserError(
             "dataset.image_size: expected (height, width) for dataset.resize and "
             "dataset.crop_fraction, got None"
@@ -85,11 +85,13 @@ def load(
             "source": source,
             "test_fraction": test_fraction,
             "random_resized_crop": random_resized_crop,
+            "resize": resize != "crop" and resize,
+            "crop_fraction": crop_fraction != 1 and crop_fraction,
         }
         for setting, value in settings.items():
             if value:
                 raise UserError(
-                    f"dataset.{setting}: expected None for 'digits', got {value!r}; unbind it"
+                    f"dataset.{setting}: expected its default for 'digits', got {value!r}; unbind it"
                 )
         dataset = digits()
     else:

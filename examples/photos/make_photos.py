@@ -28,12 +28,20 @@ def main():
         "--sides", type=int, nargs=2, default=(96, 160), help="short side, in pixels"
     )
     arguments = parser.parse_args()
-    count = 0
-    for name, photo in from_archive(arguments.archive) if arguments.archive else crops():
-        path = arguments.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        reshaped(photo, name, arguments.sides).save(path.with_suffix(".jpg"), quality=90)
-        count += 1
+    low, high = arguments.sides
+    if not 0 < low <= high:
+        parser.error(f"--sides: expected two numbers in ascending order, got {low} and {high}")
+    if arguments.folder.exists():
+        parser.error(f"{arguments.folder} exists; name a new folder")
+    try:
+        count = 0
+        for name, photo in from_archive(arguments.archive) if arguments.archive else crops():
+            path = arguments.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            reshaped(photo, name, arguments.sides).save(path.with_suffix(".jpg"), quality=90)
+            count += 1
+    except (OSError, tarfile.TarError) as error:
+        parser.error(str(error))
     print(f"{count} photos in {arguments.folder}")
 
 
@@ -41,8 +49,9 @@ def from_archive(archive):
     """Yields (name, image) of each image in the archive."""
     with tarfile.open(archive) as opened:
         for member in opened:
-            if member.name.endswith(".png"):
-                yield member.name, Image.open(io.BytesIO(opened.extractfile(member).read()))
+            parts = pathlib.PurePosixPath(member.name).parts[-3:]  # SPLIT, CLASS and the file
+            if member.isfile() and member.name.endswith(".png") and ".." not in parts:
+                yield "/".join(parts), Image.open(io.BytesIO(opened.extractfile(member).read()))
 
 
 def crops():

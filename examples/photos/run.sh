@@ -8,15 +8,21 @@
 #
 #   ARCHIVE=cinic10.tar.gz    make the photos from CINIC-10, or from a part of it
 #   PRETRAINING=1             pretrain both networks on CIFAR-100 first
-#   FOLDER=runs/photos        where to write; pretrained networks need the default
+#   FOLDER=...                where to write, in place of the checkout's runs/photos, which
+#                             PRETRAINING needs
+#
+# Photos that FOLDER already contains are kept.
 set -e
+archive=${ARCHIVE:+$(realpath "$ARCHIVE")}
+folder=${FOLDER:+$(realpath -m "$FOLDER")}
 cd "$(dirname "$0")/../.."
-folder=${FOLDER:-runs/photos}
+folder=${folder:-runs/photos}
 config=examples/photos/small.gin
 python=$(python3 bin/environment.py)
 
 if [ ! -d "$folder/photos" ]; then
-    "$python" examples/photos/make_photos.py "$folder/part" ${ARCHIVE:+--archive="$ARCHIVE"}
+    rm -rf "$folder/part"  # of an interrupted run
+    "$python" examples/photos/make_photos.py "$folder/part" ${archive:+--archive="$archive"}
     mv "$folder/part" "$folder/photos"
 fi
 
@@ -35,5 +41,5 @@ bin/search --describe "$@"
 bin/distill "$@"
 bin/export "$@"
 bin/evaluate "$@"
-"$python" examples/python/classify.py "$folder/run/export/student_int8.tflite" \
-    $(find "$folder/photos/test" -name '*0.jpg' | sort | head -n 5)
+find "$folder/photos/test" -name '*0.jpg' -print0 | sort -z | head -z -n 5 |
+    xargs -0 "$python" examples/python/classify.py "$folder/run/export/student_int8.tflite"

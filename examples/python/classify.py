@@ -21,9 +21,12 @@ TOP_CLASSES = 3
 
 def main(model, *pictures):
     """Prints the most probable classes of each picture."""
-    with zipfile.ZipFile(model) as archive:
-        labels = archive.read("labels.txt").decode().splitlines()
-        preprocessing = json.loads(archive.read("about.json"))["input"]
+    try:
+        with zipfile.ZipFile(model) as archive:
+            labels = archive.read("labels.txt").decode().splitlines()
+            preprocessing = json.loads(archive.read("about.json"))["input"]
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        sys.exit(f"{model}: not a TF Lite file of bin/export ({error})")
     interpreter = Interpreter(model)
     classify = interpreter.get_signature_runner()
     image_details = classify.get_input_details()["image"]
@@ -40,7 +43,13 @@ def main(model, *pictures):
 def read_picture(path, shape, preprocessing):
     """Returns a picture as the model's input, uint8 [1, height, width, channels]."""
     _, height, width, channels = shape
-    image = ImageOps.exif_transpose(Image.open(path)).convert("L" if channels == 1 else "RGB")
+    try:
+        image = ImageOps.exif_transpose(Image.open(path))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        sys.exit(f"{path}: {error}")
+    if image.mode.startswith("I;16"):  # Pillow's conversion would clip the values to 255
+        image = image.point(lambda value: value / 256).convert("L")
+    image = image.convert("L" if channels == 1 else "RGB")
     if preprocessing["resize"] == "crop":
         image = centre(image, height, width, preprocessing["crop_fraction"])
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
@@ -74,7 +83,4 @@ def dequantize(values, details):
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    try:
-        main(*sys.argv[1:])
-    except (OSError, zipfile.BadZipFile) as error:
-        sys.exit(str(error))
+    main(*sys.argv[1:])

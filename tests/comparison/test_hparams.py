@@ -51,6 +51,18 @@ def test_hyperparameters_are_method_seed_and_the_bindings_that_differ(tmp_path):
     }
 
 
+def test_other_files_in_the_folder_are_kept(tmp_path):
+    """A folder hparams may be a workdir, even one of the report's own runs."""
+    run = write_workdir(tmp_path / "runs" / "hparams", 0.5, teacher=None)
+    other = write_workdir(tmp_path / "runs" / "kd", 0.5, seed=1, teacher=None)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for _ in range(2):
+        Report(find_runs([run, other])).write(tmp_path / "runs")
+    assert {path: path.read_bytes() for path in before} == before
+    added = {path for path in run.rglob("*") if path.is_file()} - set(before)
+    assert len(added) == 2  # an event file for each run
+
+
 def test_values_that_are_not_numbers_are_texts(tmp_path):
     for name in ("dfa", "kd"):
         folder = write_workdir(tmp_path / "runs" / name, 0.5, teacher=None)

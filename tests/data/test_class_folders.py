@@ -16,7 +16,7 @@ from PIL import Image
 
 from dfa_tf import data
 from dfa_tf.data.class_folders import class_folders
-from dfa_tf.data.image_files import read_image
+from dfa_tf.data.image_files import image_size, read_image
 from dfa_tf.data.image_folder import VERSION
 from dfa_tf.errors import UserError
 from tests.conftest import ROOT
@@ -252,6 +252,34 @@ def test_error_names_the_invalid_folder_or_file(folder, tmp_path, how):
     name = _invalidate(folder, how)
     with pytest.raises(UserError, match=name):
         _found(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image_format", "suffix"), [("MPO", "jpg"), ("WEBP", "jpg"), ("TIFF", "png")]
+)
+def test_turned_photo_of_another_format_is_turned_upright(tmp_path, image_format, suffix):
+    """Phones write MPO files: a JPEG image with further ones in the file."""
+    picture = Image.new("RGB", (60, 40), "black")
+    picture.paste("white", (0, 0, 60, 10))  # the upper edge, which is on the left when turned
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    more = {"save_all": True, "append_images": [picture]} if image_format == "MPO" else {}
+    picture.save(tmp_path / f"photo.{suffix}", image_format, exif=exif, **more)
+    encoded, size = read_image(tmp_path / f"photo.{suffix}")
+    assert size == image_size(tmp_path / f"photo.{suffix}") == (60, 40)
+    pixels = tf.io.decode_image(encoded).numpy()
+    assert pixels[:, -8:].mean() > 240
+    assert pixels[:, :28].mean() < 15
+
+
+@pytest.mark.parametrize("orientation", [1, 3])
+def test_grayscale_of_16_bits_keeps_its_brightness(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.full((8, 9), 0x8000, np.uint16))
+    image.save(tmp_path / "deep.png", exif=exif)
+    encoded, _ = read_image(tmp_path / "deep.png")
+    assert (tf.io.decode_image(encoded, 3).numpy() == 0x80).all()
 
 
 def test_link_to_a_missing_image_is_named(folder, tmp_path):
