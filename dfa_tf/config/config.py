@@ -208,6 +208,8 @@ class Config:
             raise UserError(str(error).splitlines()[0]) from error  # gin adds lines of its own
 
     def _collect(self, value, found):
+        with self._active():
+            value = resolved(value)
         if isinstance(value, Reference):
             self._collect_bindings(tuple(value.scopes), value.configurable.name, found)
         elif isinstance(value, list | tuple):

@@ -95,3 +95,8 @@ def test_any_binding_is_accepted_or_refused_before_anything_is_written(tmp_path_
 def test_network_that_does_not_fit_in_memory_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"student: .*memory"):
         _check(tmp_path, ["student/wide_resnet.width = 1000000"])
+
+
+def test_list_of_a_reference_and_a_macro_is_refused_where_numbers_are_expected(tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.color_jitter"):
+        _check(tmp_path, ["dataset.color_jitter = [@ab(), %precision]"])
