@@ -5,10 +5,8 @@ import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
-from dfa_tf import figures
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
 from dfa_tf.methods.replicas import global_mean
@@ -16,12 +14,11 @@ from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
-from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
-from dfa_tf.training.keep_best import BestNetwork, best_evaluation
-from dfa_tf.training.loop import Diverged, Loop, Phase
+from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
+from dfa_tf.training.run_evaluations import RunEvaluations
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
@@ -147,10 +144,8 @@ def fit(
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
     state = {"weights": weights, "optimizer": optimizer.state}
-    kept, evaluated, evaluated_on = None, test, "test"
-    if validation is not None:
-        kept, evaluated, evaluated_on = BestNetwork(network, test), validation, "validation"
-        state["kept"] = kept.variables
+    evaluations = RunEvaluations(label, network, test, validation)
+    state |= evaluations.state
     checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief, config)
     checkpoints.restore()
     summaries = Summaries(folder if chief else None)
@@ -160,9 +155,8 @@ def fit(
         summaries.text("config", config.text)
     elif journal.step < steps:
         loop.say(f"resuming from step {journal.step} of {steps}")
-    evaluator = Evaluator(network, evaluated)
 
-    evaluations = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
+    evaluated_steps = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
     head_steps = problem.fine_tuning.head_steps(steps_per_epoch, steps)
     for segment, is_frozen in _with_frozen_backbone(problem.segments(steps), head_steps):
         if journal.step >= segment.last:
@@ -178,39 +172,23 @@ def fit(
             journal.step,
             part_of_process(strategy),
         )
-        ends = {end for end in evaluations if end <= segment.last}
+        ends = {step for step in evaluated_steps if step <= segment.last}
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
                 if block.means:
                     rate = {"learning_rate": optimizer.learning_rate}
                     summaries.scalars(block.scalar_means | rate, block.step)
                     _record_weights(journal, block)
-                if block.step in evaluations and (tally := evaluator(network)):
-                    metrics = tally.metrics()
-                    _check_finite(label, evaluated_on, block.step, metrics)
-                    journal.curve.append([block.step, metrics["accuracy"], metrics["loss"]])
-                    journal.last = metrics
-                    if kept:
-                        kept.update(journal.curve, evaluator.network(network))
-                    scalars = {f"{evaluated_on}/{name}": value for name, value in metrics.items()}
-                    summaries.scalars(scalars, block.step)
-                    if block.step == steps:
-                        make = functools.partial(figures.confusion_matrix, tally.confusion)
-                        summaries.figure(f"{evaluated_on}/confusion", make, block.step)
-                    loop.say(
-                        f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}, "
-                        f"{evaluated_on} accuracy {metrics['accuracy']:.4f}, "
-                        f"{evaluated_on} loss {metrics['loss']:.4f}"
-                    )
-    if not kept:
-        return evaluator.network(network), _result(journal, training, train, test)
-    result = _result_of_kept(kept, _result(journal, training, train, test))
-    if result.last:
-        _check_finite(label, "test", result.kept_step, result.last)
-    loop.say(
-        f"kept the network of step {result.kept_step}, the best one on the validation examples"
-    )
-    return kept.network, result
+                if block.step in evaluated_steps:
+                    epoch = f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}"
+                    is_last = block.step == steps
+                    if line := evaluations.record(journal, summaries, block.step, is_last):
+                        loop.say(f"{epoch}, {line}")
+    returned, entries = evaluations.returned(journal)
+    if validation is not None:
+        step = entries["kept_step"]
+        loop.say(f"kept the network of step {step}, the best one on the validation examples")
+    return returned, _result(journal, training, train, test, entries)
 
 
 def _optimizer(problem, variables, settings, steps_per_epoch, steps):
@@ -283,15 +261,6 @@ def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
     return [end for end in ends if 0 < end < steps] + [steps]
 
 
-def _check_finite(label, examples, step, metrics):
-    """Raises Diverged if the loss of an evaluation is not a number, although the training loss is."""
-    if not np.isfinite(metrics["loss"]):
-        raise Diverged(
-            f"{label}: the {examples} loss is {metrics['loss']} at step {step}; try a lower learning "
-            "rate"
-        )
-
-
 def _record_weights(journal, block):
     """Adds the means of the path weights since the last log to the journal."""
     weights = {
@@ -305,31 +274,15 @@ def _record_weights(journal, block):
     journal.logged_step = block.step
 
 
-def _result(journal, training, train, test):
-    last = best = None
-    if journal.curve:
-        _, accuracy, loss = journal.curve[-1]
-        # States of earlier versions hold the curve alone.
-        last = journal.last or {"accuracy": accuracy, "loss": loss}
-        step, accuracy, _ = best_evaluation(journal.curve)
-        best = {"accuracy": accuracy, "step": step}
+def _result(journal, training, train, test, entries):
     return TrainingResult(
         steps=journal.step,
         epochs=training.epochs,
         train_examples=len(train),
         test_examples=len(test) if test is not None else 0,
-        last=last,
-        best=best,
         curve=journal.curve,
         seconds=round(journal.seconds, 1),
         images_per_second=journal.images_per_second(training.batch_size),
         path_weights=journal.path_weights,
-        kept_step=journal.step,
-    )
-
-
-def _result_of_kept(kept, result):
-    """Returns the result of a run whose evaluations, on validation examples, chose the network."""
-    return dataclasses.replace(
-        result, last=kept.test_result(), evaluated_on="validation", kept_step=result.best["step"]
+        **entries,
     )
