@@ -89,6 +89,26 @@ def lock_file(path: pathlib.Path, waiting: str = "") -> IO[str]:
         lock.close()
 
 
+def output_folder(folder: pathlib.Path, flag: str) -> None:
+    """Creates a folder for results, and checks that files can be written to it.
+
+    Args:
+        folder: The folder.
+        flag: The flag that names it, for the error message.
+
+    Raises:
+        UserError: If it cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"{folder}: not writable ({error.strerror}); choose another {flag}"
+        ) from error
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:

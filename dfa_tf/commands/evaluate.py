@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dfa_tf import figures
 from dfa_tf.commands.setup import Setup
 from dfa_tf.errors import UserError
-from dfa_tf.files import replacing
+from dfa_tf.files import output_folder, replacing
 from dfa_tf.stages.evaluate import Evaluation, evaluate
 
 
@@ -23,7 +23,8 @@ def run(setup: Setup, paths: Sequence[str]) -> None:
     out = pathlib.Path(setup.flags.out) if setup.flags.out else None
     names = _names(models)
     if out:
-        _check_out(out, names)
+        _check_distinct(names)
+        output_folder(out, "--out")
     for path, name in zip(models, names, strict=True):
         result = evaluate(path, setup.dataset, **setup.config.pixel_scale(path))
         values = ", ".join(
@@ -39,23 +40,14 @@ def _names(models):
     return [f"{path.absolute().parent.name}_{path.stem}" for path in models]
 
 
-def _check_out(folder, names):
-    """Raises UserError if the results cannot be written, or some would replace others."""
+def _check_distinct(names):
+    """Raises UserError if the files of one model would replace those of another."""
     for name in names:
         if names.count(name) > 1:
             raise UserError(
                 f"--out: expected models whose folders or files have different names, got several "
                 f"{name}; evaluate them with different --out"
             )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "probe") as part:
-            part.write_text("")
-        (folder / "probe").unlink()
-    except OSError as error:
-        raise UserError(
-            f"--out: {folder} cannot be written ({error.strerror}); choose another"
-        ) from error
 
 
 def _write(result: Evaluation, folder, name):

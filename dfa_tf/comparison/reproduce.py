@@ -280,12 +280,7 @@ class Reproduction:
                 f"{folder}: contains cells of another config ({'; '.join(differences)}); "
                 f"choose another {flag}"
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{folder}: not writable ({error.strerror}); choose another {flag}"
-            ) from error
+        files.output_folder(folder, flag)
 
 
 def _teacher_folder(pair, number):

@@ -1,4 +1,4 @@
-"""Random changes of training images, drawn anew in each step."""
+"""Random changes of training images, different in each step."""
 
 import dataclasses
 from typing import Annotated

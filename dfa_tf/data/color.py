@@ -32,14 +32,12 @@ def saturation(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Blends with a smoothed image, except at the border. The image has the shape [H, W, C]."""
-    channels = image.shape[-1]
     kernel = tf.constant(_SMOOTHING, tf.float32)[:, :, tf.newaxis, tf.newaxis] / 13
-    smooth = tf.nn.depthwise_conv2d(
-        image[tf.newaxis], tf.tile(kernel, [1, 1, channels, 1]), [1, 1, 1, 1], "VALID"
-    )[0]
-    inside = tf.pad(tf.ones_like(smooth), [[1, 1], [1, 1], [0, 0]])
-    padded = tf.pad(tf.round(smooth), [[1, 1], [1, 1], [0, 0]])
-    return _blend(tf.where(inside > 0, padded, image), image, factor)
+    kernels = tf.tile(kernel, [1, 1, image.shape[-1], 1])
+    smooth = tf.nn.depthwise_conv2d(image[tf.newaxis], kernels, [1, 1, 1, 1], "SAME")[0]
+    rows, columns = (_is_inside(side) for side in tf.unstack(tf.shape(image)[:2]))
+    is_inside = (rows[:, tf.newaxis] & columns)[..., tf.newaxis]
+    return _blend(tf.where(is_inside, tf.round(smooth), image), image, factor)
 
 
 def luma(images: tf.Tensor) -> tf.Tensor:
@@ -47,6 +45,12 @@ def luma(images: tf.Tensor) -> tf.Tensor:
     if images.shape[-1] == 1:
         return images
     return tf.round(tf.reduce_sum(images * tf.constant(LUMA), -1, keepdims=True))
+
+
+def _is_inside(side):
+    """Returns for each position whether it is between the first and the last one."""
+    positions = tf.range(side)
+    return (positions > 0) & (positions < side - 1)
 
 
 def _blend(degenerate, images, factor):

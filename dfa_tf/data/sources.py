@@ -80,19 +80,14 @@ def load(
         )
     _check_areas(random_resized_crop, in_memory)
     if name == "digits":
-        settings = {
-            "image_size": image_size,
-            "source": source,
-            "test_fraction": test_fraction,
-            "random_resized_crop": random_resized_crop,
-            "resize": resize != "crop" and resize,
-            "crop_fraction": crop_fraction != 1 and crop_fraction,
-        }
-        for setting, value in settings.items():
-            if value:
-                raise UserError(
-                    f"dataset.{setting}: expected its default for 'digits', got {value!r}; unbind it"
-                )
+        _check_digits(
+            image_size=(image_size, None),
+            source=(source, None),
+            test_fraction=(test_fraction, None),
+            random_resized_crop=(random_resized_crop, None),
+            resize=(resize, "crop"),
+            crop_fraction=(crop_fraction, 1),
+        )
         dataset = digits()
     else:
         dataset = tfds_dataset(
@@ -120,6 +115,15 @@ def load(
         validation_fraction=validation_fraction,
         notes=dataset.notes + ((note,) if note else ()),
     )
+
+
+def _check_digits(**settings):
+    """Raises UserError if a setting, given as (value, default), is not at its default."""
+    for name, (value, default) in settings.items():
+        if value != default:
+            raise UserError(
+                f"dataset.{name}: expected {default!r} for 'digits', got {value!r}; unbind it"
+            )
 
 
 def _check_areas(areas, in_memory):

@@ -256,7 +256,7 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
-    of_labels = targets.arguments(train.labels, student.num_classes, training.seed)
+    target_arguments = targets.arguments(train.labels, student.num_classes, training.seed)
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):
@@ -276,10 +276,10 @@ def _train(
 
     def objective_of(paths=None):
         arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-        return student_objective(*arguments, **of_labels, layerwise=layerwise, paths=paths)
+        return student_objective(*arguments, **target_arguments, layerwise=layerwise, paths=paths)
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
-    objective = objective_of() if methods else plain_objective(trained, **of_labels)
+    objective = objective_of() if methods else plain_objective(trained, **target_arguments)
     problem = Problem(trained, objective, models, variables, fine_tuning)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)

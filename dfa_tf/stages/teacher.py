@@ -110,12 +110,12 @@ def train_teacher(
     replicas = strategy.num_replicas_in_sync
     how = training, replicas, fine_tuning, targets, keep, validation
     check(network, train, test, *how)
-    of_labels = targets.arguments(train.labels, network.num_classes, training.seed)
+    target_arguments = targets.arguments(train.labels, network.num_classes, training.seed)
     with folder.work(runtime):
         with strategy.scope():
             trained = network.copy(training.precision)
         teacher, result = fit(
-            Problem(trained, plain_objective(trained, **of_labels), fine_tuning=fine_tuning),
+            Problem(trained, plain_objective(trained, **target_arguments), fine_tuning=fine_tuning),
             train,
             test,
             training,

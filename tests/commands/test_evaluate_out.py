@@ -16,7 +16,7 @@ def _run(out, *paths):
 
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match=r"--out: .*file"):
+    with pytest.raises(UserError, match=r"file: .*--out"):
         _run(tmp_path / "file", tmp_path / "a" / "student.keras")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -109,6 +109,12 @@ def test_augmentation_follows_from_the_seed(channels):
     assert not same([first], [other])
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 9, 3), (9, 2, 1)])
+def test_image_without_an_inside_is_not_sharpened(shape):
+    image = tf.random.stateless_uniform(shape, [1, 2], 0, 255)
+    np.testing.assert_allclose(color.sharpness(image, 1.7), image, rtol=1e-6)
+
+
 def test_jitter_multiplies_the_brightness_by_a_factor_from_one_minus_to_one_plus_s():
     images = np.full((400, 2, 2, 3), 100, np.uint8)
     draws = tf.random.stateless_uniform([3, 400, 1, 1, 1], [5, 6])
