@@ -4,6 +4,7 @@ import difflib
 import os
 import pathlib
 import shutil
+import sys
 
 import requests
 import tensorflow_datasets as tfds
@@ -11,6 +12,8 @@ import tensorflow_datasets as tfds
 from dfa_tf import files
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.errors import UserError, first_line
+
+RANDOM_ACCESS = tfds.core.file_adapters.FileFormat.ARRAY_RECORD
 
 
 def open_builder(
@@ -82,7 +85,7 @@ def prepared_builder(
             # Another process may have prepared it.
             builder = open_builder(name, data_dir, source, test_fraction)
             if not builder.is_prepared():
-                builder.download_and_prepare()
+                builder.download_and_prepare(file_format=_new_format(builder))
     except UserError:
         raise
     except Exception as error:
@@ -90,6 +93,11 @@ def prepared_builder(
             f"{problem} and preparing it failed ({first_line(error)}); {remedy}"
         ) from error
     return builder
+
+
+def has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+    """Returns whether the examples of a prepared data set can be read by their index."""
+    return builder.info.file_format == RANDOM_ACCESS
 
 
 def image_and_label_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -137,6 +145,16 @@ def shape_and_classes(
             f"dataset.image_size: expected (height, width), got None; the images of {name} differ in size"
         )
     return shape, features[label_key].num_classes
+
+
+def _new_format(builder):
+    """Returns the format to prepare a data set in, or None for TFDS's default.
+
+    Only data sets of this package are written for random access: `as_dataset`, which other programs
+    use for those of TFDS, cannot read the format.
+    """
+    is_own = type(builder).__module__.startswith("dfa_tf.")
+    return RANDOM_ACCESS if is_own and sys.platform == "linux" else None
 
 
 def _source_is_reachable(builder):

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -9,11 +10,20 @@ import tensorflow_datasets as tfds
 
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.data.dataset import Dataset, pixel_statistics
-from dfa_tf.data.examples import SHUFFLE_BUFFER, AnyExamples, read_into_memory, read_labels
+from dfa_tf.data.decoding import Decoding
+from dfa_tf.data.examples import AnyExamples, read_into_memory, small_batch_size
+from dfa_tf.data.indexed import IndexedExamples, encoded_examples
 from dfa_tf.data.labelled_files import TEST_FRACTION
 from dfa_tf.data.preprocessing import Preprocessing, random_resized_crop
 from dfa_tf.data.splits import stratified_split
-from dfa_tf.data.tfds_builders import image_and_label_keys, prepared_builder, shape_and_classes
+from dfa_tf.data.stored_labels import stored_labels
+from dfa_tf.data.streamed import SHUFFLE_BUFFER, StreamedExamples
+from dfa_tf.data.tfds_builders import (
+    has_random_access,
+    image_and_label_keys,
+    prepared_builder,
+    shape_and_classes,
+)
 from dfa_tf.errors import UserError
 from dfa_tf.system import free_memory
 
@@ -126,30 +136,59 @@ class _Reader:
 
     def read(self, *splits: str, crop_areas: tuple[float, float] | None = None) -> AnyExamples:
         """Returns the examples of the splits, one split after the other."""
-        infos = [self._builder.info.splits[split] for split in splits]
-        count = sum(info.num_examples for info in infos)
-
-        def source():
-            first, *others = map(self._undecoded, splits)
-            return functools.reduce(tf.data.Dataset.concatenate, others, first)
 
         def crop(image, seed):
             return random_resized_crop(self._picture(image), self._shape[:2], crop_areas, seed)
 
+        decoding = Decoding(self._decode, self._shape, crop if crop_areas else None)
+        infos = [self._builder.info.splits[split] for split in splits]
+        count = sum(info.num_examples for info in infos)
+        has_index = has_random_access(self._builder)
+        if has_index:
+            read, parse = self._random_access(splits)
+            source = functools.partial(encoded_examples, read, parse, count)
+        else:
+            source = functools.partial(self._encoded, splits)
         if self._in_memory and not crop_areas:
-            return read_into_memory(source, self._decode, self._shape, count, self._origin)
-        size = max(1, sum(info.num_bytes for info in infos) // count)  # of an undecoded image
-        buffer = max(1, min(SHUFFLE_BUFFER, SHUFFLE_BYTES // size))
-        arguments = source, self._decode, self._shape, self._origin
-        return read_labels(*arguments, buffer, crop if crop_areas else None)
+            batches = decoding.images(source()).batch(small_batch_size(self._shape))
+            return read_into_memory(batches, self._shape, count, self._origin)
 
-    def _undecoded(self, split):
-        dataset = self._builder.as_dataset(
-            split=split,
-            shuffle_files=False,
-            decoders={self._image_key: tfds.decode.SkipDecoding()},
+        path = pathlib.Path(self._builder.data_dir) / f"labels.{'+'.join(splits)}.npy"
+        labels = stored_labels(path, count, len(self.class_names), source)
+        everything = decoding, labels, np.arange(count), self._origin
+        if has_index:
+            return IndexedExamples(read, parse, *everything)
+        size = max(1, sum(info.num_bytes for info in infos) // count)  # of an encoded image
+        buffer = max(1, min(SHUFFLE_BUFFER, SHUFFLE_BYTES // size))
+        return StreamedExamples(source, *everything, buffer)
+
+    def _random_access(self, splits):
+        """Returns `read` and `parse` of `IndexedExamples`."""
+        source = self._builder.as_data_source(
+            split="+".join(splits), deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
         )
-        return dataset.map(lambda example: (example[self._image_key], example[self._label_key]))
+        features = self._builder.info.features
+        skip_image = {self._image_key: tfds.decode.SkipDecoding()}
+
+        def read(indices):
+            return source.__getitems__(indices.tolist())
+
+        def parse(encoded):
+            return self._pair(features.deserialize_example(encoded, decoders=skip_image))
+
+        return read, parse
+
+    def _encoded(self, splits):
+        """Returns the data set of (encoded image, label), one split after the other."""
+        skip_image = {self._image_key: tfds.decode.SkipDecoding()}
+        first, *others = (
+            self._builder.as_dataset(split=split, shuffle_files=False, decoders=skip_image)
+            for split in splits
+        )
+        return functools.reduce(tf.data.Dataset.concatenate, others, first).map(self._pair)
+
+    def _pair(self, example):
+        return example[self._image_key], example[self._label_key]
 
     def _picture(self, image):
         feature = self._builder.info.features[self._image_key]

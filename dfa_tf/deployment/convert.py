@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf import files
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.quiet import quiet_libraries
 
 TFLiteKind = Literal["float32", "float16", "dynamic", "int8", "uint8"]
@@ -56,7 +56,7 @@ def _converter(saved_model, kind, calibration):
     return converter
 
 
-def calibration_images(train: Examples | StreamedExamples, count: int) -> np.ndarray:
+def calibration_images(train: AnyExamples, count: int) -> np.ndarray:
     """Returns images whose activations set the ranges of an integer file.
 
     The choice does not depend on the run's seed, and the images are not augmented. The first image

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dfa_tf import files
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.deployment.convert import TFLITE_KINDS, TFLiteKind
 from dfa_tf.deployment.metadata import LABELS_FILE, ModelInfo
 from dfa_tf.deployment.options import ExportOptions
@@ -20,8 +20,8 @@ FINE_TUNING_PREFIX = "fine_tuning_"
 
 def export_inputs(
     student: str,
-    test: Examples | StreamedExamples,
-    train: Examples | StreamedExamples | None,
+    test: AnyExamples,
+    train: AnyExamples | None,
     info: ModelInfo,
     options: ExportOptions,
 ) -> dict:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import pathlib
 
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.deployment.earlier import FINE_TUNING_PREFIX
 from dfa_tf.deployment.quantization_aware import quantized_objective
 from dfa_tf.models.network import Network
@@ -29,8 +29,8 @@ class FineTuning:
 
     student: Network
     teacher: Network
-    train: Examples | StreamedExamples
-    test: Examples | StreamedExamples
+    train: AnyExamples
+    test: AnyExamples
     training: Training
     runtime: Runtime
     folder: pathlib.Path
@@ -60,7 +60,7 @@ def fine_tuning_folder(
     export_folder: pathlib.Path,
     student: str,
     teacher: str,
-    train: Examples | StreamedExamples,
+    train: AnyExamples,
     training: Training,
 ) -> pathlib.Path:
     """Returns the folder of a fine-tuning.

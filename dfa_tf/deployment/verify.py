@@ -7,7 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.deployment.loading import load_classifier
 from dfa_tf.errors import ReportedError
 
@@ -47,7 +47,7 @@ class Reference:
         accuracy: Fraction of them that the network classifies correctly.
     """
 
-    def __init__(self, model: keras.Model, test: Examples | StreamedExamples):
+    def __init__(self, model: keras.Model, test: AnyExamples):
         self._test = test
         self._logits = _logits(lambda images: model(images, training=False)["logits"].numpy(), test)
         self.examples = len(test)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dfa_tf import files
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.deployment.convert import INTEGER_KINDS, TFLiteKind, convert
 from dfa_tf.deployment.earlier import SAVED_MODEL_FOLDER, describe_file
 from dfa_tf.deployment.fine_tuning import FineTuning
@@ -38,7 +38,7 @@ class ExportWriter:
         self,
         folder: pathlib.Path,
         network: Network,
-        test: Examples | StreamedExamples,
+        test: AnyExamples,
         options: ExportOptions,
         info: ModelInfo,
         calibration: np.ndarray | None = None,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dfa_tf import files
 from dfa_tf.data.augmentation import Augmentation
-from dfa_tf.data.examples import Examples, StreamedExamples
+from dfa_tf.data.examples import AnyExamples
 from dfa_tf.data.preprocessing import Preprocessing
 from dfa_tf.deployment.convert import calibration_images
 from dfa_tf.deployment.earlier import (
@@ -32,7 +32,7 @@ from dfa_tf.version import __version__
 
 def check(
     network: Network,
-    train: Examples | StreamedExamples | None,
+    train: AnyExamples | None,
     teacher: Network | None,
     class_names: Sequence[str] | None,
     options: ExportOptions,
@@ -66,9 +66,9 @@ def check(
 def export(
     *,
     network: Network,
-    test: Examples | StreamedExamples,
+    test: AnyExamples,
     workdir: str | os.PathLike,
-    train: Examples | StreamedExamples | None = None,
+    train: AnyExamples | None = None,
     teacher: Network | str | os.PathLike | None = None,
     class_names: Sequence[str] | None = None,
     options: ExportOptions = ExportOptions(),

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data
-from dfa_tf.data.examples import read_into_memory, read_labels, shuffled_indices
+from dfa_tf.data.decoding import Decoding
+from dfa_tf.data.examples import read_into_memory, shuffled_indices
 from dfa_tf.data.part import Part
 from dfa_tf.errors import UserError
 from tests.conftest import made_examples
@@ -30,8 +31,44 @@ def _streamed(examples, shuffle_buffer=64):
     def decode(png):
         return tf.io.decode_png(png, examples.image_shape[-1])
 
-    streamed = read_labels(source, decode, examples.image_shape)
-    return dataclasses.replace(streamed, shuffle_buffer=shuffle_buffer)
+    return data.StreamedExamples(
+        source,
+        Decoding(decode, examples.image_shape),
+        labels,
+        np.arange(len(labels)),
+        shuffle_buffer=shuffle_buffer,
+    )
+
+
+def _indexed(examples):
+    """The same examples, read by their index from a list of encoded ones."""
+    images, labels = examples.images, examples.labels
+    records = [tf.io.encode_png(image).numpy() for image in images]
+
+    def read(indices):
+        return [
+            tf.io.serialize_tensor(tf.constant([records[i], str(labels[i])])).numpy()
+            for i in indices
+        ]
+
+    def parse(record):
+        png, label = tf.unstack(tf.ensure_shape(tf.io.parse_tensor(record, tf.string), [2]))
+        return png, tf.strings.to_number(label, tf.int64)
+
+    decoding = Decoding(
+        lambda png: tf.io.decode_png(png, examples.image_shape[-1]), examples.image_shape
+    )
+    return data.IndexedExamples(read, parse, decoding, labels, np.arange(len(labels)))
+
+
+def _replace(examples, **changes):
+    """Examples on disk with another decoding."""
+    decoding = dataclasses.replace(examples.decoding, **changes)
+    return dataclasses.replace(examples, decoding=decoding)
+
+
+ON_DISK = {"streamed": _streamed, "indexed": _indexed}
+KINDS = {"in memory": lambda examples: examples, **ON_DISK}
 
 
 def _labels(examples, batch_size, steps, seed=3, first_step=0):
@@ -39,7 +76,7 @@ def _labels(examples, batch_size, steps, seed=3, first_step=0):
     return np.concatenate([labels for _, labels in batches.as_numpy_iterator()])
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_each_epoch_has_every_example_once(kind):
     # Batches of 7 from 24 examples: epochs start and end inside batches.
     seen = _labels(kind(_numbered(24)), 7, 24)
@@ -49,7 +86,7 @@ def test_each_epoch_has_every_example_once(kind):
     assert len({tuple(epoch) for epoch in epochs}) == 7
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_start_at_a_later_step_continues_the_same_batches(kind):
     examples = kind(_numbered(24))
     uninterrupted = _labels(examples, 7, 12).reshape(12, 7)
@@ -58,10 +95,11 @@ def test_start_at_a_later_step_continues_the_same_batches(kind):
         np.testing.assert_array_equal(later, uninterrupted[first:])
 
 
-def test_crops_follow_from_seed_and_step_and_not_from_the_start():
+@pytest.mark.parametrize("kind", ON_DISK.values(), ids=ON_DISK)
+def test_crops_follow_from_seed_and_step_and_not_from_the_start(kind):
     """A crop that writes its own seed into the image."""
-    examples = dataclasses.replace(
-        _streamed(_numbered(24, (1, 2, 1))),
+    examples = _replace(
+        kind(_numbered(24, (1, 2, 1))),
         crop=lambda _, seed: tf.cast(
             tf.reshape([seed[0] % 251, seed[0] // 251 % 251], (1, 2, 1)), tf.uint8
         ),
@@ -80,15 +118,16 @@ def test_crops_follow_from_seed_and_step_and_not_from_the_start():
 
 
 @pytest.mark.parametrize("first_step", [0, 5])
-@pytest.mark.parametrize("kind", ["in memory", "streamed", "cropped"])
-def test_parts_of_all_processes_are_the_batch_of_one(kind, first_step):
+@pytest.mark.parametrize(
+    ("kind", "is_cropped"),
+    [*((kind, False) for kind in KINDS), *((kind, True) for kind in ON_DISK)],
+)
+def test_parts_of_all_processes_are_the_batch_of_one(kind, is_cropped, first_step):
     """With every augmentation, over the end of an epoch, from the start and after a resume."""
-    examples = made_examples(26, shape=(6, 5, 3))
-    if kind != "in memory":
-        examples = _streamed(examples)
-    if kind == "cropped":
-        decode = examples.decode
-        examples = dataclasses.replace(
+    examples = KINDS[kind](made_examples(26, shape=(6, 5, 3)))
+    if is_cropped:
+        decode = examples.decoding.decode
+        examples = _replace(
             examples, crop=lambda image, seed: tf.roll(decode(image), seed[0] % 5, 1)
         )
     augmentation = data.Augmentation(1, True, (0.4, 0.4, 0.4), (2, 9))
@@ -106,15 +145,16 @@ def test_parts_of_all_processes_are_the_batch_of_one(kind, first_step):
             np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
-def test_process_decodes_its_own_part_alone():
-    examples = _streamed(made_examples(24))
+@pytest.mark.parametrize("kind", ON_DISK.values(), ids=ON_DISK)
+def test_process_decodes_its_own_part_alone(kind):
+    examples = kind(made_examples(24))
     decoded = []
 
     def decode(png):
         tf.py_function(lambda: decoded.append(1), [], [])
         return tf.io.decode_png(png, 3)
 
-    counted = dataclasses.replace(examples, decode=decode)
+    counted = _replace(examples, decode=decode)
     batches = counted.shuffled(12, 0, 0, Part(1, 3)).take(2)
     assert sum(len(labels) for _, labels in batches.as_numpy_iterator()) == 8
     assert len(decoded) < 24 / 3 + 8  # a few are decoded ahead
@@ -133,9 +173,10 @@ def test_neighbours_in_an_epoch_are_uncorrelated():
     assert abs(z) < 4
 
 
-def test_streamed_examples_equal_those_in_memory():
+@pytest.mark.parametrize("kind", ON_DISK.values(), ids=ON_DISK)
+def test_examples_on_disk_equal_those_in_memory(kind):
     in_memory = made_examples(20)
-    streamed = _streamed(in_memory)
+    streamed = kind(in_memory)
     np.testing.assert_array_equal(streamed.labels, in_memory.labels)
     indices = [1, 5, 6, 19]
     for examples, other in (
@@ -145,11 +186,39 @@ def test_streamed_examples_equal_those_in_memory():
         for mine, theirs in zip(examples.in_order(8), other.in_order(8), strict=True):
             np.testing.assert_array_equal(mine[0], theirs[0])
             np.testing.assert_array_equal(mine[1], theirs[1])
-    again = read_into_memory(streamed.source, streamed.decode, streamed.image_shape, 20)
+    again = read_into_memory(streamed.in_order(6), streamed.image_shape, 20)
     np.testing.assert_array_equal(again.images, in_memory.images)
 
 
-@pytest.mark.parametrize("kind", [lambda e: e, _streamed], ids=["in memory", "streamed"])
+def test_indexed_batches_equal_those_in_memory():
+    """Also those of a selection in another order, so that either resumes a run of the other."""
+    in_memory = made_examples(20)
+    indices = np.array([7, 3, 11, 19, 0, 4, 5])
+    for examples in (in_memory, in_memory.select(indices)):
+        indexed = _indexed(in_memory)
+        indexed = indexed.select(indices) if len(examples) < 20 else indexed
+        assert indexed.description == examples.description
+        batches = zip(examples.shuffled(6, 1, 2), indexed.shuffled(6, 1, 2).take(5), strict=False)
+        for mine, theirs in batches:
+            np.testing.assert_array_equal(mine[0], theirs[0])
+            np.testing.assert_array_equal(mine[1], theirs[1])
+
+
+def test_batch_reads_only_its_own_examples():
+    """A start at a late step does not read the examples of the steps before it."""
+    examples, seen = _indexed(_numbered(1000)), []
+
+    def read(indices):
+        seen.extend(indices)
+        return examples.read(indices)
+
+    counted = dataclasses.replace(examples, read=read)
+    labels = _labels(counted, 10, 1, first_step=90)
+    np.testing.assert_array_equal(labels, _labels(_numbered(1000), 10, 1, first_step=90))
+    assert len(seen) < 60  # a few batches are read ahead
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_in_order_yields_every_example_once_with_a_smaller_last_batch(kind):
     sizes, labels = [], []
     for _, batch in kind(_numbered(23)).in_order(10):

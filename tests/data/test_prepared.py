@@ -1,0 +1,82 @@
+"""Prepared data sets: read by index, and their labels stored beside them."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from dfa_tf import data
+from tests.data.drawn import draw
+
+CLASSES = ("dark", "grey", "light")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    draw(folder / "images", CLASSES, {"train": 9, "validation": 2, "test": 3})
+    return folder
+
+
+def _load(drawn, **settings):
+    return data.load(f"folder:{drawn / 'images'}", drawn / "data", **settings)
+
+
+def _labels_files(drawn):
+    return sorted((drawn / "data" / "image_folder").rglob("labels.*.npy"))
+
+
+def test_folder_on_disk_has_the_batches_of_the_folder_in_memory(drawn):
+    memory, disk = (_load(drawn, in_memory=held) for held in (True, False))
+    assert isinstance(memory.train, data.Examples)
+    assert isinstance(disk.train, data.IndexedExamples)
+    for split in ("train", "test"):
+        one, other = getattr(memory, split), getattr(disk, split)
+        assert one.description == other.description
+        batches = zip(one.shuffled(5, 2, 1), other.shuffled(5, 2, 1), strict=False)
+        for (mine, my_labels), (theirs, their_labels) in itertools.islice(batches, 6):
+            np.testing.assert_array_equal(mine, theirs)
+            np.testing.assert_array_equal(my_labels, their_labels)
+    assert np.bincount(disk.train.labels).tolist() == [9, 9, 9]
+    assert [len(part) for part in disk.official_splits] == [27, 6]
+
+
+def test_labels_are_read_once(drawn):
+    expected = _load(drawn, in_memory=False).test.labels
+    files = _labels_files(drawn)
+    assert [file.name for file in files] == ["labels.test.npy", "labels.train+validation.npy"]
+    times = [file.stat().st_mtime_ns for file in files]
+    np.testing.assert_array_equal(_load(drawn, in_memory=False).test.labels, expected)
+    assert [file.stat().st_mtime_ns for file in files] == times
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-5],
+        lambda content: b"",
+        lambda content: content.replace(b"<i4", b"<f4"),
+        lambda content: content[:-4] + b"\xff\xff\xff\x7f",  # a class that does not exist
+    ],
+    ids=["cut short", "empty", "floats", "unknown class"],
+)
+def test_damaged_labels_are_read_again(drawn, damage):
+    expected = _load(drawn, in_memory=False).test.labels
+    file = _labels_files(drawn)[0]
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    np.testing.assert_array_equal(_load(drawn, in_memory=False).test.labels, expected)
+    assert file.read_bytes() == content
+
+
+def test_read_only_folder_needs_no_stored_labels(drawn, monkeypatch):
+    expected = _load(drawn, in_memory=False).test.labels
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    for file in _labels_files(drawn):
+        file.unlink()
+    monkeypatch.setattr("dfa_tf.files.replacing", refuse)
+    np.testing.assert_array_equal(_load(drawn, in_memory=False).test.labels, expected)
+    assert not _labels_files(drawn)
