@@ -3,10 +3,12 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from tqdm import tqdm
+
+from dfa_tf.system import peak_memory
 
 SECONDS_BETWEEN_LINES = 15
 SMOOTHING = 0.2  # weight of the latest block
@@ -18,22 +20,37 @@ def print_line(line: str) -> None:
     sys.stderr.flush()
 
 
-def with_progress(label: str, batches: Iterable, total: int) -> Iterator[Any]:
-    """Yields the batches (images, labels), and shows how many images are done.
+def with_progress(
+    label: str,
+    items: Iterable,
+    total: int,
+    size: Callable[[Any], float] = lambda batch: len(batch[1]),
+    unit: str = "image",
+) -> Iterator[Any]:
+    """Yields the items of long work, and shows how much of it is done.
+
+    If it took long, a last line states the time and the peak memory of the process.
 
     Args:
         label: Name of what is running.
-        batches: The batches.
-        total: Number of images in all of them.
+        items: The items, by default batches (images, labels).
+        total: Size of all items.
+        size: Returns the size of an item in units, by default the number of images.
+        unit: What the sizes count.
     """
-    progress = Progress(label, 0, total, 1, unit="image", delay=SECONDS_BETWEEN_LINES)
-    done, started = 0, time.monotonic()
+    progress = Progress(label, 0, total, 1, unit=unit, delay=SECONDS_BETWEEN_LINES)
+    done, start = 0.0, time.monotonic()
+    started = start
     with contextlib.closing(progress):
-        for batch in batches:
-            yield batch
-            done, before = done + len(batch[1]), started
+        for item in items:
+            yield item
+            done, before = done + size(item), started
             started = time.monotonic()
-            progress.update(done, started - before, {})
+            progress.update(int(done), started - before, {})
+    if started - start > SECONDS_BETWEEN_LINES:
+        took = tqdm.format_interval(started - start)
+        memory = peak_memory() / 2**30
+        print_line(f"{label}: finished in {took}, peak memory {memory:.1f} GiB")
 
 
 class Progress:
@@ -43,7 +60,7 @@ class Progress:
         label: Name of what is running.
         first: Number of steps already finished.
         last: Number of steps at the end.
-        images_per_step: Number of images in a step, for the speed in images per second.
+        images_per_step: Number of images, or units, in a step, for the speed.
         quiet: Whether to print nothing.
         unit: What a step is called.
         delay: Seconds after which the bar appears.
@@ -60,6 +77,7 @@ class Progress:
         delay: float = 0,
     ):
         self._unit = unit
+        self._speed = "images/s" if unit in ("step", "image") else f"{unit}/s"
         self._label = label
         self._step, self._last = first, last
         self._images_per_step = images_per_step
@@ -88,19 +106,20 @@ class Progress:
         """
         steps = step - self._step
         self._step = step
-        latest = {**metrics, "images/s": self._images_per_step * steps / max(seconds, 1e-9)}
+        latest = {**metrics, self._speed: self._images_per_step * steps / max(seconds, 1e-9)}
         for name, value in latest.items():
             previous = self._smoothed.get(name, value)
             self._smoothed[name] = previous + SMOOTHING * (value - previous)
         texts = {name: f"{value:.4g}" for name, value in self._smoothed.items()}
-        texts["images/s"] = f"{self._smoothed['images/s']:.0f}"
+        texts[self._speed] = f"{self._smoothed[self._speed]:.0f}"
         if self._bar is not None:
             self._bar.set_postfix(texts, refresh=False)
             self._bar.update(steps)
         elif not self._quiet and time.monotonic() - self._line_at > SECONDS_BETWEEN_LINES:
             self._line_at = time.monotonic()
             images_left = (self._last - step) * self._images_per_step
-            left = tqdm.format_interval(images_left / self._smoothed["images/s"])
+            speed = self._smoothed[self._speed]
+            left = tqdm.format_interval(images_left / speed) if speed else "unknown time"
             facts = ", ".join(f"{name} {value}" for name, value in texts.items())
             print_line(f"{self._label}: {self._unit} {step} of {self._last}, {facts}, {left} left")
 

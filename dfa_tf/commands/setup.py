@@ -15,6 +15,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.devices import build_strategy, is_chief
+from dfa_tf.training.recipe import FLOAT16
 
 PRECISE_STAGES = ("train_teacher", "search", "distill")
 
@@ -88,4 +89,8 @@ class Setup:
         if "mixed_bfloat16" in precisions and not on_gpu and not system.cpu_has_bfloat16():
             self.say(
                 "this CPU emulates bfloat16; --gin_bindings='precision=\"float32\"' is faster here"
+            )
+        if FLOAT16 in precisions and not on_gpu:
+            self.say(
+                "mixed_float16 is for GPUs; --gin_bindings='precision=\"float32\"' is faster here"
             )

@@ -13,7 +13,9 @@ from typing import IO
 
 from dfa_tf import files
 from dfa_tf.errors import UserError, first_line
+from dfa_tf.progress import with_progress
 
+MEGABYTE = 1e6
 SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
@@ -79,7 +81,10 @@ def _extract(archive, folder):
     """Writes all files of an archive below `folder`. Nothing but names and contents is used."""
     folder.mkdir()
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
-    for name, content in members(archive):
+    size = archive.stat().st_size / MEGABYTE
+    for name, content, _ in with_progress(
+        f"unpacking {archive.name}", members(archive), int(size), lambda member: member[2], "MB"
+    ):
         path = pathlib.Path(os.path.normpath(folder / name))
         if os.path.isabs(name) or not path.is_relative_to(folder):
             raise UserError(f"{archive}: its member {name!r} is outside of the archive's folder")
@@ -91,24 +96,27 @@ def _extract(archive, folder):
             shutil.copyfileobj(content, file)
 
 
-def _zip_members(archive) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Yields (name, content), with content None for a folder."""
+def _zip_members(archive) -> Iterator[tuple[str, IO[bytes] | None, float]]:
+    """Yields (name, content, size in the archive in MB), with content None for a folder."""
     with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             if member.is_dir():
-                yield member.filename, None
+                yield member.filename, None, 0.0
             else:
                 with opened.open(member) as content:
-                    yield member.filename, content
+                    yield member.filename, content, member.compress_size / MEGABYTE
 
 
-def _tar_members(archive) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Yields (name, content), with content None for a folder."""
-    with tarfile.open(archive) as opened:
+def _tar_members(archive) -> Iterator[tuple[str, IO[bytes] | None, float]]:
+    """Yields (name, content, MB read since the last member), with content None for a folder."""
+    position = 0
+    with open(archive, "rb") as file, tarfile.open(fileobj=file) as opened:
         for member in opened:
+            read, position = file.tell() - position, file.tell()
             if not (member.isfile() or member.isdir()):
                 raise UserError(
                     f"{archive}: its member {member.name!r} is a link or a device; unpack the "
                     "archive yourself and name the folder"
                 )
-            yield member.name, opened.extractfile(member) if member.isfile() else None
+            content = opened.extractfile(member) if member.isfile() else None
+            yield member.name, content, read / MEGABYTE

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from dfa_tf.data.class_folders import class_folders
 from dfa_tf.data.image_files import read_image
 from dfa_tf.errors import UserError
+from dfa_tf.progress import with_progress
 
 URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz"
 ARCHIVE = "CINIC-10.tar.gz"
@@ -69,7 +70,7 @@ class Cinic10(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, root, files):
-        for path, label in files:
+        for path, label in with_progress("preparing", files, len(files), lambda _: 1):
             encoded, (height, width) = read_image(path)
             if (height, width) != (32, 32):
                 raise UserError(

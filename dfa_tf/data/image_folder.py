@@ -13,6 +13,7 @@ from dfa_tf.data.image_files import image_size, read_image
 from dfa_tf.data.label_table import SUFFIX, label_table
 from dfa_tf.data.labelled_files import LabelledFiles, with_test_split
 from dfa_tf.errors import UserError
+from dfa_tf.progress import with_progress
 
 PREFIX = "folder:"
 VERSION = "1.2.0"  # of the prepared data: 1.1.0 had no random access, 1.0.0 photos not upright
@@ -61,7 +62,7 @@ with tfds.core.registered.skip_registration():
 
         def _generate_examples(self, split, files):
             digest = hashlib.sha256()
-            for path, label in files:
+            for path, label in with_progress(f"preparing {split}", files, len(files), lambda _: 1):
                 encoded, _ = read_image(path)
                 digest.update(hashlib.sha256(encoded).digest())
                 yield self.builder_config.found.name(path), {"image": encoded, "label": label}

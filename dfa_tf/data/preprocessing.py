@@ -69,30 +69,29 @@ class Preprocessing(Settings):
         return (shape[0] - rows) // 2, (shape[1] - columns) // 2, rows, columns
 
 
-def random_resized_crop(
-    picture: tf.Tensor, size: tuple[int, int], areas: tuple[float, float], seed: tf.Tensor
-) -> tf.Tensor:
-    """Resizes a random window of a picture (Szegedy et al., CVPR 2015).
+def random_window(
+    shape: tf.Tensor, areas: tuple[float, float], seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Draws the window of a random resized crop (Szegedy et al., CVPR 2015).
 
     Args:
-        picture: uint8 [H, W, C].
-        size: (height, width) of the result.
+        shape: int [3], (height, width, channels) of the picture.
         areas: Least and greatest area of the window, as fractions of the picture's. ImageNet
             trainings use (0.08, 1.0).
         seed: int [2].
 
     Returns:
-        uint8 [height, width, C].
+        int32 [3] each: first and number of rows, columns and channels; -1 for all channels.
     """
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(picture),
+        shape,
         tf.constant([[[0.0, 0.0, 1.0, 1.0]]]),  # the object to cover is the whole picture
         seed,
         min_object_covered=0.0,
         aspect_ratio_range=ASPECT_RATIOS,
         area_range=areas,
     )
-    return resized(tf.slice(picture, begin, extent), size)
+    return begin, extent
 
 
 def resized(picture: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

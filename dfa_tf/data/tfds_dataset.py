@@ -14,7 +14,7 @@ from dfa_tf.data.decoding import Decoding
 from dfa_tf.data.examples import AnyExamples, read_into_memory, small_batch_size
 from dfa_tf.data.indexed import IndexedExamples, encoded_examples
 from dfa_tf.data.labelled_files import TEST_FRACTION
-from dfa_tf.data.preprocessing import Preprocessing, random_resized_crop
+from dfa_tf.data.preprocessing import Preprocessing, random_window, resized
 from dfa_tf.data.splits import stratified_split
 from dfa_tf.data.stored_labels import stored_labels
 from dfa_tf.data.streamed import SHUFFLE_BUFFER, StreamedExamples
@@ -38,6 +38,8 @@ STATISTICS = {
     "cinic10": cinic10.STATISTICS,
     "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+# By default TensorFlow approximates JPEG's transform. Pillow and phones compute it.
+EXACT = "INTEGER_ACCURATE"
 SHUFFLE_BYTES = 2**30  # of undecoded images in the buffer of streamed examples
 
 
@@ -58,8 +60,8 @@ def tfds_dataset(
         name, data_dir, image_size, in_memory, source, train_with_validation, test_fraction: See
             `dfa_tf.data.load`, for any data set but "digits".
         preprocessing: How images are resized to `image_size`.
-        crop_areas: Areas of the random crops of training images, see `random_resized_crop`; None
-            for whole images. Training images are then not held in memory.
+        crop_areas: Areas of the random crops of training images, see `random_window`; None for
+            whole images. Training images are then not held in memory.
 
     Raises:
         UserError: If the data set is unknown or unsuitable, cannot be downloaded or prepared, has
@@ -138,7 +140,7 @@ class _Reader:
         """Returns the examples of the splits, one split after the other."""
 
         def crop(image, seed):
-            return random_resized_crop(self._picture(image), self._shape[:2], crop_areas, seed)
+            return resized(self._window(image, crop_areas, seed), self._shape[:2])
 
         decoding = Decoding(self._decode, self._shape, crop if crop_areas else None)
         infos = [self._builder.info.splits[split] for split in splits]
@@ -192,12 +194,26 @@ class _Reader:
 
     def _picture(self, image):
         feature = self._builder.info.features[self._image_key]
-        # By default TensorFlow approximates JPEG's transform. Pillow and phones compute it.
         return tf.cond(
             tf.io.is_jpeg(image),
-            lambda: tf.io.decode_jpeg(image, feature.shape[-1], dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_jpeg(image, feature.shape[-1], dct_method=EXACT),
             lambda: feature.decode_example(image),
         )
+
+    def _window(self, image, areas, seed):
+        """Returns a random window of a picture. Of a JPEG file, little more is decoded."""
+        channels = self._shape[-1]
+
+        def of_jpeg():
+            begin, extent = random_window(tf.io.extract_jpeg_shape(image), areas, seed)
+            window = tf.concat([begin[:2], extent[:2]], 0)
+            return tf.image.decode_and_crop_jpeg(image, window, channels, dct_method=EXACT)
+
+        def of_other():
+            picture = self._builder.info.features[self._image_key].decode_example(image)
+            return tf.slice(picture, *random_window(tf.shape(picture), areas, seed))
+
+        return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_other)
 
     def _decode(self, image):
         picture = self._picture(image)

@@ -307,7 +307,7 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
                 aggregation = net.aggregation(group, features)
                 loss_per_example, measurements = loss(net, group, images, labels, aggregation)
             mean_loss = global_mean(loss_per_example, batch_size)
-        gradient = tape.gradient(mean_loss, beta)
+        (gradient,) = optimizer.gradients(tape, mean_loss)
         measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
         optimizer.apply([gradient])  # adds the decay
         return measured
@@ -326,6 +326,8 @@ def beta_measurements(beta, gradient, measurements, optimizer, batch_size) -> di
         batch_size: Size of the global batch.
     """
     (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
+    if optimizer.loss_scale is not None:  # the step of an overflow is not taken
+        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
     return _means("validation", measurements, batch_size) | {
         # The loop sums measurements over the replicas, and alpha is the same on each.
         "alpha": aggregation_weights(beta) / tf.distribute.get_strategy().num_replicas_in_sync,
@@ -347,7 +349,6 @@ def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: i
     Returns:
         A function like that of `beta_step`, for a training batch.
     """
-    weights = [variable.value for variable in net.weights(group)]
 
     def step(images, labels):
         # Outside the tape, because A_i is a constant in this step.
@@ -356,7 +357,7 @@ def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: i
             loss_per_example, measurements = loss(net, group, images, labels, aggregation)
             mean_loss = global_mean(loss_per_example, batch_size)
         # The student's own loss does not use the TS connector, which then has no gradient.
-        optimizer.apply(tape.gradient(mean_loss, weights, unconnected_gradients="zero"))
+        optimizer.apply(optimizer.gradients(tape, mean_loss))
         return _means("train", measurements, batch_size)
 
     return step

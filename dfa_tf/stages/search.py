@@ -56,6 +56,11 @@ def check(
         raise UserError(
             f"search.optimizer: expected sgd for search.order = 2, got {training.optimizer.name}"
         )
+    if options.order == 2 and training.loss_scaling:
+        raise UserError(
+            "search.precision: expected float32 or mixed_bfloat16 for search.order = 2, got "
+            f"{training.precision}"
+        )
 
 
 def search(
@@ -157,8 +162,10 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     with strategy.scope():
         optimizers = {
             group: (
-                beta_optimizer.build([beta], *schedule),
-                training.optimizer.build(net.weights(group), *schedule),
+                beta_optimizer.build([beta], *schedule, loss_scaling=training.loss_scaling),
+                training.optimizer.build(
+                    net.weights(group), *schedule, loss_scaling=training.loss_scaling
+                ),
             )
             for group, beta in net.beta.items()
         }

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from dfa_tf import figures
 from dfa_tf.data.pipeline import training_batches
+from dfa_tf.errors import UserError
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.pathways import Pathways
 from dfa_tf.methods.process_search import (
@@ -55,6 +56,11 @@ def check(
     """
     check_search(teacher, student, train, validation, training, replicas)
     check_methods(teacher, student, methods)
+    if training.loss_scaling:
+        raise UserError(
+            "search_process.precision: expected float32 or mixed_bfloat16, got "
+            f"{training.precision}"
+        )
 
 
 def search_process(

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
-from dfa_tf.training.optimizers import Optimizer
+from dfa_tf.training.optimizers import Optimizer, scaled_gradients
 from dfa_tf.validation import NonNegative, Positive, Settings
 
 
@@ -101,6 +101,13 @@ class HeadAndBackbone:
     def learning_rate(self) -> float:
         """The head's learning rate in the next step."""
         return self._head.learning_rate
+
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the gradients of a loss, see `Optimizer.gradients`."""
+        scale = self._head.loss_scale
+        if scale is not None and not self._is_frozen:  # neither part may overflow forever
+            scale = tf.minimum(scale, self._backbone.loss_scale)
+        return scaled_gradients(tape, loss, self.variables, scale)
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the variables, see `Optimizer.apply`."""

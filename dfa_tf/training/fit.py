@@ -139,7 +139,7 @@ def fit(
         variables = problem.variables
         if variables is None:
             variables = [v for model in models for v in model.trainable_variables]
-        optimizer = _optimizer(problem, variables, training.optimizer, steps_per_epoch, steps)
+        optimizer = _optimizer(problem, variables, training, steps_per_epoch, steps)
 
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
@@ -191,14 +191,15 @@ def fit(
     return returned, _result(journal, training, train, test, entries)
 
 
-def _optimizer(problem, variables, settings, steps_per_epoch, steps):
+def _optimizer(problem, variables, training, steps_per_epoch, steps):
+    schedule, scaling = (steps_per_epoch, steps), training.loss_scaling
     if problem.fine_tuning.is_plain:
-        return settings.build(variables, steps_per_epoch, steps)
+        return training.optimizer.build(variables, *schedule, loss_scaling=scaling)
     head, backbone = split_variables(problem.network, variables)
     factor = problem.fine_tuning.backbone_rate
     return HeadAndBackbone(
-        settings.build(head, steps_per_epoch, steps),
-        settings.build(backbone, steps_per_epoch, steps, factor),
+        training.optimizer.build(head, *schedule, loss_scaling=scaling),
+        training.optimizer.build(backbone, *schedule, factor, scaling),
     )
 
 
@@ -226,15 +227,13 @@ def objective_step(objective: Callable, optimizer: Optimizer, batch_size: int) -
         A function of (images, labels) that runs on each replica and returns the replica's share of
         each measurement.
     """
-    weights = [variable.value for variable in optimizer.variables]
 
     def step(images, labels):
         with tf.GradientTape() as tape:
             loss, logits, measurements = objective(images, labels, optimizer.step)
             mean_loss = global_mean(loss, batch_size)
         # Connectors of methods that are left out of a segment have no gradient.
-        gradients = tape.gradient(mean_loss, weights, unconnected_gradients="zero")
-        optimizer.apply(gradients)
+        optimizer.apply(optimizer.gradients(tape, mean_loss))
         measured = {"loss": loss} | measurements
         if logits is not None:
             measured["accuracy"] = is_correct(logits, labels)

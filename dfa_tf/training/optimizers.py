@@ -93,7 +93,12 @@ class SGD(Settings):
     name = "sgd"
 
     def build(
-        self, variables: Sequence, steps_per_epoch: float, steps: int, factor: float = 1.0
+        self,
+        variables: Sequence,
+        steps_per_epoch: float,
+        steps: int,
+        factor: float = 1.0,
+        loss_scaling: bool = False,
     ) -> "Optimizer":
         """Returns an `Optimizer` of `variables` for a run of `steps` steps.
 
@@ -102,10 +107,11 @@ class SGD(Settings):
             steps_per_epoch: Steps in an epoch, for the schedule.
             steps: Steps of the run, for the schedule.
             factor: Factor of the learning rate.
+            loss_scaling: As in `Optimizer`.
         """
         rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
         sgd = keras.optimizers.SGD(rate, self.momentum, self.nesterov)
-        return Optimizer(sgd, variables, self.weight_decay)
+        return Optimizer(sgd, variables, self.weight_decay, loss_scaling)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,12 +136,17 @@ class Adam(Settings):
     name = "adam"
 
     def build(
-        self, variables: Sequence, steps_per_epoch: float, steps: int, factor: float = 1.0
+        self,
+        variables: Sequence,
+        steps_per_epoch: float,
+        steps: int,
+        factor: float = 1.0,
+        loss_scaling: bool = False,
     ) -> "Optimizer":
         """Returns an `Optimizer` of `variables`, see `SGD.build`."""
         rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
         adam = keras.optimizers.Adam(rate, self.beta_1, self.beta_2, epsilon=1e-8)
-        return Optimizer(adam, variables, self.weight_decay)
+        return Optimizer(adam, variables, self.weight_decay, loss_scaling)
 
 
 def _schedule(rate, steps_per_epoch, steps, factor):
@@ -153,10 +164,22 @@ class Optimizer:
         optimizer: A Keras optimizer.
         variables: The variables to train.
         weight_decay: Factor of the decay, `gradient += weight_decay * variable`.
+        loss_scaling: Whether gradients are computed at a dynamic loss scale, which float16 needs
+            (Micikevicius et al., ICLR 2018, §3.2). A step whose gradients overflow is not taken,
+            and halves the scale. The learning-rate schedule does not count it.
     """
 
-    def __init__(self, optimizer: keras.Optimizer, variables: Sequence, weight_decay: float):
+    def __init__(
+        self,
+        optimizer: keras.Optimizer,
+        variables: Sequence,
+        weight_decay: float,
+        loss_scaling: bool = False,
+    ):
+        if loss_scaling:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(variables)
+        self._loss_scaling = loss_scaling
         self._optimizer = optimizer
         self._variables = variables
         self._weight_decay = weight_decay
@@ -187,6 +210,20 @@ class Optimizer:
         factor = self._weight_decay / replicas
         return [factor * tf.convert_to_tensor(variable) for variable in self._variables]
 
+    @property
+    def loss_scale(self) -> tf.Tensor | None:
+        """The loss scale, a power of 2; None without loss scaling."""
+        return tf.convert_to_tensor(self._optimizer.dynamic_scale) if self._loss_scaling else None
+
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the gradients of a loss for `apply`, with 0 for variables that it ignores.
+
+        Args:
+            tape: The tape that recorded the loss.
+            loss: This replica's share of the mean loss, a scalar.
+        """
+        return scaled_gradients(tape, loss, self._variables, self.loss_scale)
+
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the variables. Call it on every replica.
 
@@ -196,6 +233,10 @@ class Optimizer:
         """
         if self._weight_decay:
             gradients = [g + d for g, d in zip(gradients, self.decay(), strict=True)]
+        if self._loss_scaling:
+            gradients = [g * self.loss_scale for g in gradients]  # Keras divides them by it
+            # An overflow on one replica is one for all, so that all of them skip the step.
+            gradients[0] += replica_total([_zero_or_nan(gradients)])[0]
         self._optimizer.apply(gradients, self._variables)
 
     def skip(self) -> None:
@@ -223,3 +264,23 @@ class Optimizer:
             moved = mu * m - eta * g if nesterov else m
             values.append(tf.convert_to_tensor(variable) + moved)
         return values, eta * (1.0 + mu) if nesterov else eta
+
+
+def scaled_gradients(
+    tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence, scale: tf.Tensor | None
+) -> list[tf.Tensor]:
+    """Returns the gradients of a loss. The backward pass computes those of scale * loss.
+
+    The scale is a power of 2, so that it changes no number that float16 holds without it.
+    """
+    sources = [v.value if isinstance(v, keras.Variable) else v for v in variables]
+    if scale is None:
+        return tape.gradient(loss, sources, unconnected_gradients="zero")
+    gradients = tape.gradient(loss, sources, scale, unconnected_gradients="zero")
+    return [gradient / scale for gradient in gradients]
+
+
+def _zero_or_nan(gradients):
+    """Returns 0 if all gradients are finite, else NaN."""
+    finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+    return tf.where(finite, 0.0, float("nan"))

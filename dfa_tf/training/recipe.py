@@ -9,6 +9,7 @@ from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.validation import NOT_BINDABLE, Count, Positive, Settings
 
 MOST_STEPS = 2**31 - 1
+FLOAT16 = "mixed_float16"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Training(Settings):
         batch_size: Examples in a step, over all replicas.
         optimizer: Settings of the optimizer.
         augmentation: Augmentation of the training images.
-        precision: "float32" or "mixed_bfloat16". Logits and losses are float32 in both.
+        precision: "float32", "mixed_bfloat16", or "mixed_float16" for GPUs without bfloat16.
+            Variables, logits and losses are float32 in each.
         seed: Seed of batches and initial weights.
     """
 
@@ -32,6 +34,11 @@ class Training(Settings):
     seed: int = dataclasses.field(default=0, metadata=NOT_BINDABLE)
 
     name = "training"
+
+    @property
+    def loss_scaling(self) -> bool:
+        """Whether the gradients need a loss scale."""
+        return self.precision == FLOAT16
 
     def steps(self, examples: int) -> int:
         """Returns the number of steps of a run on `examples` training examples.

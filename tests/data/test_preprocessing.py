@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dfa_tf import data
-from dfa_tf.data.preprocessing import Preprocessing, random_resized_crop
+from dfa_tf.data.preprocessing import Preprocessing, random_window, resized
 from dfa_tf.errors import UserError
 from tests.conftest import same
 
@@ -69,11 +69,15 @@ def _window_of(crop, shape):
     return np.ptp(rows) / 255 * shape[0], np.ptp(columns) / 255 * shape[1]
 
 
+def _random_crop(picture, size, areas, seed):
+    return resized(tf.slice(picture, *random_window(tf.shape(picture), areas, seed)), size)
+
+
 def test_random_windows_have_the_areas_and_aspect_ratios_asked_for():
     shape, areas = (200, 300), (0.2, 0.6)
     rows, columns = np.meshgrid(np.linspace(0, 255, 200), np.linspace(0, 255, 300), indexing="ij")
     picture = tf.constant(np.stack([rows, columns, rows], -1).astype(np.uint8))
-    crop = tf.function(lambda seed: random_resized_crop(picture, (100, 100), areas, seed))
+    crop = tf.function(lambda seed: _random_crop(picture, (100, 100), areas, seed))
     windows = [_window_of(crop(tf.constant([7, k])).numpy(), shape) for k in range(200)]
     fractions = [height * width / (200 * 300) for height, width in windows]
     ratios = [width / height for height, width in windows]
@@ -86,11 +90,31 @@ def test_random_windows_have_the_areas_and_aspect_ratios_asked_for():
 def test_random_crop_follows_from_the_seed():
     picture = tf.constant(_picture(60, 91))
     crops = [
-        random_resized_crop(picture, (24, 24), (0.08, 1.0), tf.constant([3, k])).numpy()
-        for k in (1, 1, 2)
+        _random_crop(picture, (24, 24), (0.08, 1.0), tf.constant([3, k])).numpy() for k in (1, 1, 2)
     ]
     assert same(crops[:1], crops[1:2])
     assert not same(crops[:1], crops[2:])
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_crop_of_a_file_is_that_of_its_picture(tmp_path, suffix):
+    """Of JPEG files the window alone is decoded. Its outer columns may differ a little."""
+    for name, side in (("ant", 0), ("bee", 1)):
+        for k in range(3):
+            path = tmp_path / "images" / name / f"{k}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_picture(91 + side, 130)).save(path)
+    settings = {"image_size": (24, 24), "random_resized_crop": (0.2, 0.6)}
+    dataset = data.load(f"folder:{tmp_path / 'images'}", tmp_path / "data", **settings)
+    encoded = (tmp_path / "images" / "ant" / f"0.{suffix}").read_bytes()
+    picture = tf.constant(np.asarray(Image.open(tmp_path / "images" / "ant" / f"0.{suffix}")))
+    for k in range(8):
+        seed = tf.constant([5, k])
+        found = dataset.train.decoding.crop(tf.constant(encoded), seed).numpy().astype(int)
+        expected = _random_crop(picture, (24, 24), (0.2, 0.6), seed).numpy()
+        difference = np.abs(found - expected)
+        assert difference.mean() < 0.3
+        assert not difference[:, 2:-2].any()
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,15 @@ def test_bfloat16_loss_is_close_to_float32(method, batch):
 
 
 @pytest.mark.slow
+@_for(methods.METHODS[name] for name in ("dfa", "ab", "at", "nst", "reviewkd", "rkd", "sp", "vid"))
+def test_float16_loss_is_close_to_float32(method, batch):
+    exact, _, _ = _gradients(Built(method).objective(), [], *batch)
+    built = Built(method, precision="mixed_float16")
+    rough, _, _ = _gradients(built.objective(), built.variables, *batch)
+    np.testing.assert_allclose(np.mean(rough), np.mean(exact), rtol=0.01)
+
+
+@pytest.mark.slow
 @_for(METHODS)
 def test_terms_depend_on_the_labels_if_the_method_says_so(method, batch):
     images, labels = batch
