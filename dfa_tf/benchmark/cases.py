@@ -125,6 +125,11 @@ def system_cases(workload: Workload, precision: str) -> Iterator[Case]:
     yield from builder.search_orders()
 
 
+def distill_case(workload: Workload, precision: str) -> Case:
+    """Returns the distillation step."""
+    return _CaseBuilder(workload, precision).distill()
+
+
 def fixed_batch_case(workload: Workload, precision: str) -> Case:
     """Returns the distillation step on one batch in memory, without its input pipeline."""
     return _CaseBuilder(workload, precision).distill(fixed_batch=True)

@@ -260,16 +260,18 @@ class StepFunction:
 
         processes = worker_count(strategy)
 
-        def on_replica(phase):
-            return lambda *batch: phase.step(*replica_part(batch, processes))
-
-        def step(iterators):
+        def on_replica(*batches):
+            """Runs all phases. Returns the replica's shares of all measurements in one vector."""
             measured = {}
-            for phase, iterator in zip(phases, iterators, strict=True):
-                measured |= replica_sum(strategy, strategy.run(on_replica(phase), next(iterator)))
+            for phase, batch in zip(phases, batches, strict=True):
+                measured |= phase.step(*replica_part(batch, processes))
             self._shapes = {name: value.shape for name, value in measured.items()}
             flat = [tf.reshape(tf.cast(value, tf.float32), [-1]) for value in measured.values()]
             return tf.concat(flat, 0)
+
+        def step(iterators):
+            shares = strategy.run(on_replica, [next(iterator) for iterator in iterators])
+            return replica_sum(strategy, shares)  # one reduction for all of them
 
         @tf.function
         def run(iterators, steps):
