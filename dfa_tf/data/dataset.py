@@ -9,6 +9,7 @@ from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import AnyExamples, small_batch_size
 from dfa_tf.data.preprocessing import Preprocessing
 from dfa_tf.data.splits import stratified_split
+from dfa_tf.progress import with_progress
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,7 +110,9 @@ def pixel_statistics(
     """
     channels = examples.image_shape[-1]
     counts, seen = np.zeros((channels, 256), np.int64), 0
-    for images, _ in examples.in_order(small_batch_size(examples.image_shape)).as_numpy_iterator():
+    batches = examples.in_order(small_batch_size(examples.image_shape)).as_numpy_iterator()
+    total = min(limit, len(examples))
+    for images, _ in with_progress("measuring the mean of the pixels", batches, total):
         for channel in range(channels):
             counts[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
         seen += len(images)

@@ -66,6 +66,7 @@ def from_keras(
     """
     _check_model(model, has_head=num_classes is None)
     _check_size(model)
+    model = _with_layers_in_config(model)
     head = {} if num_classes is None else {"num_classes": num_classes, "seed": seed}
     config = keras.saving.serialize_keras_object(model)
     network = keras_model(config, groups, scale, offset, **head)
@@ -88,6 +89,7 @@ def logits_model(model: keras.Model, scale: Scaling = 1.0, offset: Scaling = 0.0
         UserError: If the model has another form. The message names it.
     """
     _check_model(model)
+    model = _with_layers_in_config(model)
     config = keras.saving.serialize_keras_object(model)
     graph = _graph(config, scale, offset, "float32")
     twin = keras.Model(graph.image, _own_logits(graph), name=model.name)
@@ -96,6 +98,16 @@ def logits_model(model: keras.Model, scale: Scaling = 1.0, offset: Scaling = 0.0
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
     return twin
+
+
+def _with_layers_in_config(model):
+    """Returns the model as one whose config lists its layers.
+
+    The backbones of Keras Hub are functional models whose configs are the arguments of their class.
+    """
+    if "layers" in model.get_config():
+        return model
+    return keras.Model(model.inputs, model.outputs, name=model.name)
 
 
 def _copy_weights(model, twin):

@@ -1,6 +1,7 @@
 """Keras models as networks: groups, weights, and the models that cannot be split."""
 
 import functools
+import zipfile
 
 import keras
 import numpy as np
@@ -10,7 +11,9 @@ from keras import layers
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
+from dfa_tf.models.files import load, save
 from dfa_tf.models.keras_graph import consumers
+from dfa_tf.models.normalization import BatchNormalization
 from tests.conftest import same
 
 APPLICATIONS = {
@@ -242,6 +245,36 @@ def _with_a_reserved_name():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3, name="raw_pixels")(image))
     return keras.Model(image, layers.Dense(2)(x), name="named")
+
+
+class Backbone(keras.Model):
+    """A functional model whose config is the arguments of its class, as those of Keras Hub."""
+
+    def __init__(self, channels, **kwargs):
+        self.channels = channels
+        image = keras.Input((16, 16, 3))
+        x = layers.Conv2D(channels, 3, padding="same", name="first")(image)
+        x = layers.BatchNormalization(name="norm")(x)
+        x = layers.Conv2D(channels, 3, 2, padding="same", name="second")(layers.ReLU()(x))
+        super().__init__(image, x, **kwargs)
+
+    def get_config(self):
+        return {"channels": self.channels, "name": self.name}
+
+
+def test_functional_subclass_is_a_network_without_its_class(tmp_path):
+    """Its layers are adapted as those of any model, and its files do not need its class."""
+    backbone = Backbone(4)
+    network = models.from_keras(backbone, num_classes=5)
+    assert [len(network.group(name).features) for name in network.group_names] == [1, 1]
+    assert isinstance(network.get_layer("norm"), BatchNormalization)
+    kernel = network.get_layer("second").kernel.numpy()
+    np.testing.assert_array_equal(kernel, backbone.get_layer("second").kernel.numpy())
+    save(network, tmp_path / "model.keras")
+    with zipfile.ZipFile(tmp_path / "model.keras") as archive:
+        assert b"Backbone" not in archive.read("config.json")
+    outputs = [each(_images(16))["logits"] for each in (network, load(tmp_path / "model.keras"))]
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_groups_can_be_named():
