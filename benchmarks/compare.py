@@ -5,7 +5,8 @@
 
 Each implementation runs in its own process, which waits for requests. In a round, each one runs a
 step for about a second, and the order rotates from round to round. A ratio is the time of a peer
-over the time of dfa_tf in the same round. The median over the rounds is reported.
+over the time of dfa_tf in the same round. The median over the rounds is reported. "search_all" is
+the joint search of dfa_tf, compared with a peer's iterations of the three groups, one after the other.
 """
 
 import argparse
@@ -31,7 +32,10 @@ AIMS = {
     ("distill", None, "bfloat16"): {"PyTorch": 2.0, "Keras": 2.3},
     ("distill", None, "float32"): {"PyTorch": 1.5},
 }
-STEPS = [("search", 1), ("search", 2), ("search", 3), ("distill", 0), ("teacher_forward", 0)]
+STEPS = [
+    *(("search", group) for group in (1, 2, 3)),
+    *((step, 0) for step in ("search_all", "distill", "teacher_forward")),
+]
 
 
 class Peer:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from serve import BATCH, parse_arguments, serve
 
 from dfa_tf import data, models
-from dfa_tf.benchmark.cases import Workload, cases
+from dfa_tf.benchmark.cases import ALL_GROUPS, Workload, cases
 
 
 def main():
@@ -31,6 +31,7 @@ def main():
     runs = {(case.step, case.group): case.run for case in cases(workload, precision)}
     serve(
         search=lambda group: runs["search", f"group{group}"],
+        search_all=lambda: runs["search", ALL_GROUPS],
         distill=lambda: runs["distill", None],
         teacher_forward=lambda: runs["teacher_forward", None],
     )

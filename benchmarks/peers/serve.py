@@ -1,8 +1,9 @@
 """The protocol between compare.py and a peer, over standard input and output.
 
 A request is one line, "STEP GROUP COUNT", and the response is one line: the seconds that COUNT
-iterations took. STEP is "search" (beta step and w step in turn), "distill" or "teacher_forward".
-GROUP is 1 to 3 for a step of the search, otherwise 0.
+iterations took. STEP is "search" (beta step and w step in turn), "search_all" (an iteration that
+trains the beta of all groups), "distill" or "teacher_forward". GROUP is 1 to 3 for "search",
+otherwise 0.
 """
 
 import argparse
@@ -31,7 +32,10 @@ def parse_arguments(*switches: str) -> argparse.Namespace:
 
 
 def serve(
-    search: Callable[[int], Run], distill: Callable[[], Run], teacher_forward: Callable[[], Run]
+    search: Callable[[int], Run],
+    distill: Callable[[], Run],
+    teacher_forward: Callable[[], Run],
+    search_all: Callable[[], Run] | None = None,
 ) -> None:
     """Answers requests until the input ends. Each step is built at its first request.
 
@@ -39,7 +43,13 @@ def serve(
         search: Builds the search of a group.
         distill: Builds the distillation.
         teacher_forward: Builds the teacher's forward pass.
+        search_all: Builds the search of all groups; by default the search of each group, in turn.
     """
+
+    def in_turn():
+        of_groups = [search(group) for group in (1, 2, 3)]
+        return lambda count: sum(run(count) for run in of_groups)
+
     runs = {}
     print("ready", flush=True)
     for line in sys.stdin:
@@ -47,6 +57,7 @@ def serve(
         if (step, group) not in runs:
             build = {
                 "search": lambda group=int(group): search(group),
+                "search_all": search_all or in_turn,
                 "distill": distill,
                 "teacher_forward": teacher_forward,
             }[step]

@@ -15,6 +15,7 @@ from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, first_order_steps
+from dfa_tf.methods.dfa_search_joint import joint_steps
 from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
@@ -33,6 +34,7 @@ from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.weightings import Adaptive
 
 STEPS_PER_EPOCH, STEPS = 100, 10**6  # of the learning-rate schedules
+ALL_GROUPS = "all"  # the group of a joint search's steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Case:
     Attributes:
         step: Name of the step.
         precision: Keras dtype policy.
-        group: Group of a step of the search, otherwise None.
+        group: Group of a step of the search, or `ALL_GROUPS`; otherwise None.
         images: Images in one step.
         flops: Operations of one step that the method requires; 0 if they are not counted.
         run: A function of a number of steps that runs them and returns their duration in seconds.
@@ -258,15 +260,16 @@ class _CaseBuilder:
         with self._strategy.scope():
             return Supernet(*networks, options, precision=self._precision, seed=0)
 
-    def _search_optimizers(self, supernet, group):
+    def _search_optimizers(self, supernet, *groups):
+        betas = [supernet.beta[group] for group in groups]
         with self._strategy.scope():
             return (
-                Adam().build([supernet.beta[group]], STEPS_PER_EPOCH, STEPS),
-                SGD(Cosine(0.01)).build(supernet.weights(group), STEPS_PER_EPOCH, STEPS),
+                Adam().build(betas, STEPS_PER_EPOCH, STEPS),
+                SGD(Cosine(0.01)).build(supernet.weights(*groups), STEPS_PER_EPOCH, STEPS),
             )
 
     def search(self):
-        """Stage 1: for each group the beta step, the w step, and both in turn."""
+        """Stage 1: for each group the beta step, the w step, and both in turn; then both jointly."""
         supernet, loss = self._supernet(), BridgeLoss()
         for group in supernet.beta:
             optimizers = self._search_optimizers(supernet, group)
@@ -277,6 +280,11 @@ class _CaseBuilder:
             yield self._case("beta", [on_beta], beta_flops, group)
             yield self._case("w", [on_w], w_flops, group)
             yield self._case("search", [on_beta, on_w], beta_flops + w_flops, group)
+        if len(supernet.beta) > 1:
+            optimizers = self._search_optimizers(supernet, *supernet.beta)
+            steps = joint_steps(supernet, loss, optimizers, self._batch_size)
+            operations = flops.joint_beta_step_flops(supernet) + flops.joint_w_step_flops(supernet)
+            yield self._case("search", list(steps.values()), operations, ALL_GROUPS)
 
     def _case(
         self,

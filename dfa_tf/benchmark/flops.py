@@ -61,6 +61,31 @@ def w_step_flops(supernet: Supernet, group: str) -> int:
     )
 
 
+def joint_beta_step_flops(supernet: Supernet) -> int:
+    """Returns the operations of one example in `joint_beta_step`.
+
+    One pass of the teacher and one of the student serve all groups. The tails and connectors are
+    those of the steps of each group.
+    """
+    teacher, head, *_ = _parts(supernet, list(supernet.beta)[-1])
+    total = forward_flops(teacher) + forward_flops(head)
+    for group in supernet.beta:
+        *_, tail, st, ts = _parts(supernet, group)
+        total += forward_flops(st) + 2 * (forward_flops(ts) + forward_flops(tail))
+    return total
+
+
+def joint_w_step_flops(supernet: Supernet) -> int:
+    """Returns the operations of one example in `joint_w_step`."""
+    teacher, head, *_ = _parts(supernet, list(supernet.beta)[-1])
+    total = forward_flops(teacher) + training_flops(head, needs_input_gradient=False)
+    for group in supernet.beta:
+        *_, tail, st, ts = _parts(supernet, group)
+        total += training_flops(st) + training_flops(tail)
+        total += training_flops(ts, needs_input_gradient=False)
+    return total
+
+
 def distill_step_flops(teacher: Network, student: Network, transforms: list[keras.Model]) -> int:
     """Returns the operations of one example in stage 2 (the second term of Eqn 14).
 

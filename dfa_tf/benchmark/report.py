@@ -8,7 +8,15 @@ import sys
 import tensorflow as tf
 
 from dfa_tf.benchmark import machine
-from dfa_tf.benchmark.cases import Case, Workload, cases, fixed_batch_case, input_case, system_cases
+from dfa_tf.benchmark.cases import (
+    ALL_GROUPS,
+    Case,
+    Workload,
+    cases,
+    fixed_batch_case,
+    input_case,
+    system_cases,
+)
 from dfa_tf.benchmark.timing import ROUNDS, Milliseconds, Sampler
 
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # what each precision computes in
@@ -80,6 +88,8 @@ class BenchmarkReport:
         input_share_of_distill: The part of a distillation step that drawing its batch takes,
             waiting included: what a batch in memory would save.
         rows: A row for each step and precision.
+        joint_over_groups: For each precision and round, the duration of an iteration of the joint
+            search over the sum of the groups' durations. Empty if it is not timed.
     """
 
     machine: dict[str, str | int]
@@ -89,6 +99,7 @@ class BenchmarkReport:
     rounds: int
     input_share_of_distill: float
     rows: list[BenchmarkRow]
+    joint_over_groups: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict:
         """Returns the content of `bin/benchmark --json`."""
@@ -148,11 +159,28 @@ def benchmark(
         student=workload.student.name,
         rounds=rounds,
         input_share_of_distill=round(input_share, 3),
+        joint_over_groups=_joint_over_groups(timed, samplers),
         rows=[
             _row(case, sampler.milliseconds(), peak_memory, peaks.get(DTYPES.get(case.precision)))
             for case, sampler, peak_memory in zip(timed, samplers, memory, strict=True)
         ],
     )
+
+
+def _joint_over_groups(timed, samplers):
+    """Returns the ratio of each round, `{precision: [ratios]}`."""
+    ratios = {}
+    for precision in DTYPES:
+        of_group = {
+            case.group: sampler.samples
+            for case, sampler in zip(timed, samplers, strict=True)
+            if (case.step, case.precision) == ("search", precision)
+        }
+        joint = of_group.pop(ALL_GROUPS, None)
+        if joint:
+            sums = map(sum, zip(*of_group.values(), strict=True))
+            ratios[precision] = [round(a / b, 3) for a, b in zip(joint, sums, strict=True)]
+    return ratios
 
 
 def _row(case: Case, ms: Milliseconds, peak_memory: int | None, peak: float | None):

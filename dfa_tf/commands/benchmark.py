@@ -1,5 +1,7 @@
 """`bin/benchmark`: the speed of the steps of search and distillation."""
 
+import statistics
+
 from dfa_tf import data, files
 from dfa_tf.benchmark.cases import Workload
 from dfa_tf.benchmark.report import benchmark
@@ -26,5 +28,10 @@ def run(setup: Setup) -> None:
     if setup.is_chief:
         print(table(report.cells()))
         print(f"input pipeline: {report.input_share_of_distill:.1%} of a distillation step")
+        for precision, ratios in report.joint_over_groups.items():
+            print(
+                f"joint search, {precision}: {statistics.median(ratios):.2f} of the sum of its groups "
+                f"({min(ratios):.2f} to {max(ratios):.2f})"
+            )
         if flags.json:
             files.write_json(flags.json, report.json())

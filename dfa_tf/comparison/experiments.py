@@ -464,6 +464,16 @@ EXPERIMENTS = {
         CIFAR100,
         baselines=("dfa",),
     ),
+    "joint": Experiment(
+        "one search of all groups at once, and its effect on alpha",
+        (
+            LAST,
+            DFA.with_title("group by group"),
+            _search_row("joint", "all groups at once", "search.joint=True"),
+        ),
+        PAIR3,
+        baselines=("last", "dfa"),
+    ),
     "init": Experiment(
         "initial value of beta",
         (

@@ -1,15 +1,19 @@
 """Tables and figures of alpha: the result of each search, and the gradients that led to it."""
 
 import dataclasses
+import itertools
 import pathlib
 import statistics
 from collections.abc import Iterable
+
+import numpy as np
 
 from dfa_tf.alpha import Alpha
 from dfa_tf.comparison.runs import Run
 from dfa_tf.errors import UserError
 from dfa_tf.tables import markdown_table, table
 
+SIMILARITY = ("alpha of", "group", "pairs", "correlation", "distance")
 HEADING = ("search", "n", "group", "feature", "alpha", "loss gradient, 1e-3", "decay, 1e-3")
 
 
@@ -49,17 +53,52 @@ class Searches:
                     )
         return rows
 
+    def similarity_cells(self) -> list[tuple[str, ...]]:
+        """Returns a table that compares alpha between seeds of a row, and between rows by seed.
+
+        Each value is a mean over the pairs of searches. "correlation" is Pearson's, over the features
+        of a group. "distance" is half the sum of the absolute differences, from 0 to 1. The list is
+        empty if there are no pairs.
+        """
+        pairs = {
+            f"{title}, two seeds": list(itertools.combinations(alphas, 2))
+            for title, alphas in self.alphas.items()
+        }
+        for (title, alphas), (other, others) in itertools.combinations(self.alphas.items(), 2):
+            pairs[f"{title} and {other}, same seed"] = [
+                (a, b) for a in alphas for b in others if a.seed == b.seed
+            ]
+        rows = []
+        for title, compared in pairs.items():
+            names = [g.name for g in compared[0][0].groups if len(g.alpha) > 1] if compared else []
+            for name in names:
+                weights = [(a[name], b[name]) for a, b in compared]
+                distance = np.mean([np.abs(a - b).sum() / 2 for a, b in weights])
+                # Equal weights have no correlation.
+                varied = all(np.ptp(alpha) > 0 for each in weights for alpha in each)
+                r = np.mean([np.corrcoef(*each)[0, 1] for each in weights]) if varied else None
+                correlation = "" if r is None else f"{r:.3f}"
+                rows.append((title, name, str(len(compared)), correlation, f"{distance:.3f}"))
+        return [SIMILARITY, *rows] if rows else []
+
     def text(self) -> str:
         """Returns the table for a terminal."""
         return table(self.cells())
 
     def markdown(self) -> str:
-        """Returns the table in Markdown."""
-        return (
+        """Returns the tables in Markdown."""
+        parts = [
             "alpha at the end of the search. Loss gradient and decay are the two terms of beta's "
-            "gradient, averaged over the search; a positive term reduces the feature's weight.\n\n"
-            + markdown_table(self.cells())
-        )
+            "gradient, averaged over the search; a positive term reduces the feature's weight.",
+            markdown_table(self.cells()),
+        ]
+        if similarity := self.similarity_cells():
+            parts += [
+                "Similarity of alpha over the features of a group: Pearson's correlation, and half "
+                "the sum of the absolute differences. Means over the pairs.",
+                markdown_table(similarity),
+            ]
+        return "\n\n".join(parts)
 
     def write(self, folder: pathlib.Path) -> None:
         """Writes the figures alpha_heatmap and alpha_trajectories, as .png and .pdf."""

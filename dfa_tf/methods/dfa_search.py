@@ -17,13 +17,14 @@ steps minimise the bridge loss of group i: the beta step on a validation batch, 
 training batch.
 
 The search is first order: the beta step uses the current w in place of w*(beta), as in first-order
-DARTS. This agrees with the cost in Eqn 13, which has no second-order term. The second order is an
-option: see dfa_search_second_order.py.
+DARTS. This agrees with the cost in Eqn 13, which has no second-order term. Two other forms are
+options: the second order (dfa_search_second_order.py), and one search of all groups at once
+(dfa_search_joint.py).
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import keras
 import tensorflow as tf
@@ -37,9 +38,10 @@ from dfa_tf.methods.replicas import global_mean
 from dfa_tf.methods.vectors import flatten, unit
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.validation import NonNegative, Settings
+from dfa_tf.validation import OMIT_DEFAULT, NonNegative, Settings
 
 Step = Callable[..., dict[str, tf.Tensor]]
+Searched = TypeVar("Searched")
 
 
 def aggregation_weights(beta: tf.Tensor) -> tf.Tensor:
@@ -102,6 +104,8 @@ class SearchOptions(Settings):
         final: The alpha to return: of the "last" iteration, or the "mean" over iterations.
         order: 1, or 2 for a beta step that takes the effect of beta on w into account (see
             dfa_search_second_order.py).
+        joint: Whether one search finds the weights of all groups at once, instead of one search
+            for each group (see dfa_search_joint.py).
     """
 
     loss: Literal["bridge", "student"] = "bridge"
@@ -114,8 +118,14 @@ class SearchOptions(Settings):
     connector_normalization: bool = False
     final: Literal["last", "mean"] = "last"
     order: Literal[1, 2] = 1
+    joint: bool = dataclasses.field(default=False, metadata=OMIT_DEFAULT)
 
     name = "search"
+
+
+def searched_groups(teacher: Network) -> list[str]:
+    """Returns the names of the groups with several features. Others have nothing to search."""
+    return [name for name in teacher.group_names if len(teacher.group(name).features) > 1]
 
 
 class Supernet:
@@ -152,10 +162,8 @@ class Supernet:
         self.beta: dict[str, tf.Variable] = {}
         self.ts_connectors: dict[str, keras.Model] = {}
         self.st_connectors: dict[str, keras.Model] = {}
-        for group in teacher.group_names:
+        for group in searched_groups(teacher):
             teacher_group, student_group = teacher.group(group), student.group(group)
-            if len(teacher_group.features) == 1:
-                continue
             seeds = [derived_seed(seed, f"search/{group}/{name}") for name in ("st", "ts", "beta")]
             normalize = options.connector_normalization
             self.st_connectors[group] = connector(
@@ -183,9 +191,10 @@ class Supernet:
         """The models that hold w: the student and all connectors."""
         return [self.student, *self.st_connectors.values(), *self.ts_connectors.values()]
 
-    def weights(self, group: str) -> list:
-        """Returns the variables of w for one group: those of the student and two connectors."""
-        models = [self.student, self.st_connectors[group], self.ts_connectors[group]]
+    def weights(self, *groups: str) -> list:
+        """Returns the variables of w: those of the student and of the groups' connectors."""
+        connectors = self.st_connectors, self.ts_connectors
+        models = [self.student, *(by_group[group] for by_group in connectors for group in groups)]
         return [variable for model in models for variable in model.trainable_variables]
 
     def teacher_features(self, group: str, images: tf.Tensor) -> list[tf.Tensor]:
@@ -263,8 +272,24 @@ class BridgeLoss:
 
     def __call__(self, net, group, images, labels, aggregation):
         """Implements `SearchLoss`."""
+        features = net.student.features(group, images, training=True)
+        return self.of_features(net, group, features, labels, aggregation)
+
+    def of_features(self, net, group, features, labels, aggregation):
+        """Computes the loss from the student's features of the group, which the images determine.
+
+        Args:
+            net: The supernet.
+            group: The group's name.
+            features: The student's features of the group, each `[B, h, w, c]`.
+            labels: Integer tensor `[B]`.
+            aggregation: A_i, a tensor `[B, h, w, c]`.
+
+        Returns:
+            As `SearchLoss`.
+        """
         # The student-to-teacher path (Fig 3 c): the image, groups 1..i, the ST connector.
-        feature = net.student_feature(net.student.features(group, images, training=True))
+        feature = net.student_feature(features)
         st = normalized_l2(net.st_connectors[group](feature, training=True), aggregation)  # Eqn 11
 
         # The teacher-to-student path (Fig 3 b): A_i, the TS connector, groups i+1..G.
@@ -307,32 +332,37 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
                 aggregation = net.aggregation(group, features)
                 loss_per_example, measurements = loss(net, group, images, labels, aggregation)
             mean_loss = global_mean(loss_per_example, batch_size)
-        (gradient,) = optimizer.gradients(tape, mean_loss)
-        measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
-        optimizer.apply([gradient])  # adds the decay
+        gradients = optimizer.gradients(tape, mean_loss)
+        measured = beta_measurements([beta], gradients, measurements, optimizer, batch_size)
+        optimizer.apply(gradients)  # adds the decay
         return measured
 
     return step
 
 
-def beta_measurements(beta, gradient, measurements, optimizer, batch_size) -> dict[str, tf.Tensor]:
+def beta_measurements(
+    betas: Sequence, gradients: Sequence, measurements: Mapping, optimizer, batch_size: int
+) -> dict[str, tf.Tensor]:
     """Returns this replica's share of the measurements of a beta step, before the update.
 
+    The vectors of several groups are concatenated.
+
     Args:
-        beta: beta_i `[N]`.
-        gradient: This replica's share of the gradient of L_val, `[N]`.
+        betas: For each group of the step, beta_i `[N_i]`.
+        gradients: This replica's share of the gradient of L_val for each beta.
         measurements: `{name: [B]}` of the validation batch.
-        optimizer: The `Optimizer` of `[beta_i]`.
+        optimizer: The `Optimizer` of `betas`.
         batch_size: Size of the global batch.
     """
-    (decay,) = optimizer.decay()  # the gradient of lambda R(beta), R = |beta|^2 / 2
     if optimizer.loss_scale is not None:  # the step of an overflow is not taken
-        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
-    return _means("validation", measurements, batch_size) | {
+        gradients = [tf.where(tf.math.is_finite(g), g, 0.0) for g in gradients]
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return means("validation", measurements, batch_size) | {
         # The loop sums measurements over the replicas, and alpha is the same on each.
-        "alpha": aggregation_weights(beta) / tf.distribute.get_strategy().num_replicas_in_sync,
-        "beta_loss_gradient": gradient,
-        "beta_decay": decay,
+        "alpha": tf.concat([aggregation_weights(beta) / replicas for beta in betas], 0),
+        "beta_loss_gradient": tf.concat(gradients, 0),
+        # The gradient of lambda R(beta), R = |beta|^2 / 2.
+        "beta_decay": tf.concat(optimizer.decay(), 0),
     }
 
 
@@ -358,7 +388,7 @@ def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: i
             mean_loss = global_mean(loss_per_example, batch_size)
         # The student's own loss does not use the TS connector, which then has no gradient.
         optimizer.apply(optimizer.gradients(tape, mean_loss))
-        return _means("train", measurements, batch_size)
+        return means("train", measurements, batch_size)
 
     return step
 
@@ -386,14 +416,14 @@ def first_order_steps(
 
 
 def algorithm_1(
-    groups: Iterable[str],
-    steps_of: Callable[[str], Mapping[tuple[str, ...], Step]],
-    iterate: Callable[[str, Mapping[tuple[str, ...], Step]], Iterable],
+    groups: Iterable[Searched],
+    steps_of: Callable[[Searched], Mapping[tuple[str, ...], Step]],
+    iterate: Callable[[Searched, Mapping[tuple[str, ...], Step]], Iterable],
 ) -> Iterator[tuple]:
     """Searches the groups one after the other (Algorithm 1, lines 3 to 8).
 
     Args:
-        groups: The groups to search.
+        groups: The groups to search; a joint search has one item, a tuple of all groups.
         steps_of: A function of a group that returns its steps, as `first_order_steps` does.
         iterate: A function of a group and its steps that runs the steps in turn for all
             iterations, and yields its progress.
@@ -406,5 +436,8 @@ def algorithm_1(
             yield group, progress
 
 
-def _means(split, measurements, batch_size):
+def means(
+    split: str, measurements: Mapping[str, tf.Tensor], batch_size: int
+) -> dict[str, tf.Tensor]:
+    """Returns this replica's share of the mean of each measurement `[B]`, `{split/name: scalar}`."""
     return {f"{split}/{name}": global_mean(m, batch_size) for name, m in measurements.items()}

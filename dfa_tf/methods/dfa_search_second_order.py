@@ -93,7 +93,7 @@ def second_order_beta_step(
             gradients, beta, replica_total(v), unconnected_gradients="zero"
         )
         gradient = direct - rate * through_w
-        measured = beta_measurements(beta, gradient, measurements, optimizer, batch_size)
+        measured = beta_measurements([beta], [gradient], measurements, optimizer, batch_size)
         optimizer.apply([gradient])  # adds the decay
         return measured
 

@@ -67,10 +67,10 @@ class Network(keras.Model):
     for images `[B, H, W, C]` with values 0..255 (uint8 or float): the first layer normalizes them
     by mean and standard deviation.
 
-    `features_model(group)` and `tail_model(group, tail_input)` return the Keras models that
-    `features` and `tail` run. Each is built once. `pooled_shape` is the shape (height, width,
-    channels) of the pooled map, `embedding_size` the number of channels that the classifier receives.
-    `stem_shape` is the shape of the stem, or None.
+    `features_model(group)`, `features_up_to_model(group)` and `tail_model(group, tail_input)` return
+    the Keras models that `features`, `features_up_to` and `tail` run. Each is built once.
+    `pooled_shape` is the shape (height, width, channels) of the pooled map, `embedding_size` the
+    number of channels that the classifier receives. `stem_shape` is the shape of the stem, or None.
 
     Args:
         image: The input tensor `[B, H, W, C]`.
@@ -115,6 +115,11 @@ class Network(keras.Model):
         self.features_model = functools.cache(
             # In a dict, because Keras would unpack a list of one.
             lambda name: keras.Model(image, {"features": list(self.group(name).features)})
+        )
+        self.features_up_to_model = functools.cache(
+            lambda name: keras.Model(
+                image, {g.name: list(g.features) for g in _groups_up_to(groups, name)}
+            )
         )
         further = {"pooled_map": pooled_map} | ({} if stem is None else {"stem": stem})
         self._full_outputs_model = functools.cache(lambda: keras.Model(image, outputs | further))
@@ -182,6 +187,21 @@ class Network(keras.Model):
             The features `[T_1, ..., T_N]`, each `[B, h, w, c]`, as a call would.
         """
         return self.features_model(group)(images, training=training)["features"]
+
+    def features_up_to(
+        self, group: str, images: tf.Tensor, training: bool = False
+    ) -> dict[str, list[tf.Tensor]]:
+        """Returns the features of all groups up to one, from one pass that ends there.
+
+        Args:
+            group: Name of the last group.
+            images: Tensor `[B, H, W, C]` with values 0..255.
+            training: Whether batch normalization uses the statistics of the batch.
+
+        Returns:
+            `{"group1": [T_1, ..., T_N], ...}`, each feature `[B, h, w, c]`, as a call would.
+        """
+        return self.features_up_to_model(group)(images, training=training)
 
     def full_outputs(self, images: tf.Tensor, training: bool = False) -> dict[str, Any]:
         """Returns the outputs of a call together with the pooled map and, if exposed, the stem.
@@ -337,6 +357,10 @@ def _find_group(groups, name, network):
     if name not in groups:
         raise ValueError(f"{network}: expected one of the groups {', '.join(groups)}, got {name!r}")
     return groups[name]
+
+
+def _groups_up_to(groups, name):
+    return groups[: [group.name for group in groups].index(name) + 1]
 
 
 def _entrance(group, tail_input):

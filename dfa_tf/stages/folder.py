@@ -239,7 +239,8 @@ def recorded_settings(
 
     Args:
         stage: Name of the stage.
-        *bundles: Dataclasses of settings, recorded field by field.
+        *bundles: Dataclasses of settings, recorded field by field. Fields marked OMIT_DEFAULT are
+            recorded only if they are not at their default.
         optional: Settings that are recorded unless they are None. Folders of earlier versions do
             not record them.
         **values: Further settings.
@@ -250,7 +251,9 @@ def recorded_settings(
     settings = {}
     for bundle in bundles:
         for field in dataclasses.fields(bundle):
-            settings[f"{stage}.{field.name}"] = repr(getattr(bundle, field.name))
+            value = getattr(bundle, field.name)
+            if not (field.metadata.get("omit_default") and value == field.default):
+                settings[f"{stage}.{field.name}"] = repr(value)
     values |= {name: value for name, value in (optional or {}).items() if value is not None}
     return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
 

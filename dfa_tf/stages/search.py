@@ -6,6 +6,7 @@ The algorithm itself is in dfa_tf/methods/dfa_search.py.
 import functools
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
@@ -19,8 +20,10 @@ from dfa_tf.methods.dfa_search import (
     Supernet,
     algorithm_1,
     first_order_steps,
+    searched_groups,
 )
 from dfa_tf.methods.dfa_search_ablation import StudentLoss
+from dfa_tf.methods.dfa_search_joint import joint_steps
 from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.models.network import Network
 from dfa_tf.progress import print_line
@@ -47,8 +50,8 @@ def check(
     """Checks that a search can run. Arguments are as in `search`.
 
     Raises:
-        UserError: If the networks have different groups, or if networks, examples and schedule are
-            incompatible.
+        UserError: If the networks have different groups, or if networks, examples, schedule and
+            options are incompatible.
     """
     check_search(teacher, student, train, validation, training, replicas)
     check_same_groups(teacher, student)
@@ -60,6 +63,24 @@ def check(
         raise UserError(
             "search.precision: expected float32 or mixed_bfloat16 for search.order = 2, got "
             f"{training.precision}"
+        )
+    if options.joint:
+        _check_joint(teacher, options)
+
+
+def _check_joint(teacher, options):
+    for name, expected in {"loss": "bridge", "order": 1}.items():
+        found = getattr(options, name)
+        if found != expected:
+            raise UserError(
+                f"search.joint: expected search.{name} = {expected!r} for a joint search, got "
+                f"{found!r}; bind search.joint = False"
+            )
+    groups = searched_groups(teacher)
+    if len(groups) < 2:
+        raise UserError(
+            f"search.joint: expected a teacher with at least two groups of several features, got "
+            f"{len(groups)} in {teacher.name}; bind search.joint = False"
         )
 
 
@@ -80,6 +101,7 @@ def search(
 
     Two steps alternate for each group i. One updates beta_i on a batch of `validation` (DFA,
     Eqn 7). The other updates the weights w of student and connectors on a batch of `train` (Eqn 8).
+    With `options.joint`, the two steps alternate once for all groups.
 
     Args:
         teacher: The trained teacher. It is not changed.
@@ -89,7 +111,7 @@ def search(
         validation: Examples for beta.
         workdir: The result is written to WORKDIR/search. An interrupted search is resumed.
         training: The recipe for w. Each group is searched for `epochs`, with a learning-rate
-            schedule of its own.
+            schedule of its own. A joint search takes `epochs` in all, with one schedule.
         beta_optimizer: The optimizer of beta; its weight decay is lambda of Eqn 7. One step moves
             beta by about the learning rate at most, so a shorter search needs a higher rate.
             Learning rate × steps is 11 in the paper (10,937 steps at 1e-3).
@@ -152,25 +174,33 @@ def search_loss(options: SearchOptions) -> SearchLoss:
     return BridgeLoss(options.gamma_st, options.gamma_ts)
 
 
+def _rounds(net) -> list[tuple[str, ...]]:
+    """Returns the groups of each round: one group after the other (Algorithm 1), or all at once."""
+    return [tuple(net.beta)] if net.options.joint else [(group,) for group in net.beta]
+
+
 def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runtime):
-    """Runs Algorithm 1 from the last checkpoint. Returns the record and a SearchResult."""
+    """Runs Algorithm 1 from the last checkpoint. Returns the record and a SearchResult.
+
+    A round searches one group, or all of them in a joint search.
+    """
     strategy, chief = runtime.devices, is_chief(runtime.devices)
     steps_per_epoch = training.steps_per_epoch(len(splits["train"]))
-    steps_per_group = training.steps(len(splits["train"]))
-    schedule = (steps_per_epoch, steps_per_group)
-    loss = search_loss(net.options)
+    steps_per_round = training.steps(len(splits["train"]))
+    schedule = (steps_per_epoch, steps_per_round)
+    scaling = {"loss_scaling": training.loss_scaling}
+    rounds = _rounds(net)
+    loss: Any = search_loss(net.options)  # in a joint search the bridge loss, see `check`
     with strategy.scope():
         optimizers = {
-            group: (
-                beta_optimizer.build([beta], *schedule, loss_scaling=training.loss_scaling),
-                training.optimizer.build(
-                    net.weights(group), *schedule, loss_scaling=training.loss_scaling
-                ),
+            groups: (
+                beta_optimizer.build([net.beta[g] for g in groups], *schedule, **scaling),
+                training.optimizer.build(net.weights(*groups), *schedule, **scaling),
             )
-            for group, beta in net.beta.items()
+            for groups in rounds
         }
     journal = SearchJournal()
-    record = SearchRecord(net, journal, loss.name, steps_per_group)
+    record = SearchRecord(net, journal, loss.name, steps_per_round)
     state = {
         "weights": [v.value for model in net.models for v in model.variables],
         "beta": list(net.beta.values()),
@@ -182,47 +212,51 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     if journal.step == 0:
         summaries.text("config", folder.config.text)
     images_per_step = 2 * training.batch_size  # a validation and a training batch
-    ends = {group: (k + 1) * steps_per_group for k, group in enumerate(net.beta)}
+    ends = {groups: (k + 1) * steps_per_round for k, groups in enumerate(rounds)}
 
     def batches_of(split):
         seed = derived_seed(training.seed, f"search/{split}")
         examples = splits[split], training.batch_size, training.augmentation
         return training_batches(*examples, seed, journal.step, part_of_process(strategy))
 
-    def steps_of(group):
+    def steps_of(groups):
+        arguments = loss, optimizers[groups], training.batch_size
+        if net.options.joint:
+            return joint_steps(net, *arguments)
         steps = second_order_steps if net.options.order == 2 else first_order_steps
-        return steps(net, group, loss, optimizers[group], training.batch_size)
+        (group,) = groups
+        return steps(net, group, *arguments)
 
-    def iterate(group, steps):
-        if journal.step >= ends[group]:  # finished before the search was interrupted
+    def iterate(groups, steps):
+        if journal.step >= ends[groups]:  # finished before the search was interrupted
             return
-        record.start(group)
+        record.start(groups)
+        label = f"search {', '.join(groups)}"
         metrics = {title: f"train/{name}" for title, name in loss.progress_metrics.items()}
-        loop = Loop(
-            f"search {group}", runtime, checkpoints, images_per_step, f"train/{loss.name}", metrics
-        )
+        finite = f"train/{loss.name}"
+        loop = Loop(label, runtime, checkpoints, images_per_step, finite, metrics)
         phases = [
             Phase.of(step, [batches_of(split) for split in names]) for names, step in steps.items()
         ]
-        start = ends[group] - steps_per_group
-        yield from loop.run(phases, ends[group], log_from=start)
+        start = ends[groups] - steps_per_round
+        yield from loop.run(phases, ends[groups], log_from=start)
 
     with report_lost_workers("search", strategy):
-        for group, block in algorithm_1(net.beta, steps_of, iterate):
-            record.add(group, block)
+        for groups, block in algorithm_1(rounds, steps_of, iterate):
+            record.add(groups, block)
             if block.means is not None:
-                rates = zip(("beta", "w"), optimizers[group], strict=True)
+                rates = zip(("beta", "w"), optimizers[groups], strict=True)
                 scalars = {f"learning_rate/{name}": o.learning_rate for name, o in rates}
-                scalars |= block.scalar_means | record.scalars(group, block.means)
+                scalars |= block.scalar_means | record.scalars(groups, block.means)
                 summaries.scalars(scalars, block.step)
-            if block.step == ends[group]:
-                if chief and not runtime.quiet:
+            if block.step == ends[groups]:
+                for group in groups if chief and not runtime.quiet else ():
                     print_line(f"search {group}: {record.alpha_line(group)}")
                 make = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
                 summaries.figure("alpha", make, block.step)
     result = SearchResult(
         steps=journal.step,
-        epochs=training.epochs * len(net.beta),
+        epochs=training.epochs * len(rounds),
         train_examples=len(splits["train"]),
         validation_examples=len(splits["validation"]),
         test_examples=0,

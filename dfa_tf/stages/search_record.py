@@ -1,7 +1,7 @@
 """The record of a search: the history of alpha, and the gradients that moved it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,9 @@ class SearchJournal(Journal):
 class SearchRecord:
     """Records beta during the search. Its state is in the journal, which checkpoints contain.
 
+    The vectors of a block's measurements concern the groups that are searched at the time. Those of
+    several groups are concatenated.
+
     Args:
         net: The supernet.
         journal: The journal of the run.
@@ -49,12 +52,18 @@ class SearchRecord:
         self._loss = loss
         self._steps_per_group = steps_per_group
 
-    def start(self, group: str) -> None:
-        """Records the group's initial alpha, unless the journal of a resumed run has it."""
-        self._journal.history.setdefault(group, [[0, self._alpha_now(group)]])
+    def start(self, groups: Sequence[str]) -> None:
+        """Records the groups' initial alpha, unless the journal of a resumed run has it."""
+        for group in groups:
+            self._journal.history.setdefault(group, [[0, self._alpha_now(group)]])
 
-    def add(self, group: str, block: Block) -> None:
-        """Records the iterations of a block."""
+    def add(self, groups: Sequence[str], block: Block) -> None:
+        """Records the iterations of a block.
+
+        Args:
+            groups: The groups that are searched.
+            block: The block.
+        """
         journal = self._journal
         sums_by_measurement = {
             "beta_loss_gradient": journal.loss_gradient_sums,
@@ -63,31 +72,37 @@ class SearchRecord:
         }
         for name, sums in sums_by_measurement.items():
             # Values are added one by one, so that a resumed run has exactly the same sums.
-            for value in block.measurements[name]:
-                sums[group] = (np.asarray(sums.get(group, 0.0)) + value).tolist()
+            for group, values in self._by_group(groups, block.measurements[name]).items():
+                for value in values:
+                    sums[group] = (np.asarray(sums.get(group, 0.0)) + value).tolist()
         steps = len(block.measurements["alpha"])
-        journal.group_steps[group] = journal.group_steps.get(group, 0) + steps
+        for group in groups:
+            journal.group_steps[group] = journal.group_steps.get(group, 0) + steps
         if block.means is not None:
             step_of_group = (block.step - 1) % self._steps_per_group + 1
-            journal.history[group].append([step_of_group, self._alpha_now(group)])
+            for group in groups:
+                journal.history[group].append([step_of_group, self._alpha_now(group)])
             journal.validation_loss = float(block.means[f"validation/{self._loss}"])
 
-    def scalars(self, group: str, means: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def scalars(self, groups: Sequence[str], means: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Returns the scalars for TensorBoard: alpha, and the two gradients of beta.
 
         Args:
-            group: The group that is searched.
+            groups: The groups that are searched.
             means: Means of the measurements since the last log.
 
         Returns:
             `{name: value}`, with three entries for each feature.
         """
-        alpha = self._alpha_now(group)
+        loss_gradients = self._by_group(groups, means["beta_loss_gradient"])
+        decays = self._by_group(groups, means["beta_decay"])
         scalars = {}
-        for j, name in enumerate(self._net.teacher.group(group).feature_names):
-            scalars[f"alpha/{name}"] = alpha[j]
-            scalars[f"beta_gradient_of_loss/{name}"] = means["beta_loss_gradient"][j]
-            scalars[f"beta_gradient_of_decay/{name}"] = means["beta_decay"][j]
+        for group in groups:
+            alpha = self._alpha_now(group)
+            for j, name in enumerate(self._net.teacher.group(group).feature_names):
+                scalars[f"alpha/{name}"] = alpha[j]
+                scalars[f"beta_gradient_of_loss/{name}"] = loss_gradients[group][j]
+                scalars[f"beta_gradient_of_decay/{name}"] = decays[group][j]
         return scalars
 
     def alpha_line(self, group: str) -> str:
@@ -136,6 +151,12 @@ class SearchRecord:
             self._mean(self._journal.loss_gradient_sums, group),
             self._mean(self._journal.decay_sums, group),
         )
+
+    def _by_group(self, groups, values):
+        """Splits values `[..., sum of N_i]` of several groups. Returns `{group: [..., N_i]}`."""
+        counts = [len(self._net.teacher.group(group).features) for group in groups]
+        parts = np.split(np.asarray(values), np.cumsum(counts)[:-1], axis=-1)
+        return dict(zip(groups, parts, strict=True))
 
     def _mean(self, sums, group):
         if group not in sums:

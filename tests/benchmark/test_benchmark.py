@@ -44,6 +44,7 @@ def benchmark(outputs):
 @pytest.mark.slow  # compiles all steps in both precisions
 def test_each_step_has_a_row_in_each_precision(benchmark):
     expected = [(step, group) for step in ("beta", "w", "search") for group in GROUPS]
+    expected += [("search", "all")]  # the joint search
     expected += [
         (step, None) for step in ("teacher_forward", "student_forward", "student_train", "distill")
     ]
@@ -69,6 +70,24 @@ def test_row_is_consistent(benchmark):
 def test_report_has_the_peak_of_both_dtypes_and_the_share_of_the_input(benchmark):
     assert set(benchmark["peak"]) >= {"float32_gflops", "bfloat16_gflops"}
     assert benchmark["input_share_of_distill"] < 1
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_joint_search_has_a_ratio_for_each_round(benchmark):
+    ratios = benchmark["joint_over_groups"]
+    assert {precision: len(each) for precision, each in ratios.items()} == {
+        "float32": 2,
+        "mixed_bfloat16": 2,
+    }
+    for precision, each in ratios.items():
+        rows = [
+            r for r in benchmark["rows"] if (r["step"], r["precision"]) == ("search", precision)
+        ]
+        fastest = {row["group"]: row["ms"]["min"] for row in rows}
+        slowest = {row["group"]: row["ms"]["max"] for row in rows}
+        low = fastest["all"] / sum(slowest[group] for group in GROUPS)
+        high = slowest["all"] / sum(fastest[group] for group in GROUPS)
+        assert all(low - 1e-3 <= ratio <= high + 1e-3 for ratio in each)
 
 
 @pytest.mark.slow  # compiles all steps in both precisions

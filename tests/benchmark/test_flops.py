@@ -87,3 +87,15 @@ def test_distillation_step_counts_the_teacher_without_its_classifier():
         + (3 * 2 * ALL - 2 * STEM)
         + 3 * 2 * (64 * 16 * 16 + 16 * 32 * 32 + 4 * 64 * 64)
     )
+
+
+def test_joint_steps_count_one_pass_of_each_network_and_all_tails(supernet):
+    """By hand, next to the sum over the groups: the same tails and connectors, fewer passes."""
+    teacher = flops.forward_flops(supernet.teacher.features_model("group3"))
+    student = 2 * (STEM + GROUP1 + GROUP2 + GROUP3)
+    tails = 2 * (GROUP2 + GROUP3 + CLASSIFIER + GROUP3 + CLASSIFIER + CLASSIFIER)
+    connectors = 2 * (64 * 16 * 16 + CONNECTOR2 + 4 * 64 * 64)
+    assert flops.joint_beta_step_flops(supernet) == teacher + student + 3 * connectors + 2 * tails
+    assert flops.joint_w_step_flops(supernet) == (
+        teacher + (3 * student - 2 * STEM) + (3 + 2) * connectors + 3 * tails
+    )

@@ -225,6 +225,10 @@ def test_teacher_from_a_file(command, tmp_path):
         ("distill", ["--gin_bindings=export.input_dtype='int4'"], "export.input_dtype"),
         ("search", ["--gin_bindings=sgd.momentum=1.5", "--gin_bindings=search.optimizer=@sgd()"], "sgd.momentum"),
         ("search", ["--gin_bindings=teacher=@sgd()"], "teacher"),
+        ("search", ["--gin_bindings=search.joint=1"], "search.joint"),
+        ("distill", ["--gin_bindings=search.joint=True", "--gin_bindings=search.loss='student'"], "search.joint"),
+        ("search", ["--gin_bindings=search.joint=True", "--gin_bindings=search.order=2"], "search.joint"),
+        ("search", ["--gin_bindings=search.joint=True", "--gin_bindings=teacher/wide_resnet.depth=10"], "search.joint"),
     ],
 )  # fmt: skip
 def test_wrong_setting_is_named_in_one_line(command, tmp_path, name, arguments, named):

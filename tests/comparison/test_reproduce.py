@@ -98,7 +98,7 @@ def test_experiment_without_a_scale_is_a_user_error():
 
 
 @pytest.mark.parametrize(
-    "name", ["fig4-right", "student-loss", "gamma", "init", "order", "fig4-left"]
+    "name", ["fig4-right", "student-loss", "gamma", "init", "order", "joint", "fig4-left"]
 )
 def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
     """The setting is one binding, or the two weights of the bridge loss."""
@@ -109,6 +109,7 @@ def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
         "gamma": {"search.gamma_st"},
         "init": {"search.initial"},
         "order": {"search.order"},
+        "joint": {"search.joint"},
     }[name]
     rows = {}
     for cell in cells(name, "cpu", [0]):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.errors import UserError
-from tests.conftest import ROOT, made_examples, same, small_network
+from tests.conftest import ROOT, made_examples, same, small_network, values
 
 
 def test_file_rebuilds_the_network(tmp_path, batch):
@@ -145,3 +145,17 @@ def test_features_of_a_folded_network_need_no_normalization_and_no_later_group()
     kinds = [op.type for op in graph.get_operations()]
     assert kinds.count("Conv2D") == 1 + 4 + 5
     assert not any("BatchNorm" in kind for kind in kinds)
+
+
+@pytest.mark.parametrize("features", ["normalized", "raw"])
+def test_features_up_to_a_group_are_those_of_a_call_and_no_later_group_runs(features, batch):
+    network = small_network(depth=16, width=1, features=features)
+    images, _ = batch
+    expected = network(images)["features"]
+    found = network.features_up_to("group2", images)
+    assert list(found) == ["group1", "group2"]
+    for group, maps in found.items():
+        assert same(values(maps), values(expected[group]))
+    function = tf.function(lambda x: network.features_up_to("group2", x))
+    kinds = [op.type for op in function.get_concrete_function(images).graph.get_operations()]
+    assert kinds.count("Conv2D") == 1 + 4 + 5  # stem; four in each group, and one shortcut
