@@ -8,7 +8,16 @@ import sys
 import tensorflow as tf
 
 from dfa_tf.benchmark import machine
-from dfa_tf.benchmark.cases import Case, Workload, cases, fixed_batch_case, input_case, system_cases
+from dfa_tf.benchmark.cases import (
+    KD_VIEWS,
+    PLAIN,
+    Case,
+    Workload,
+    cases,
+    fixed_batch_case,
+    input_case,
+    system_cases,
+)
 from dfa_tf.benchmark.timing import ROUNDS, Milliseconds, Sampler
 
 DTYPES = {"float32": "float32", "mixed_bfloat16": "bfloat16"}  # what each precision computes in
@@ -80,6 +89,9 @@ class BenchmarkReport:
         input_share_of_distill: The part of a distillation step that drawing its batch takes,
             waiting included: what a batch in memory would save.
         rows: A row for each step and precision.
+        views_over_plain: For each precision, the duration of a step of KD with remembered logits
+            over one of plain training: the median of the ratios of all rounds. Empty for the steps
+            of the other systems.
     """
 
     machine: dict[str, str | int]
@@ -89,6 +101,7 @@ class BenchmarkReport:
     rounds: int
     input_share_of_distill: float
     rows: list[BenchmarkRow]
+    views_over_plain: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict:
         """Returns the content of `bin/benchmark --json`."""
@@ -152,7 +165,25 @@ def benchmark(
             _row(case, sampler.milliseconds(), peak_memory, peaks.get(DTYPES.get(case.precision)))
             for case, sampler, peak_memory in zip(timed, samplers, memory, strict=True)
         ],
+        views_over_plain=_views_over_plain(timed, samplers),
     )
+
+
+def _views_over_plain(timed, samplers):
+    samples = {(c.step, c.precision): s.samples for c, s in zip(timed, samplers, strict=True)}
+    return {
+        precision: round(
+            statistics.median(
+                views / plain
+                for views, plain in zip(
+                    samples[KD_VIEWS, precision], samples[PLAIN, precision], strict=True
+                )
+            ),
+            3,
+        )
+        for step, precision in samples
+        if step == KD_VIEWS
+    }
 
 
 def _row(case: Case, ms: Milliseconds, peak_memory: int | None, peak: float | None):

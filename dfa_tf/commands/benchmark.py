@@ -26,5 +26,7 @@ def run(setup: Setup) -> None:
     if setup.is_chief:
         print(table(report.cells()))
         print(f"input pipeline: {report.input_share_of_distill:.1%} of a distillation step")
+        for precision, ratio in report.views_over_plain.items():
+            print(f"KD with remembered logits, {precision}: {ratio:.2f} x a step of plain training")
         if flags.json:
             files.write_json(flags.json, report.json())

@@ -44,9 +44,8 @@ def benchmark(outputs):
 @pytest.mark.slow  # compiles all steps in both precisions
 def test_each_step_has_a_row_in_each_precision(benchmark):
     expected = [(step, group) for step in ("beta", "w", "search") for group in GROUPS]
-    expected += [
-        (step, None) for step in ("teacher_forward", "student_forward", "student_train", "distill")
-    ]
+    steps = "teacher_forward", "student_forward", "student_train", "kd_views", "kd", "distill"
+    expected += [(step, None) for step in steps]
     for precision in ("float32", "mixed_bfloat16"):
         rows = [row for row in benchmark["rows"] if row["precision"] == precision]
         assert sorted([(row["step"], row["group"]) for row in rows], key=str) == sorted(
@@ -69,6 +68,14 @@ def test_row_is_consistent(benchmark):
 def test_report_has_the_peak_of_both_dtypes_and_the_share_of_the_input(benchmark):
     assert set(benchmark["peak"]) >= {"float32_gflops", "bfloat16_gflops"}
     assert benchmark["input_share_of_distill"] < 1
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_report_has_the_ratio_of_remembered_logits_to_plain_training(outputs):
+    content, stdout = outputs
+    assert set(content["views_over_plain"]) == {"float32", "mixed_bfloat16"}
+    assert all(ratio > 0 for ratio in content["views_over_plain"].values())
+    assert "remembered logits" in stdout
 
 
 @pytest.mark.slow  # compiles all steps in both precisions
