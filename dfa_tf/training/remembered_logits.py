@@ -46,6 +46,7 @@ LOGITS, RECORD, FORMAT = "logits.npy", "record.json", 1
 FILLED = "filled"
 HALF = np.dtype("<f2")
 SECONDS_PER_RECORD = 10.0
+WAIT_SECONDS = 60  # for a shared file system
 
 
 def period_of(views: int, examples: int, batch_size: int, steps: int) -> int:
@@ -190,7 +191,8 @@ class RememberedLogits:
                             f"{self.period} batches; run the same command{without_fresh} to continue",
                             request.signum or signal.SIGTERM,
                         )
-        consensus([0])  # no worker reads the file before the chief has written it
+        consensus([0])  # the chief has written the file
+        self._wait_for_the_file()
 
     def delete(self) -> None:
         """Deletes the folder."""
@@ -202,6 +204,17 @@ class RememberedLogits:
         high, low = divmod(self.filled, 2**20)  # the consensus is in float32
         high, low = consensus([high * chief, low * chief])
         return round(high) * 2**20 + round(low)
+
+    def _wait_for_the_file(self):
+        """Waits until this process sees what the chief has written. File servers can be late."""
+        for _ in range(WAIT_SECONDS):
+            if self.filled == self.period:
+                return
+            time.sleep(1)
+        raise UserError(
+            f"{SETTING}: {self.folder} lacks the logits that the chief wrote; choose a folder on a "
+            "file system that all workers share"
+        )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
