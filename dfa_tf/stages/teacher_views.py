@@ -77,12 +77,12 @@ def remembered_logits(
     identity = {
         "teacher": [fingerprint(each) for each in teachers],
         "train": train.description,
-        "first batch": _first_batch(train, training),
         "augmentation": repr(training.augmentation),
         "mixup": float(targets.mixup),
         "seed": training.seed,
         "precision": training.precision,
         "batch_size": training.batch_size,
+        "first batch": _first_batch(train, training),
         "teacher_views": teacher_views,
     }
     counts = period, training.batch_size, len(teachers), classes

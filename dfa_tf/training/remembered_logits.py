@@ -106,8 +106,8 @@ class RememberedLogits:
         ]
         if differences:
             raise UserError(
-                f"{SETTING}: {self.folder} has other logits ({'; '.join(differences)}); delete the "
-                "folder, or choose another --workdir"
+                f"{SETTING}: {self.folder} has other logits ({'; '.join(differences)}); choose "
+                "another --workdir, delete the folder, or restart with distill --fresh"
             )
         if self.filled and self._logits.stat().st_size < self._offset(self.filled):
             raise UserError(f"{self._logits}: file is truncated; delete it to compute it again")
@@ -115,8 +115,9 @@ class RememberedLogits:
     @property
     def filled(self) -> int:
         """Number of the steps whose logits are in the file."""
-        filled = self._record().get(FILLED, 0)
-        return filled if self._logits.exists() and isinstance(filled, int) else 0
+        filled = self._record().get(FILLED)
+        is_valid = isinstance(filled, int) and 0 <= filled <= self.period
+        return filled if is_valid and self._logits.exists() else 0
 
     def batches(self, first_step: int = 0, part: Part = Part()) -> tf.data.Dataset:
         """Returns the logits of the batches from `first_step` on, without end.
