@@ -1,6 +1,8 @@
 """The timed steps: those that search and distillation run, batch after batch."""
 
 import dataclasses
+import pathlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -31,10 +33,14 @@ from dfa_tf.models.network import Network
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.loop import Phase, StepFunction
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
+from dfa_tf.training.remembered_logits import RememberedLogits
+from dfa_tf.training.runtime import Runtime
 from dfa_tf.weightings import Adaptive
 
 STEPS_PER_EPOCH, STEPS = 100, 10**6  # of the learning-rate schedules
 ALL_GROUPS = "all"  # the group of a joint search's steps
+REMEMBERED = 8  # batches whose logits are remembered
+PLAIN, KD_VIEWS = "student_train", "kd_views"  # the steps of `report.views_over_plain`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +63,10 @@ class Workload:
     batch_size: int
     strategy: tf.distribute.Strategy
 
-    def batches(self, seed: int) -> tf.data.Dataset:
-        """Returns augmented batches without end."""
-        return training_batches(self.examples, self.batch_size, self.augmentation, seed)
+    def batches(self, seed: int, first_step: int = 0, period: int = 0) -> tf.data.Dataset:
+        """Returns augmented batches without end. Arguments are as in `training_batches`."""
+        arguments = self.examples, self.batch_size, self.augmentation, seed, first_step
+        return training_batches(*arguments, period=period)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +80,7 @@ class Case:
         images: Images in one step.
         flops: Operations of one step that the method requires; 0 if they are not counted.
         run: A function of a number of steps that runs them and returns their duration in seconds.
+        folder: Temporary folder of files that the step reads, which is deleted with the case.
     """
 
     step: str
@@ -81,6 +89,7 @@ class Case:
     images: int
     flops: int
     run: Callable[[int], float]
+    folder: tempfile.TemporaryDirectory | None = None
 
     @property
     def title(self) -> str:
@@ -91,6 +100,8 @@ class Case:
 def cases(workload: Workload, precision: str) -> Iterator[Case]:
     """Yields all cases of one precision, without the input pipeline.
 
+    "kd" runs the teacher in each step. "kd_views" reads remembered logits.
+
     Args:
         workload: What the steps are timed on.
         precision: Keras dtype policy.
@@ -99,6 +110,8 @@ def cases(workload: Workload, precision: str) -> Iterator[Case]:
     yield builder.teacher_forward()
     yield builder.student_forward()
     yield builder.student_train()
+    yield builder.kd_views()
+    yield builder.distill_by("kd", [KD()])
     yield builder.distill()
     yield from builder.search()
 
@@ -196,7 +209,25 @@ class _CaseBuilder:
         objective = plain_objective(self._student)
         step = objective_step(objective, optimizer, self._batch_size)
         operations = flops.training_flops(self._student, needs_input_gradient=False)
-        return self._case("student_train", [step], operations)
+        return self._case(PLAIN, [step], operations)
+
+    def kd_views(self):
+        """KD with remembered logits, which are read from a file."""
+        workload, student = self._workload, self._student
+        with self._strategy.scope():
+            kd = KD().build(self._teacher, student, 0, self._precision)
+            optimizer = SGD(Cosine(0.01)).build(student.trainable_variables, STEPS_PER_EPOCH, STEPS)
+        folder = tempfile.TemporaryDirectory()
+        counts = REMEMBERED, workload.batch_size, 1, student.num_classes
+        remembered = RememberedLogits(pathlib.Path(folder.name), *counts, identity={})
+        runtime = Runtime(self._strategy, quiet=True)
+        remembered.fill([self._teacher], lambda first: workload.batches(0, first), None, runtime)
+        objective = student_objective([], student, [kd], [1.0])
+        step = objective_step(objective, optimizer, workload.batch_size)
+        batches = remembered.joined(workload.batches(0, period=REMEMBERED), 0)
+        operations = flops.training_flops(student, needs_input_gradient=False)
+        case = self._case_of(KD_VIEWS, [Phase(step, batches)], operations)
+        return dataclasses.replace(case, folder=folder)
 
     def distill(self, fixed_batch=False):
         """Stage 2."""
@@ -303,6 +334,9 @@ class _CaseBuilder:
             if fixed_batch:
                 drawn = [stream.take(1).cache().repeat() for stream in drawn]
             phases.append(Phase.of(step, drawn))
+        return self._case_of(name, phases, flops_per_example, group)
+
+    def _case_of(self, name, phases, flops_per_example, group=None):
         function = StepFunction(self._strategy, phases)
         return Case(
             name,

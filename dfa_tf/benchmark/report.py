@@ -10,6 +10,8 @@ import tensorflow as tf
 from dfa_tf.benchmark import machine
 from dfa_tf.benchmark.cases import (
     ALL_GROUPS,
+    KD_VIEWS,
+    PLAIN,
     Case,
     Workload,
     cases,
@@ -90,6 +92,9 @@ class BenchmarkReport:
         rows: A row for each step and precision.
         joint_over_groups: For each precision and round, the duration of an iteration of the joint
             search over the sum of the groups' durations. Empty if it is not timed.
+        views_over_plain: For each precision, the duration of a step of KD with remembered logits
+            over one of plain training: the median of the ratios of all rounds. Empty for the steps
+            of the other systems.
     """
 
     machine: dict[str, str | int]
@@ -100,6 +105,7 @@ class BenchmarkReport:
     input_share_of_distill: float
     rows: list[BenchmarkRow]
     joint_over_groups: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    views_over_plain: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict:
         """Returns the content of `bin/benchmark --json`."""
@@ -164,6 +170,7 @@ def benchmark(
             _row(case, sampler.milliseconds(), peak_memory, peaks.get(DTYPES.get(case.precision)))
             for case, sampler, peak_memory in zip(timed, samplers, memory, strict=True)
         ],
+        views_over_plain=_views_over_plain(timed, samplers),
     )
 
 
@@ -181,6 +188,23 @@ def _joint_over_groups(timed, samplers):
             sums = map(sum, zip(*of_group.values(), strict=True))
             ratios[precision] = [round(a / b, 3) for a, b in zip(joint, sums, strict=True)]
     return ratios
+
+
+def _views_over_plain(timed, samplers):
+    samples = {(c.step, c.precision): s.samples for c, s in zip(timed, samplers, strict=True)}
+    return {
+        precision: round(
+            statistics.median(
+                views / plain
+                for views, plain in zip(
+                    samples[KD_VIEWS, precision], samples[PLAIN, precision], strict=True
+                )
+            ),
+            3,
+        )
+        for step, precision in samples
+        if step == KD_VIEWS
+    }
 
 
 def _row(case: Case, ms: Milliseconds, peak_memory: int | None, peak: float | None):

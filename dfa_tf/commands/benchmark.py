@@ -33,5 +33,7 @@ def run(setup: Setup) -> None:
                 f"joint search, {precision}: {statistics.median(ratios):.2f} of the sum of its groups "
                 f"({min(ratios):.2f} to {max(ratios):.2f})"
             )
+        for precision, ratio in report.views_over_plain.items():
+            print(f"KD with remembered logits, {precision}: {ratio:.2f} x a step of plain training")
         if flags.json:
             files.write_json(flags.json, report.json())

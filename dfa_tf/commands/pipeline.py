@@ -35,6 +35,7 @@ from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features, check_task
 from dfa_tf.stages.folder import Record, numbered
+from dfa_tf.stages.teacher_views import remembered_logits
 from dfa_tf.training.keep_best import BEST
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.weightings import ProcessWeighting, Weighting
@@ -227,10 +228,11 @@ class Pipeline:
             self._check_process_search(teachers, student, replicas)
         if DISTILL in stages:
             stage, weights = self._stage(DISTILL), self._weights
-            names = ("training", "targets", "fine_tuning", "keep")
+            names = ("training", "targets", "fine_tuning", "keep", "teacher_views")
             how = {name: stage[name] for name in names} | self._examples(DISTILL)
             how |= {"methods": self._methods, "replicas": replicas}
             distill_stage.check(teachers, student, **how)
+            self._check_remembered_logits(stage, files)
             if self._generations > 2:
                 distill_stage.check(student, student, **how)
             if self._needs_alpha and not (self._needs_search or self._uses_other_search):
@@ -243,6 +245,25 @@ class Pipeline:
             teacher = teachers[0] if teachers else None
             arguments = dataset.train, teacher, dataset.class_names, self._export_options()
             export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
+
+    def _check_remembered_logits(self, stage, files):
+        """Checks that a folder of logits in the workdir is of this config, as far as it is known.
+
+        Args:
+            stage: The settings of the distillation.
+            files: The teachers that come from files. Others are compared once they are trained.
+        """
+        runtime = self._runtime(DISTILL)
+        if not stage["teacher_views"] or runtime.fresh or runtime.views_folder:
+            return
+        setup, train = self._setup, self._examples(DISTILL)["train"]
+        how = stage["training"], stage["targets"], setup.workdir, runtime
+        remembered = remembered_logits(
+            stage["teacher_views"], files, setup.dataset.num_classes, train, *how
+        )
+        is_known = len(files) == self._teacher_count and self._generations == 2
+        if remembered:
+            remembered.check(ignored=() if is_known else ("teacher",))
 
     def _check_process(self, weights, teachers, student):
         """Checks that a process has the paths of the methods."""

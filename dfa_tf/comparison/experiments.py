@@ -233,6 +233,12 @@ DISTPRO = Row("distpro", "DistPro", PATHWAYS, PROCESS)
 EQUAL = Row("pathways", "equal pathways", PATHWAYS)
 
 
+def _views_row(row, views):
+    """Returns a row with remembered logits."""
+    title = f"{row.title}, {views} view" + "s" * (views > 1)
+    return _varied(row, f"views_{views}", f"distill.teacher_views={views}").with_title(title)
+
+
 def _shorter(row, epochs):
     """Returns a row with other epochs. It follows the process of the row `distpro`."""
     follows = {"process_of": "distpro"} if row is DISTPRO else {}
@@ -400,6 +406,12 @@ EXPERIMENTS = {
         ),
         {"cpu": ("cpu",)},  # half and a quarter of its 40 epochs
         baselines=("student", "pathways"),
+    ),
+    "views": Experiment(
+        "what it costs to run the teacher for 1, 4 or 10 views of each image alone",
+        (STUDENT, KD, *(_views_row(KD, views) for views in (1, 4, 10))),
+        PAIR3,
+        baselines=("student", "kd"),
     ),
     "table4": Experiment(
         "ShuffleNetV2 on CINIC-10, also with alpha searched on CIFAR-100 (DFA-T)",

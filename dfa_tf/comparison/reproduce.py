@@ -21,6 +21,7 @@ from dfa_tf.errors import ReportedError, UserError
 POLL_SECONDS = 10
 RECORD = "reproduce.json"
 TEACHER = "teacher/model.keras"
+VIEWS = "teacher_views"  # the logits that runs of one seed share
 
 
 class CellsFailed(ReportedError):
@@ -180,6 +181,7 @@ class Reproduction:
             bindings.append(f'distill.aggregation="{self._alpha_path(cell).resolve()}"')
         if cell.row.process_of:
             bindings.append(f'process.file="{self._process_path(cell).resolve()}"')
+        bindings.append(f'runtime.views_folder="{(self._root / VIEWS).resolve()}"')
         return cell.arguments(self._experiment.command) + flags(
             self._common.gin_files, [*bindings, *self._common.bindings]
         )

@@ -88,6 +88,8 @@ class StudentMetrics:
         evaluated_on: The examples of the evaluations during the training, "test" or "validation".
             Validation examples chose the student among those of all evaluations; "test" is the
             student of the last epoch.
+        teacher_views: Number of epochs after which the batches repeat, with remembered logits; 0 if
+            they do not repeat.
     """
 
     dataset: str
@@ -114,13 +116,15 @@ class StudentMetrics:
     macro_accuracy: float | None = None
     calibration_error: float | None = None
     evaluated_on: Literal["test", "validation"] = "test"
+    teacher_views: Whole = 0
 
     @property
     def teacher_passes(self) -> float | None:
         """How often a teacher sees each training image: the epochs of all teachers together."""
         if not self.teacher:
             return 0
-        return self.epochs * max(1, len(self.teachers)) if self.epochs else None
+        epochs = self.teacher_views or self.epochs
+        return epochs * max(1, len(self.teachers)) if epochs else None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "StudentMetrics":
@@ -275,7 +279,8 @@ def shared_bindings(runs: Iterable[Run]) -> set[tuple[str, str]]:
 def run_title(student: StudentMetrics) -> str:
     """Returns the title of a run: its method, and whatever else is special.
 
-    For example "Adaptive (AT + KD)", "FEED of 5", "KD, generation 3" or "KD, best on validation".
+    For example "Adaptive (AT + KD)", "FEED of 5", "KD, generation 3", "KD, best on validation" or
+    "KD, 4 views".
     """
     title = method_title(student.method, student.aggregation)
     if student.weighting != "constant":
@@ -286,6 +291,8 @@ def run_title(student: StudentMetrics) -> str:
         title += f", generation {student.generation}"
     if student.evaluated_on == "validation":
         title += ", best on validation"
+    if student.teacher_views:
+        title += f", {student.teacher_views} view" + "s" * (student.teacher_views > 1)
     return title
 
 

@@ -86,6 +86,7 @@ _DISTILL = {
     "weights": Parameter(Sequence[NonNegative] | Weighting | None, None),
     "ce_weight": Parameter(NonNegative | None, None),
     "generations": Parameter(Annotated[int, Interval(2)], 2),
+    "teacher_views": Parameter(Annotated[int, Interval(0)], 0),
     **_KEEP,
 }
 

@@ -1,6 +1,7 @@
 """Batches: drawn as a function of the step, augmented, and divided among replicas."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -19,6 +20,7 @@ def training_batches(
     seed: int,
     first_step: int = 0,
     part: Part = Part(),
+    period: int = 0,
 ) -> tf.data.Dataset:
     """Draws an endless sequence of augmented batches.
 
@@ -32,11 +34,12 @@ def training_batches(
         seed: Seed of order and augmentation.
         first_step: Step of the first batch.
         part: The part of each batch to read.
+        period: Number of steps after which the sequence repeats, with the same augmentation; 0 for
+            no repetition.
 
     Returns:
         A data set of (images [B, H, W, C] uint8, labels [B] int32).
     """
-    batches = examples.shuffled(batch_size, seed, first_step, part)
 
     def augment(step, batch):
         images, labels = batch
@@ -45,7 +48,29 @@ def training_batches(
 
     parallel = {"num_parallel_calls": os.cpu_count(), "deterministic": True}
     options = parallel if augmentation.is_slow else {}
-    return batches.enumerate(first_step).map(augment, **options).prefetch(4)
+
+    def batches(first):
+        drawn = examples.shuffled(batch_size, seed, first, part)
+        return drawn.enumerate(first).map(augment, **options)
+
+    return repeated(batches, first_step, period).prefetch(4)
+
+
+def repeated(
+    sequence: Callable[[int], tf.data.Dataset], first_step: int, period: int
+) -> tf.data.Dataset:
+    """Returns a sequence from `first_step` on, where step s has the element of step s mod period.
+
+    Args:
+        sequence: A function of a step that returns the sequence from that step on.
+        first_step: The first step.
+        period: Number of steps after which the sequence repeats; 0 for no repetition.
+    """
+    if not period:
+        return sequence(first_step)
+    position = first_step % period
+    rest = sequence(position).take(period - position)
+    return rest.concatenate(sequence(0).take(period).repeat())
 
 
 def check_batches(

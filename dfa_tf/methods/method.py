@@ -20,6 +20,7 @@ from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings
 
 INPUT_GRADIENT, ALPHA, TEACHERS, LABELS = "input_gradient", "alpha", "teachers", "labels"
+LOGITS_ONLY = "logits_only"
 
 # A term of a loss: `[B]`, or its parts by name, `[B]` each, whose sum is the term.
 Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
@@ -34,7 +35,8 @@ class Outputs:
     Attributes:
         logits: Float32 tensor `[B, classes]`.
         features: For each group, the pre-ReLU map `[B, H, W, C]` of each block.
-        pooled_map: The map `[B, H, W, C]` whose spatial average the classifier receives.
+        pooled_map: The map `[B, H, W, C]` whose spatial average the classifier receives; None for
+            remembered logits, which have no features either.
         input_gradient: Float32 tensor `[B, H, W, C]`, the gradient of the true class's logit with
             respect to the image; None if no method needs it.
         stem: The map `[B, H, W, C]` that the first group receives; None if the network does not
@@ -43,7 +45,7 @@ class Outputs:
 
     logits: tf.Tensor
     features: Mapping[str, Sequence[tf.Tensor]]
-    pooled_map: tf.Tensor
+    pooled_map: tf.Tensor | None
     input_gradient: tf.Tensor | None = None
     stem: tf.Tensor | None = None
 
@@ -119,7 +121,8 @@ class Method(Settings):
         needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT; ALPHA; LABELS,
             if its terms depend on the labels; and TEACHERS, if `check` and `build` receive a tuple
             of all teachers. Any other method is built for each of several teachers, and its loss is
-            the mean over them.
+            the mean over them. LOGITS_ONLY says that it needs less: it has no pretraining, and its
+            terms read nothing of the teacher but the logits, so these can be remembered.
     """
 
     name: ClassVar[str]

@@ -48,7 +48,9 @@ def student_objective(
         paths: The paths to compute; None for all. A distillation without any of them is left out.
 
     Returns:
-        A function of (images, labels, step, training), as `training.fit.Problem` expects.
+        A function of (images, labels, step, training, teacher_logits), as `training.fit.Problem`
+        expects. If logits of the teachers `[B, teachers, classes]` are given, the teachers are not
+        run.
     """
     if ce_weight is None:
         ce_weight = math.prod(each.cross_entropy for each in distillations)
@@ -59,10 +61,12 @@ def student_objective(
         if paths is None or set(paths) & set(paths_of(distillation, names, layerwise))
     ]
 
-    def objective(images, labels, step=0, training=True):
+    def objective(images, labels, step=0, training=True, teacher_logits=None):
         images, expected = targets(images, labels, step) if targets else (images, labels)
         outputs: tuple[Outputs, ...] = ()
-        if named:
+        if named and teacher_logits is not None:
+            outputs = remembered_outputs(teacher_logits)
+        elif named:
             outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training)
         ce = cross_entropy(student_outputs.logits, expected, class_weights)
@@ -111,6 +115,16 @@ def _teacher_outputs(teacher, images, labels, needs):
     """Returns a tuple of the `Outputs` of each teacher."""
     teachers = [teacher] if isinstance(teacher, Network) else teacher
     return tuple(frozen_outputs(each, images, labels, needs) for each in teachers)
+
+
+def remembered_outputs(logits: tf.Tensor) -> tuple[Outputs, ...]:
+    """Returns the `Outputs` of each teacher, which have the logits alone.
+
+    Args:
+        logits: The teachers' logits `[B, teachers, classes]`, of any floating-point type.
+    """
+    each = tf.unstack(tf.cast(logits, tf.float32), axis=1)
+    return tuple(Outputs(one, features={}, pooled_map=None) for one in each)
 
 
 def frozen_outputs(

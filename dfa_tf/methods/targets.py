@@ -77,13 +77,16 @@ class Targets(Settings):
                     f"each image, got {self.mixup}"
                 )
 
-    def arguments(self, labels: np.ndarray, classes: int, seed: int) -> dict[str, Any]:
+    def arguments(
+        self, labels: np.ndarray, classes: int, seed: int, period: int = 0
+    ) -> dict[str, Any]:
         """Returns the arguments of `plain_objective` and `student_objective` for a training.
 
         Args:
             labels: Labels of the training images, int `[N]`.
             classes: Number of classes.
             seed: Seed of the training.
+            period: As in `build`.
 
         Returns:
             `class_weights`, see `weight_of_each_class`, and `targets`, see `build`.
@@ -91,15 +94,16 @@ class Targets(Settings):
         name = f"{self.name}.class_weights"
         return {
             "class_weights": weight_of_each_class(self.class_weights, labels, classes, name),
-            "targets": self.build(classes, derived_seed(seed, "mixup")),
+            "targets": self.build(classes, derived_seed(seed, "mixup"), period),
         }
 
-    def build(self, classes: int, seed: int) -> Callable | None:
+    def build(self, classes: int, seed: int, period: int = 0) -> Callable | None:
         """Returns a function of (images, labels, step) that returns (images, targets).
 
         Args:
             classes: Number of classes.
             seed: Seed of the mixing.
+            period: Number of steps after which batches and mixing repeat; 0 for no repetition.
 
         Returns:
             The function, or None if the targets are the labels. Its targets are probabilities,
@@ -113,6 +117,8 @@ class Targets(Settings):
             if not self.mixup:
                 return images, probabilities
             step = tf.cast(step, tf.int64)
+            if period:
+                step %= period
             own_seed = tf.stack([tf.constant(seed, tf.int64), step])
             weight = beta(self.mixup, own_seed)
             return mixed(tf.cast(images, tf.float32), weight), mixed(probabilities, weight)

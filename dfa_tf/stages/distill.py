@@ -33,10 +33,18 @@ from dfa_tf.stages.folder import (
     validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
+from dfa_tf.stages.teacher_views import LABEL, check_teacher_views, remembered_logits
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
-from dfa_tf.training.fit import Problem, Segment, TrainingResult, epoch_ends, fit
+from dfa_tf.training.fit import (
+    Problem,
+    Segment,
+    TrainingResult,
+    drawn_batches,
+    epoch_ends,
+    fit,
+)
 from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -60,12 +68,13 @@ def check(
     targets: Targets = Targets(),
     keep: Keep = LAST,
     validation=None,
+    teacher_views: int = 0,
 ) -> None:
     """Checks that a distillation can run. Arguments are as in `distill`.
 
     Raises:
         UserError: If a method does not support the two networks, or if student, examples, schedule,
-            class weights and `keep` are incompatible.
+            class weights, `keep` and `teacher_views` are incompatible.
     """
     teachers = as_teachers(teacher)
     if methods and not teachers:
@@ -74,6 +83,7 @@ def check(
         check_pair(each, student)
     for method in methods:
         check_method(method, teachers, student)
+    check_teacher_views(teacher_views, methods)
     check_keep("distill.keep", keep, validation)
     check_examples(student, *filter(None, (train, test, validation)))
     check_schedule("distill", [train], training, replicas)
@@ -98,6 +108,7 @@ def distill(
     fine_tuning: FineTuning = FineTuning(),
     keep: Keep = LAST,
     validation=None,
+    teacher_views: int = 0,
     runtime: Runtime = Runtime(),
     record: Record = Record(),
 ) -> Network:
@@ -127,6 +138,11 @@ def distill(
             student, after the training.
         validation: Validation examples for keep="best", such as a part of the training examples that
             `train` does not contain.
+        teacher_views: Number k of views of each training example that the teachers see. The batches
+            then repeat after k epochs, with the same augmentation, and the logits of the teachers
+            are remembered in WORKDIR/teacher_views or in `runtime.views_folder`. Only for methods
+            that need LOGITS_ONLY. With 0, and in shorter trainings, batches do not repeat, and the
+            teachers are run in each step.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
@@ -146,7 +162,11 @@ def distill(
         methods=methods,
         weights=weights,
         ce_weight=ce_weight,
-        optional={"keep": None if keep == LAST else keep, **targets.changed},
+        optional={
+            "keep": None if keep == LAST else keep,
+            "teacher_views": teacher_views or None,
+            **targets.changed,
+        },
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
@@ -173,13 +193,23 @@ def distill(
         return finished
 
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, targets, keep, validation
+    how = training, replicas, fine_tuning, targets, keep, validation, teacher_views
     check(teachers, student, train, test, methods, *how)
+    what = teachers, student.num_classes, train, training, targets, pathlib.Path(workdir), runtime
+    remembered = remembered_logits(teacher_views, *what)
+    is_own = remembered and not runtime.views_folder
+    if remembered and not (is_own and runtime.fresh):
+        remembered.check()
     with folder.work(runtime):
+        if is_own and runtime.fresh and is_chief(strategy):
+            remembered.delete()
         networks = teachers, student
         losses = methods, weights, ce_weight, targets
         trained, result, phases = _train(
-            *networks, train, test, validation, *losses, training, fine_tuning, folder, runtime
+            *networks,
+            *(train, test, validation),
+            *losses,
+            *(training, fine_tuning, remembered, folder, runtime),
         )
         if is_chief(strategy):
             process = _process_of(result, record, teachers, student, training)
@@ -194,6 +224,7 @@ def distill(
                 "weights": result.path_weights[-1][1] if process else None,
                 "agreement": agreement(teachers, trained, test) if teachers and test else None,
                 "pretraining": phases,
+                "teacher_views": teacher_views if remembered else 0,
                 **record.entries,
             }
             _write(folder, trained, result, training, used_alpha, process, entries)
@@ -225,6 +256,7 @@ def _train(
     targets,
     training,
     fine_tuning,
+    remembered,
     folder,
     runtime,
 ):
@@ -256,7 +288,15 @@ def _train(
     needs = {need for method in methods for need in method.needs}
     common = {"runtime": runtime, "config": folder.config}
 
-    target_arguments = targets.arguments(train.labels, student.num_classes, training.seed)
+    period = remembered.period if remembered else 0
+    target_arguments = targets.arguments(train.labels, student.num_classes, training.seed, period)
+    if remembered:
+        remembered.fill(
+            frozen,
+            lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
+            target_arguments["targets"],
+            runtime,
+        )
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):
@@ -280,7 +320,7 @@ def _train(
 
     variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
     objective = objective_of() if methods else plain_objective(trained, **target_arguments)
-    problem = Problem(trained, objective, models, variables, fine_tuning)
+    problem = Problem(trained, objective, models, variables, fine_tuning, remembered)
     if isinstance(path_weights, ScheduledWeights):
         ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
         parts = path_weights.segments(ends)
@@ -291,7 +331,7 @@ def _train(
         train,
         test,
         training,
-        label="distill",
+        label=LABEL,
         folder=folder.path,
         validation=validation,
         **common,

@@ -18,6 +18,7 @@ from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_varia
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
+from dfa_tf.training.remembered_logits import RememberedLogits
 from dfa_tf.training.run_evaluations import RunEvaluations
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
@@ -50,6 +51,8 @@ class Problem:
         models: All models whose state is saved, including `network`; by default `network` alone.
         variables: The variables to train; by default all trainable variables of the models.
         fine_tuning: Which of them are trained when, and how fast.
+        remembered: The logits of the teachers, which the objective then receives as
+            `teacher_logits`. The batches repeat with them. None for batches that do not repeat.
     """
 
     network: Network
@@ -57,6 +60,7 @@ class Problem:
     models: Sequence | None = None
     variables: Sequence | None = None
     fine_tuning: FineTuning = FineTuning()
+    remembered: RememberedLogits | None = None
 
     def segments(self, steps: int) -> Sequence[Segment]:
         """Returns the parts of a run of `steps` steps."""
@@ -164,14 +168,7 @@ def fit(
         step = objective_step(
             segment.objective, optimizer.frozen if is_frozen else optimizer, training.batch_size
         )
-        batches = training_batches(
-            train,
-            training.batch_size,
-            training.augmentation,
-            derived_seed(training.seed, f"{label}/data"),
-            journal.step,
-            part_of_process(strategy),
-        )
+        batches = _batches(problem, train, training, label, journal.step, strategy)
         ends = {step for step in evaluated_steps if step <= segment.last}
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
@@ -189,6 +186,48 @@ def fit(
         step = entries["kept_step"]
         loop.say(f"kept the network of step {step}, the best one on the validation examples")
     return returned, _result(journal, training, train, test, entries)
+
+
+def data_seed(training: Training, label: str) -> int:
+    """Returns the seed of the batches of a run. `label` is as in `fit`."""
+    return derived_seed(training.seed, f"{label}/data")
+
+
+def drawn_batches(
+    train,
+    training: Training,
+    label: str,
+    first_step: int,
+    strategy: tf.distribute.Strategy,
+    period: int = 0,
+) -> tf.data.Dataset:
+    """Returns this process's parts of the batches of a run, from `first_step` on.
+
+    Args:
+        train: The training examples.
+        training: The recipe.
+        label: As in `fit`.
+        first_step: Step of the first batch.
+        strategy: The strategy of the run.
+        period: As in `training_batches`.
+    """
+    return training_batches(
+        train,
+        training.batch_size,
+        training.augmentation,
+        data_seed(training, label),
+        first_step,
+        part_of_process(strategy),
+        period,
+    )
+
+
+def _batches(problem, train, training, label, first_step, strategy):
+    remembered = problem.remembered
+    if remembered is None:
+        return drawn_batches(train, training, label, first_step, strategy)
+    batches = drawn_batches(train, training, label, first_step, strategy, remembered.period)
+    return remembered.joined(batches, first_step, part_of_process(strategy))
 
 
 def _optimizer(problem, variables, training, steps_per_epoch, steps):
@@ -224,13 +263,14 @@ def objective_step(objective: Callable, optimizer: Optimizer, batch_size: int) -
         batch_size: Size of the global batch.
 
     Returns:
-        A function of (images, labels) that runs on each replica and returns the replica's share of
-        each measurement.
+        A function of (images, labels), and of remembered logits of the teachers if there are any,
+        that runs on each replica and returns the replica's share of each measurement.
     """
 
-    def step(images, labels):
+    def step(images, labels, teacher_logits=None):
+        remembered = {} if teacher_logits is None else {"teacher_logits": teacher_logits}
         with tf.GradientTape() as tape:
-            loss, logits, measurements = objective(images, labels, optimizer.step)
+            loss, logits, measurements = objective(images, labels, optimizer.step, **remembered)
             mean_loss = global_mean(loss, batch_size)
         # Connectors of methods that are left out of a segment have no gradient.
         optimizer.apply(optimizer.gradients(tape, mean_loss))

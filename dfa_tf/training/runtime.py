@@ -22,6 +22,8 @@ class Runtime(Settings):
         checkpoint_seconds: Seconds between checkpoints.
         fresh: Whether to empty the stage's folder and start from scratch.
         quiet: Whether to print nothing.
+        views_folder: Folder for the logits of `distill.teacher_views`, which several runs may share;
+            None for WORKDIR/teacher_views.
     """
 
     strategy: tf.distribute.Strategy | None = dataclasses.field(default=None, metadata=NOT_BINDABLE)
@@ -30,6 +32,7 @@ class Runtime(Settings):
     checkpoint_seconds: NonNegative = 120.0
     fresh: bool = dataclasses.field(default=False, metadata=NOT_BINDABLE)
     quiet: bool = dataclasses.field(default=False, metadata=NOT_BINDABLE)
+    views_folder: str | None = None
 
     name = "runtime"
 

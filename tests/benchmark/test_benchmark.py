@@ -45,9 +45,8 @@ def benchmark(outputs):
 def test_each_step_has_a_row_in_each_precision(benchmark):
     expected = [(step, group) for step in ("beta", "w", "search") for group in GROUPS]
     expected += [("search", "all")]  # the joint search
-    expected += [
-        (step, None) for step in ("teacher_forward", "student_forward", "student_train", "distill")
-    ]
+    steps = "teacher_forward", "student_forward", "student_train", "kd_views", "kd", "distill"
+    expected += [(step, None) for step in steps]
     for precision in ("float32", "mixed_bfloat16"):
         rows = [row for row in benchmark["rows"] if row["precision"] == precision]
         assert sorted([(row["step"], row["group"]) for row in rows], key=str) == sorted(
@@ -88,6 +87,14 @@ def test_joint_search_has_a_ratio_for_each_round(benchmark):
         low = fastest["all"] / sum(slowest[group] for group in GROUPS)
         high = slowest["all"] / sum(fastest[group] for group in GROUPS)
         assert all(low - 1e-3 <= ratio <= high + 1e-3 for ratio in each)
+
+
+@pytest.mark.slow  # compiles all steps in both precisions
+def test_report_has_the_ratio_of_remembered_logits_to_plain_training(outputs):
+    content, stdout = outputs
+    assert set(content["views_over_plain"]) == {"float32", "mixed_bfloat16"}
+    assert all(ratio > 0 for ratio in content["views_over_plain"].values())
+    assert "remembered logits" in stdout
 
 
 @pytest.mark.slow  # compiles all steps in both precisions

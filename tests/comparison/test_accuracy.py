@@ -83,6 +83,16 @@ def test_cost_in_passes_and_agreement_with_the_teachers(tmp_path):
     assert (rows["Student"]["teacher passes"], rows["Student"]["agreement, %"]) == ("0", "")
 
 
+def test_runs_with_remembered_logits_have_a_row_and_a_cost_of_their_own(tmp_path):
+    """Two teachers see each image in 4 of 20 epochs: 8 passes."""
+    common = {"teachers": ["a", "b"], "epochs": 20}
+    write_workdir(tmp_path / "0", 0.5, **common)
+    write_workdir(tmp_path / "1", 0.5, **common, teacher_views=4)
+    rows = _rows(Report(find_runs([tmp_path])))
+    assert rows["KD of 2"]["teacher passes"] == "40"
+    assert rows["KD of 2, 4 views"]["teacher passes"] == "8"
+
+
 def test_top_5_and_calibration_error_of_students_and_teachers(tmp_path):
     """0.8 and 0.9 are 85 +- 7.07 %. A run of an earlier version has neither metric."""
     for seed, top_5 in enumerate((0.8, 0.9)):

@@ -76,7 +76,7 @@ def test_config_of_every_cell_is_valid(name, scale):
         config = _config(cell, EXPERIMENTS[name].command)
         methods = [method.name for method in config.value("distill", "methods")]
         aggregation = config.value("distill", "aggregation")
-        row = re.sub("_(20|30|raw|full|standardized)$", "", cell.row.name)
+        row = re.sub("_(20|30|raw|full|standardized|views_[0-9]+)$", "", cell.row.name)
         if name in SYSTEMS:
             config.settings("teacher", "student", "distill")  # checks every binding
         elif row == "dfa_t":
@@ -430,6 +430,20 @@ def test_row_of_three_teachers_trains_each_with_a_seed_of_its_own(tmp_path, monk
     for number, folder in enumerate(folders, start=1):
         path = (tmp_path / folder / "teacher/model.keras").resolve()
         assert f'--gin_bindings=teacher{number}/keras_file.path="{path}"' in arguments
+
+
+def test_rows_of_views_differ_in_the_number_alone_and_share_a_folder(tmp_path, monkeypatch):
+    rows = {cell.row.name: _config(cell) for cell in cells("views", "cpu", [0])}
+    views = {n: config.value("distill", "teacher_views") for n, config in rows.items()}
+    assert views == {"student": 0, "kd": 0, "kd_views_1": 1, "kd_views_4": 4, "kd_views_10": 10}
+    kd, other = (rows[name].settings("distill", "dataset") for name in ("kd", "kd_views_4"))
+    assert {name for name in kd if kd[name] != other[name]} == {"distill.teacher_views"}
+
+    commands = Commands(monkeypatch)
+    _finish_teacher(tmp_path)
+    Reproduction("views", "cpu", [0], tmp_path, only=["kd", "kd_views_4"]).run()
+    folder = f'--gin_bindings=runtime.views_folder="{(tmp_path / "teacher_views").resolve()}"'
+    assert [folder in arguments for _, arguments in commands.calls] == [True, True]
 
 
 def test_replayed_row_follows_the_process_of_another_row(tmp_path, monkeypatch):

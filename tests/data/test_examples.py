@@ -145,6 +145,22 @@ def test_parts_of_all_processes_are_the_batch_of_one(kind, is_cropped, first_ste
             np.testing.assert_array_equal(np.concatenate(pieces), whole)
 
 
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+@pytest.mark.parametrize("first_step", [0, 3, 5, 12])
+def test_sequence_with_a_period_repeats_its_first_batches(kind, first_step):
+    """Four steps of 12 of 26 examples, with their augmentation, from any step on, in two parts."""
+    examples = kind(made_examples(26, shape=(6, 5, 3)))
+    augmentation = data.Augmentation(1, True)
+    arguments = examples, 12, augmentation, 3
+    batches = list(data.training_batches(*arguments).take(4).as_numpy_iterator())
+    for part in (Part(), Part(1, 2)):
+        found = data.training_batches(*arguments, first_step, part, period=4).take(9)
+        for step, (images, labels) in enumerate(found.as_numpy_iterator(), first_step):
+            rows = part.rows(12)
+            np.testing.assert_array_equal(images, batches[step % 4][0][rows])
+            np.testing.assert_array_equal(labels, batches[step % 4][1][rows])
+
+
 @pytest.mark.parametrize("kind", ON_DISK.values(), ids=ON_DISK)
 def test_process_decodes_its_own_part_alone(kind):
     examples = kind(made_examples(24))

@@ -8,8 +8,12 @@ import tensorflow as tf
 
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
-from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, TEACHERS, Method
-from dfa_tf.methods.objective import pretraining_objective, student_objective
+from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, LOGITS_ONLY, TEACHERS, Method
+from dfa_tf.methods.objective import (
+    network_outputs,
+    pretraining_objective,
+    student_objective,
+)
 from dfa_tf.methods.replicas import global_mean
 from dfa_tf.methods.teachers import build_method
 from dfa_tf.methods.terms import weighted_sum
@@ -98,7 +102,7 @@ def _gradients(objective, variables, images, labels):
 @_for(METHODS)
 def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batch):
     built = Built(method)
-    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, LABELS, TEACHERS}
+    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, LABELS, LOGITS_ONLY, TEACHERS}
     teacher, helpers = values(built.teacher.variables), built.helpers
     before = [values(helper.variables) for helper in helpers]
     loss, terms, gradients = _gradients(built.objective(), built.variables, *batch)
@@ -144,6 +148,39 @@ def test_terms_depend_on_the_labels_if_the_method_says_so(method, batch):
     _, _, others = objective(images, labels // 2)  # other labels, and more that are equal
     changed = {name for name, term in terms.items() if not np.allclose(term, others[name], 1e-4)}
     assert bool(changed - {"cross_entropy"}) == (LABELS in method.needs)
+
+
+class _LogitsAlone:
+    """Outputs of a network that has nothing but logits."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the method reads {name} of the teacher")
+
+
+def _reads_logits_alone(method, batch):
+    images, labels = batch
+    built = Built(method)
+    teacher = _LogitsAlone(built.teacher(images, training=False)["logits"])
+    outputs = network_outputs(built.student, images, labels, built.method.needs)
+    try:
+        for each in built.distillations:
+            each.terms([teacher] if each.all_teachers else teacher, outputs, labels)
+    except AssertionError:
+        return False
+    return built.phase is None
+
+
+@_for(_slow_but(*(method.name for method in METHODS if LOGITS_ONLY in method.needs)))
+def test_method_says_whether_it_reads_the_logits_of_the_teacher_alone(method, batch):
+    assert _reads_logits_alone(method, batch) == (LOGITS_ONLY in method.needs)
+
+
+def test_methods_of_logits():
+    found = {method.name for method in METHODS if LOGITS_ONLY in method.needs}
+    assert found == {"kd", "dkd", "dist", "logits", "ensemble_kd"}
 
 
 @_for([DFA, *(methods.METHODS[name] for name in ("margin", "at", "vid", "nst"))])

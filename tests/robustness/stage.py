@@ -8,12 +8,14 @@ import sys
 
 from dfa_tf.alpha import fixed
 from dfa_tf.errors import ReportedError, UserError
+from dfa_tf.methods.kd import KD
 from dfa_tf.models import load
 from dfa_tf.stages.export import ExportOptions, export
+from dfa_tf.training import remembered_logits
 from dfa_tf.training.runtime import Runtime
 from tests.stages.conftest import Run
 
-STAGES = ("teacher", "search", "distill", "export")
+STAGES = ("teacher", "search", "distill", "views", "export")
 
 
 def run_stage(stage, workdir):
@@ -26,6 +28,9 @@ def run_stage(stage, workdir):
         return run.search()
     if stage == "distill":
         return run.distill(alpha=fixed("average", run.teacher))
+    if stage == "views":  # a distillation with remembered logits
+        remembered_logits.SECONDS_PER_RECORD = 0.0
+        return run.distill(methods=[KD()], epochs=2, teacher_views=1)
     student = load(workdir.parent / "student.keras")
     options = ExportOptions(kinds=("float32", "int8"), max_loss=1.0, fine_tune_above=1.0)
     return export(
@@ -39,7 +44,7 @@ def contents(stage, workdir):
         return (workdir / "search/alpha.json").read_bytes()
     if stage == "export":
         return [(workdir / f"export/student_{k}.tflite").read_bytes() for k in ("float32", "int8")]
-    path = {"teacher": "teacher/model.keras", "distill": "distill/student.keras"}[stage]
+    path = "teacher/model.keras" if stage == "teacher" else "distill/student.keras"
     return [weight.tobytes() for weight in load(workdir / path).get_weights()]
 
 

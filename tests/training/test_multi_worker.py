@@ -14,7 +14,7 @@ import pytest
 from dfa_tf import models
 from dfa_tf.alpha import Alpha
 from tests.conftest import ROOT
-from tests.training.worker import run_stages
+from tests.training.worker import run_stages, run_views
 
 pytestmark = pytest.mark.slow
 
@@ -32,11 +32,11 @@ def _free_ports(count):
 class Cluster:
     """Two workers, started together; each has its own idea of where the results go."""
 
-    def __init__(self, *workdirs, precision="float32"):
+    def __init__(self, *workdirs, mode="float32"):
         workers = [f"localhost:{port}" for port in _free_ports(2)]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.training.worker", str(workdir), precision],
+                [sys.executable, "-m", "tests.training.worker", str(workdir), mode],
                 cwd=ROOT,
                 env=os.environ
                 | {
@@ -85,11 +85,24 @@ def test_two_workers_equal_two_replicas(straight, two_replicas, tmp_path):
 
 
 def test_two_workers_run_in_bfloat16(straight, tmp_path):
-    for status, stderr in Cluster(tmp_path, tmp_path, precision="mixed_bfloat16").wait():
+    for status, stderr in Cluster(tmp_path, tmp_path, mode="mixed_bfloat16").wait():
         assert status == 0, stderr[-2000:]
     alpha, _ = _result(tmp_path)
     expected_alpha, _ = _result(straight[0])
     np.testing.assert_allclose(alpha, expected_alpha, atol=0.1)
+
+
+def test_two_workers_remember_the_logits_of_two_replicas(two_replicas, tmp_path):
+    """Each worker runs the teacher on its own rows, and reads these rows of the chief's file."""
+    cluster, single = tmp_path / "cluster", tmp_path / "single"
+    for status, stderr in Cluster(cluster, cluster, mode="views").wait():
+        assert status == 0, stderr[-2000:]
+    expected = run_views(single, two_replicas).get_weights()
+    logits = [np.load(folder / "teacher_views/logits.npy") for folder in (cluster, single)]
+    np.testing.assert_allclose(*logits, rtol=2e-3, atol=2e-3)
+    weights = models.load(cluster / "distill/student.keras").get_weights()
+    for found, each in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(found, each, atol=0.02)
 
 
 def test_only_the_chief_writes(straight):
