@@ -197,7 +197,7 @@ def test_teacher_from_a_file(command, tmp_path):
         ("distill", ["--gin_bindings=distill.optimizer=@sgd"], "@sgd()"),
         ("distill", ["--gin_bindings=distill.optimizer=0.1"], "distill.optimizer"),
         ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "student/wide_resnet.width"),
-        ("search", ["--gin_bindings=search.precision='mixed_float16'"], "search.precision"),
+        ("search", ["--gin_bindings=search.precision='float16'"], "search.precision"),
         ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every"),
         ("search", ["--gin_bindings=dataset.pad=-1"], "dataset.pad"),
         ("search", ["--gin_bindings=dataset.pad=1.5"], "dataset.pad"),
