@@ -11,12 +11,12 @@ import tensorflow_datasets as tfds
 from dfa_tf.data import cinic10, image_folder
 from dfa_tf.data.dataset import Dataset, pixel_statistics
 from dfa_tf.data.decoding import Decoding
-from dfa_tf.data.examples import AnyExamples, read_into_memory, small_batch_size
+from dfa_tf.data.examples import AnyExamples, Examples, read_into_memory, small_batch_size
 from dfa_tf.data.indexed import IndexedExamples, encoded_examples
 from dfa_tf.data.labelled_files import TEST_FRACTION
 from dfa_tf.data.preprocessing import Preprocessing, random_window, resized
 from dfa_tf.data.splits import stratified_split
-from dfa_tf.data.stored_labels import stored_labels
+from dfa_tf.data.stored import stored_labels, stored_statistics
 from dfa_tf.data.streamed import SHUFFLE_BUFFER, StreamedExamples
 from dfa_tf.data.tfds_builders import (
     has_random_access,
@@ -107,7 +107,7 @@ def tfds_dataset(
     if has_validation:
         indices = np.split(np.arange(len(everything)), [splits["train"].num_examples])
         train, validation = (everything.select(part) for part in indices)
-    mean, std = STATISTICS.get(name) or pixel_statistics(train)
+    mean, std = STATISTICS.get(name) or reader.statistics(train)
     return Dataset(
         name=name,
         train=everything if train_with_validation else train,
@@ -127,6 +127,7 @@ class _Reader:
     def __init__(self, builder, name, shape, preprocessing, in_memory):
         self._builder, self._shape, self._preprocessing = builder, shape, preprocessing
         self._in_memory = in_memory
+        self._folder = pathlib.Path(builder.data_dir)
         self._image_key, self._label_key = image_and_label_keys(builder)
         # The files of a folder can change under one name: digests identify them.
         digests = builder.info.metadata if name.startswith(image_folder.PREFIX) else None
@@ -155,7 +156,7 @@ class _Reader:
             batches = decoding.images(source()).batch(small_batch_size(self._shape))
             return read_into_memory(batches, self._shape, count, self._origin)
 
-        path = pathlib.Path(self._builder.data_dir) / f"labels.{'+'.join(splits)}.npy"
+        path = self._folder / f"labels.{'+'.join(splits)}.npy"
         labels = stored_labels(path, count, len(self.class_names), source)
         everything = decoding, labels, np.arange(count), self._origin
         if has_index:
@@ -163,6 +164,14 @@ class _Reader:
         size = max(1, sum(info.num_bytes for info in infos) // count)  # of an encoded image
         buffer = max(1, min(SHUFFLE_BUFFER, SHUFFLE_BYTES // size))
         return StreamedExamples(source, *everything, buffer)
+
+    def statistics(self, examples: AnyExamples) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Returns mean and standard deviation of each channel of the examples."""
+        if isinstance(examples, Examples):
+            return pixel_statistics(examples)
+        key = f"{examples.description}, {self._shape}, {self._preprocessing}"
+        path = self._folder / "statistics.json"
+        return stored_statistics(path, key, self._shape[-1], lambda: pixel_statistics(examples))
 
     def _random_access(self, splits):
         """Returns `read` and `parse` of `IndexedExamples`."""

@@ -80,3 +80,19 @@ def test_read_only_folder_needs_no_stored_labels(drawn, monkeypatch):
     monkeypatch.setattr("dfa_tf.files.replacing", refuse)
     np.testing.assert_array_equal(_load(drawn, in_memory=False).test.labels, expected)
     assert not _labels_files(drawn)
+
+
+@pytest.mark.parametrize("damage", [None, "{", '{"mean": 1}', "[]"])
+def test_statistics_are_measured_once(drawn, damage, monkeypatch):
+    expected = _load(drawn, in_memory=True)
+    (first,) = {_load(drawn, in_memory=False).mean}
+    np.testing.assert_allclose(first, expected.mean, rtol=1e-12)
+    (file,) = (drawn / "data" / "image_folder").rglob("statistics.json")
+    if damage is not None:
+        file.write_text(damage)
+        assert _load(drawn, in_memory=False).std == expected.std
+    other = _load(drawn, in_memory=False, train_fraction=0.5)
+    monkeypatch.setattr("dfa_tf.data.tfds_dataset.pixel_statistics", None)
+    again = _load(drawn, in_memory=False)
+    assert (again.mean, again.std) == (expected.mean, expected.std)
+    assert other.mean == again.mean  # those of all training images
