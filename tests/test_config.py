@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dfa_tf import methods
-from dfa_tf.commands.pipeline import OF_COMMANDS
+from dfa_tf.commands.plan import OF_COMMANDS
 from dfa_tf.config import NETWORKS, Config, find_gin_file
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dfa_tf.alpha import fixed
-from dfa_tf.commands.pipeline import OF_COMMANDS
+from dfa_tf.commands.plan import OF_COMMANDS
 from dfa_tf.config import NETWORKS, Config
 from dfa_tf.data import IndexedExamples
 from dfa_tf.stages.distill import distill

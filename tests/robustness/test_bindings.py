@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dfa_tf.commands import options
-from dfa_tf.commands.pipeline import DISTILL, EXPORT, SEARCH, TEACHER, Pipeline
+from dfa_tf.commands.check_ahead import check_ahead
+from dfa_tf.commands.plan import DISTILL, EXPORT, PROCESS, SEARCH, TEACHER, Plan
 from dfa_tf.commands.setup import Setup
 from dfa_tf.config import Config
 from dfa_tf.config.registry import CONFIGURABLES
@@ -77,10 +78,9 @@ def _check(workdir, given_bindings):
     more = [f"distill.methods=[@{method}()]"] if method in METHODS else []
     flags = [f"--gin_bindings={each}" for each in (*SMALL, *more, *given_bindings)]
     values(["distill", "--gin_file=gin/digits.gin", f"--workdir={workdir}", *flags])
-    pipeline = Pipeline("distill", Setup(values, strategy=None))
-    stages = pipeline._stages_of_distill()
-    assert set(stages) <= {TEACHER, SEARCH, "search_process", DISTILL}
-    pipeline._check_ahead(*stages, EXPORT)
+    plan = Plan("distill", Setup(values, strategy=None))
+    assert {DISTILL, EXPORT} <= set(plan.stages) <= {TEACHER, SEARCH, PROCESS, DISTILL, EXPORT}
+    check_ahead(plan)
 
 
 @pytest.mark.slow

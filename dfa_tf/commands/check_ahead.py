@@ -1,0 +1,134 @@
+"""The checks of all stages of a command, before hours are spent on the first of them."""
+
+from dfa_tf.commands.aggregation import alpha_without_search
+from dfa_tf.commands.plan import DISTILL, EXPORT, PROCESS, SEARCH, TEACHER, Plan
+from dfa_tf.errors import UserError
+from dfa_tf.methods.method import ALPHA
+from dfa_tf.methods.teachers import build_method
+from dfa_tf.methods.terms import path_names
+from dfa_tf.stages import distill as distill_stage
+from dfa_tf.stages import export as export_stage
+from dfa_tf.stages import search as search_stage
+from dfa_tf.stages import search_process as process_stage
+from dfa_tf.stages import teacher as teacher_stage
+from dfa_tf.stages.checks import check_task
+from dfa_tf.stages.folder import numbered
+from dfa_tf.stages.teacher_views import remembered_logits
+from dfa_tf.weightings import ProcessWeighting
+
+
+def check_ahead(plan: Plan) -> None:
+    """Checks all stages of a command before the first of them runs.
+
+    Raises:
+        UserError: For what a later stage would only find after hours.
+    """
+    setup, config, stages = plan.setup, plan.config, plan.stages
+    roots = ["dataset", "runtime", *stages]
+    roots += ["teacher"] if TEACHER in stages else []
+    roots += ["student"] if {SEARCH, PROCESS, DISTILL} & set(stages) else []
+    config.settings(*roots)  # checks the types of all bindings
+    config.call("runtime")
+    dataset, replicas = setup.dataset, setup.strategy.num_replicas_in_sync
+    task = dataset.num_classes, dataset.image_shape
+    teachers, files, student = [], [], None
+    numbers = range(1, plan.teacher_count + 1)
+    if TEACHER in stages:
+        for number in numbers:
+            teacher, path = setup.network("teacher", number=number)
+            check_task(teacher, *task, path or numbered("teacher", number))
+            teachers.append(teacher)
+            if path:
+                files.append(teacher)
+            else:
+                how = plan.stage(TEACHER) | plan.examples(TEACHER)
+                teacher_stage.check(teacher, **how, replicas=replicas)
+        distill_stage.check_different(files)
+    if {SEARCH, PROCESS, DISTILL} & set(stages):
+        student, path = setup.network("student")
+        check_task(student, *task, path or "student")
+    if SEARCH in stages:
+        if len(teachers) > 1:
+            raise UserError(
+                f"dfa: expected one teacher, whose features alpha weighs, got {len(teachers)}"
+            )
+        stage = plan.stage(SEARCH)
+        settings = stage["training"], stage["options"], replicas
+        search_stage.check(teachers[0], student, *dataset.search_split(0), *settings)
+    if PROCESS in stages:
+        _check_process_search(plan, teachers, student, replicas)
+    if DISTILL in stages:
+        stage, weights = plan.stage(DISTILL), plan.weights
+        names = ("training", "targets", "fine_tuning", "keep", "teacher_views")
+        how = {name: stage[name] for name in names} | plan.examples(DISTILL)
+        how |= {"methods": plan.methods, "replicas": replicas}
+        distill_stage.check(teachers, student, **how)
+        _check_remembered_logits(plan, stage, files)
+        if plan.generations > 2:
+            distill_stage.check(student, student, **how)
+        if plan.needs_alpha and not (plan.needs_search or plan.uses_other_search):
+            alpha_without_search(plan.aggregation, teachers[0])
+        if isinstance(weights, ProcessWeighting) and weights.process:
+            _check_process(plan, weights, teachers, student)
+            if plan.generations > 2:
+                _check_process(plan, weights, [student], student)
+    if EXPORT in stages:
+        teacher = teachers[0] if teachers else None
+        arguments = dataset.train, teacher, dataset.class_names, plan.export_options()
+        export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
+
+
+def _check_remembered_logits(plan, stage, files):
+    """Checks that a folder of logits in the workdir is of this config, as far as it is known.
+
+    Args:
+        stage: The settings of the distillation.
+        files: The teachers that come from files. Others are compared once they are trained.
+    """
+    runtime = plan.runtime(DISTILL)
+    if not stage["teacher_views"] or runtime.fresh or runtime.views_folder:
+        return
+    setup, train = plan.setup, plan.examples(DISTILL)["train"]
+    how = stage["training"], stage["targets"], setup.workdir, runtime
+    remembered = remembered_logits(
+        stage["teacher_views"], files, setup.dataset.num_classes, train, *how
+    )
+    is_known = len(files) == plan.teacher_count and plan.generations == 2
+    if remembered:
+        remembered.check(ignored=() if is_known else ("teacher",))
+
+
+def _check_process(plan, weights, teachers, student):
+    """Checks that a process has the paths of the methods."""
+    alpha = alpha_without_search("average", teachers[0])  # no path depends on its weights
+    methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in plan.methods]
+    built = [build_method(m, teachers, student, 0, "float32") for m in methods]
+    paths = path_names([each for group in built for each in group], weights.layerwise)
+    weights.process.check_paths(paths, weights.file)
+
+
+def _check_process_search(plan, teachers, student, replicas):
+    if plan.weights.layerwise:
+        raise UserError(
+            "process.layerwise: expected False for a searched process, got True; bind the "
+            "process.file of a layer-wise run"
+        )
+    if plan.generations > 2:
+        raise UserError(
+            f"distill.generations: expected 2 for a searched process, got {plan.generations}; "
+            "bind process.file"
+        )
+    if len(teachers) > 1:
+        raise UserError(
+            f"distill.weights: expected one teacher to search a process with, got "
+            f"{len(teachers)}; bind process.file, or use one teacher"
+        )
+    splits, training = plan.setup.dataset.search_split(0), plan.stage(PROCESS)["training"]
+    arguments = *splits, plan.methods, training, replicas
+    process_stage.check(teachers[0], student, *arguments)
+    for method in plan.methods:
+        if any(each.pretraining for each in build_method(method, teachers, student, 0, "float32")):
+            raise UserError(
+                f"distill.methods: {method.name} has a pretraining phase, which the search for "
+                "a process does not run; use other methods, or bind process.file"
+            )
