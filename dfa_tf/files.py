@@ -109,6 +109,23 @@ def output_folder(folder: pathlib.Path, flag: str) -> None:
         ) from error
 
 
+def check_writable(folder: pathlib.Path, setting: str) -> None:
+    """Checks that a folder can be written or created, and writes nothing.
+
+    Args:
+        folder: The folder.
+        setting: The setting that names it, for the error message.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{setting}: expected a folder that can be written, got {folder}")
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file atomically."""
     with replacing(path) as temporary:

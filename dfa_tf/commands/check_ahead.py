@@ -1,8 +1,11 @@
 """The checks of all stages of a command, before hours are spent on the first of them."""
 
+import pathlib
+
 from dfa_tf.commands.aggregation import alpha_without_search
 from dfa_tf.commands.plan import DISTILL, EXPORT, PROCESS, SEARCH, TEACHER, Plan
 from dfa_tf.errors import UserError
+from dfa_tf.files import check_writable
 from dfa_tf.methods.method import ALPHA
 from dfa_tf.methods.teachers import build_method
 from dfa_tf.methods.terms import path_names
@@ -86,7 +89,12 @@ def _check_remembered_logits(plan, stage, files):
         files: The teachers that come from files. Others are compared once they are trained.
     """
     runtime = plan.runtime(DISTILL)
-    if not stage["teacher_views"] or runtime.fresh or runtime.views_folder:
+    if not stage["teacher_views"]:
+        return
+    if runtime.views_folder:
+        check_writable(pathlib.Path(runtime.views_folder).expanduser(), "runtime.views_folder")
+        return
+    if runtime.fresh:
         return
     setup, train = plan.setup, plan.examples(DISTILL)["train"]
     how = stage["training"], stage["targets"], setup.workdir, runtime
@@ -95,6 +103,7 @@ def _check_remembered_logits(plan, stage, files):
     )
     is_known = len(files) == plan.teacher_count and plan.generations == 2
     if remembered:
+        check_writable(remembered.folder, "distill.teacher_views")
         remembered.check(ignored=() if is_known else ("teacher",))
 
 

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -69,6 +70,9 @@ def run(command: str, argv: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except Exception as error:
+        if message := _raised_in_graph(error):
+            _report(command, UserError(message), values)
+            return USAGE_ERROR
         problem = _disk_problem(error)
         if not problem:
             raise
@@ -111,6 +115,12 @@ class _Lossy(io.TextIOWrapper):
     def flush(self) -> None:
         with contextlib.suppress(OSError):
             super().flush()
+
+
+def _raised_in_graph(error):
+    """Returns the message of a `UserError` that Python code in TensorFlow's graph has raised."""
+    found = re.search(rf"\b{UserError.__name__}: (.*)", str(error))
+    return found[1] if found else ""
 
 
 def _disk_problem(error):

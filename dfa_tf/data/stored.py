@@ -5,7 +5,6 @@ images are read too, which takes minutes for ImageNet. The statistics need thous
 """
 
 import contextlib
-import math
 import pathlib
 from collections.abc import Callable
 
@@ -40,8 +39,8 @@ def stored_labels(
         is_valid = labels.shape == (count,) and labels.dtype == np.int32
         if is_valid and labels.min() >= 0 and labels.max() < num_classes:
             return labels
-    except (OSError, ValueError, EOFError):
-        pass  # not stored yet, or damaged
+    except Exception:  # not stored yet, or damaged: NumPy raises errors of many types
+        pass
     batches = without_autotuning(source().map(lambda _, label: (0, label)).batch(BATCH))
     progress = with_progress("reading labels", batches.as_numpy_iterator(), count)
     labels = np.concatenate([np.zeros(0, np.int32), *(batch for _, batch in progress)])
@@ -67,9 +66,12 @@ def stored_statistics(
     with contextlib.suppress(KeyError, TypeError, ValueError):  # not stored yet, or damaged
         mean, std = (tuple(map(float, part)) for part in stored[key])
         is_complete = len(mean) == len(std) == channels
-        if is_complete and all(map(math.isfinite, mean + std)) and min(std) > 0:
+        if is_complete and all(0 <= value <= 1 for value in mean + std) and min(std) > 0:
             return mean, std
     statistics = compute()
     with contextlib.suppress(OSError):
-        files.write_json(path, {**stored, key: statistics})
+        try:
+            files.write_json(path, {**stored, key: statistics})
+        except ValueError:  # the others are damaged
+            files.write_json(path, {key: statistics})
     return statistics

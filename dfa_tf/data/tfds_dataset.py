@@ -24,7 +24,7 @@ from dfa_tf.data.tfds_builders import (
     prepared_builder,
     shape_and_classes,
 )
-from dfa_tf.errors import UserError
+from dfa_tf.errors import UserError, first_line
 from dfa_tf.system import free_memory
 
 # Mean and standard deviation of CIFAR-10, as fractions of 255. Papers use them for CIFAR-100 too.
@@ -182,7 +182,13 @@ class _Reader:
         skip_image = {self._image_key: tfds.decode.SkipDecoding()}
 
         def read(indices):
-            return source.__getitems__(indices.tolist())
+            try:
+                return source.__getitems__(indices.tolist())
+            except Exception as error:
+                raise UserError(
+                    f"{self._folder}: its files are damaged ({first_line(error)}); delete the "
+                    "folder to prepare it again"
+                ) from error
 
         def parse(encoded):
             return self._pair(features.deserialize_example(encoded, decoders=skip_image))

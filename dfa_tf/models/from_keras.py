@@ -1,5 +1,6 @@
 """Functional Keras models as networks: their groups are found, their layers stay as they are."""
 
+import contextlib
 import copy
 import zlib
 from collections.abc import Sequence
@@ -105,8 +106,9 @@ def _with_layers_in_config(model):
 
     The backbones of Keras Hub are functional models whose configs are the arguments of their class.
     """
-    if "layers" in model.get_config():
-        return model
+    with contextlib.suppress(NotImplementedError):  # of a class without a config
+        if "layers" in model.get_config():
+            return model
     return keras.Model(model.inputs, model.outputs, name=model.name)
 
 

@@ -18,7 +18,7 @@ from dfa_tf.models.layers import Affine
 from dfa_tf.models.normalization import BatchNormalization
 from dfa_tf.validation import check_value
 
-# Keras dtype policies. Not float16, whose range would require loss scaling.
+# Keras dtype policies. Trainings in float16 need a loss scale, see `training.optimizers`.
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 TailInput = Literal["feature", "stream"]
 MAX_DESCRIPTION = 1000  # characters of JSON; longer specs are described by their digest

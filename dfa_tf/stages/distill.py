@@ -34,7 +34,7 @@ from dfa_tf.stages.folder import (
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.teacher_views import LABEL, check_teacher_views, remembered_logits
-from dfa_tf.training.devices import is_chief
+from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import (
@@ -47,6 +47,7 @@ from dfa_tf.training.fit import (
 )
 from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.recipe import Training
+from dfa_tf.training.remembered_logits import SETTING
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import NonNegative, check_value
 from dfa_tf.weightings import ProcessWeighting, Weighting
@@ -291,12 +292,13 @@ def _train(
     period = remembered.period if remembered else 0
     target_arguments = targets.arguments(train.labels, student.num_classes, training.seed, period)
     if remembered:
-        remembered.fill(
-            frozen,
-            lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
-            target_arguments["targets"],
-            runtime,
-        )
+        with report_lost_workers(SETTING, runtime.devices):
+            remembered.fill(
+                frozen,
+                lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
+                target_arguments["targets"],
+                runtime,
+            )
     phases = []
     for method, group in zip(methods, built, strict=True):
         for pretraining in filter(None, (each.pretraining for each in group)):

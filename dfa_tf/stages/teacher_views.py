@@ -87,7 +87,7 @@ def remembered_logits(
     }
     counts = period, training.batch_size, len(teachers), classes
     remembered = RememberedLogits(workdir / FOLDER, *counts, identity)
-    return remembered.within(runtime.views_folder) if runtime.views_folder else remembered
+    return remembered.shared_in(runtime.views_folder) if runtime.views_folder else remembered
 
 
 def _first_batch(train, training):

@@ -72,6 +72,8 @@ def split_variables(network: Network, variables: Sequence) -> tuple[list, list]:
 class HeadAndBackbone:
     """Two optimizers that take their steps together, with the interface of one.
 
+    With loss scaling, an overflow in one part leaves the variables of that part alone unchanged.
+
     Args:
         head: The optimizer of the head.
         backbone: The optimizer of the backbone.
@@ -104,10 +106,15 @@ class HeadAndBackbone:
 
     def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
         """Returns the gradients of a loss, see `Optimizer.gradients`."""
+        return scaled_gradients(tape, loss, self.variables, self.loss_scale)
+
+    @property
+    def loss_scale(self) -> tf.Tensor | None:
+        """The smaller of both loss scales, so that neither part overflows forever."""
         scale = self._head.loss_scale
-        if scale is not None and not self._is_frozen:  # neither part may overflow forever
-            scale = tf.minimum(scale, self._backbone.loss_scale)
-        return scaled_gradients(tape, loss, self.variables, scale)
+        if scale is None or self._is_frozen:
+            return scale
+        return tf.minimum(scale, self._backbone.loss_scale)
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the variables, see `Optimizer.apply`."""

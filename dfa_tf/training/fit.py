@@ -173,8 +173,10 @@ def fit(
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
                 if block.means:
-                    rate = {"learning_rate": optimizer.learning_rate}
-                    summaries.scalars(block.scalar_means | rate, block.step)
+                    scalars = {"learning_rate": optimizer.learning_rate}
+                    if training.loss_scaling:
+                        scalars["loss_scale"] = float(optimizer.loss_scale)
+                    summaries.scalars(block.scalar_means | scalars, block.step)
                     _record_weights(journal, block)
                 if block.step in evaluated_steps:
                     epoch = f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}"

@@ -165,8 +165,8 @@ class Optimizer:
         variables: The variables to train.
         weight_decay: Factor of the decay, `gradient += weight_decay * variable`.
         loss_scaling: Whether gradients are computed at a dynamic loss scale, which float16 needs
-            (Micikevicius et al., ICLR 2018, §3.2). A step whose gradients overflow is not taken,
-            and halves the scale. The learning-rate schedule does not count it.
+            (Micikevicius et al., ICLR 2018, §3.2). A step whose gradients overflow halves the scale
+            and changes no variable. It counts as a step, also for the learning-rate schedule.
     """
 
     def __init__(
@@ -237,7 +237,12 @@ class Optimizer:
             gradients = [g * self.loss_scale for g in gradients]  # Keras divides them by it
             # An overflow on one replica is one for all, so that all of them skip the step.
             gradients[0] += replica_total([_zero_or_nan(gradients)])[0]
+        steps = tf.convert_to_tensor(self._optimizer.iterations)
         self._optimizer.apply(gradients, self._variables)
+        if self._loss_scaling:
+            # Keras does not count the steps that it skips. What follows from the step, such as the
+            # mixing of images, would then lag behind the batches.
+            self._optimizer.iterations.assign(steps + 1)
 
     def skip(self) -> None:
         """Counts a step that leaves the variables unchanged. Call it on every replica."""

@@ -6,7 +6,7 @@ each of these P batches. Their logits are rounded to float16 when they are compu
 run receives the same numbers, however often it was interrupted and whoever filled the folder.
 
     logits.npy    float16 [P, B, teachers, classes]
-    record.json   what the logits are of, and how many steps are filled
+    record.json   what the logits are of, how many steps are filled, and their checksum
 
 Rows are appended, and the record counts only rows that are on the disk. A killed run resumes there.
 """
@@ -23,6 +23,7 @@ import pathlib
 import shutil
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -43,7 +44,8 @@ from dfa_tf.training.signals import stop_request
 
 SETTING = "distill.teacher_views"
 LOGITS, RECORD, FORMAT = "logits.npy", "record.json", 1
-FILLED = "filled"
+FILLED, CHECKSUM = "filled", "crc32"
+CHUNK = 2**24  # bytes that are read at a time
 HALF = np.dtype("<f2")
 SECONDS_PER_RECORD = 10.0
 WAIT_SECONDS = 60  # for a shared file system
@@ -83,11 +85,11 @@ class RememberedLogits:
     classes: int
     identity: Mapping[str, Any]
 
-    def within(self, folder: str | os.PathLike) -> "RememberedLogits":
+    def shared_in(self, folder: str | os.PathLike) -> "RememberedLogits":
         """Returns the same logits in a folder that runs share: in a subfolder for the identity."""
         text = json.dumps(self._described, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return dataclasses.replace(self, folder=pathlib.Path(folder) / name)
+        return dataclasses.replace(self, folder=pathlib.Path(folder).expanduser() / name)
 
     def check(self, ignored: Sequence[str] = ()) -> None:
         """Checks that the folder, if it is there, has the logits of these teachers and batches.
@@ -109,8 +111,14 @@ class RememberedLogits:
                 f"{SETTING}: {self.folder} has other logits ({'; '.join(differences)}); choose "
                 "another --workdir, delete the folder, or restart with distill --fresh"
             )
-        if self.filled and self._logits.stat().st_size < self._offset(self.filled):
-            raise UserError(f"{self._logits}: file is truncated; delete it to compute it again")
+        filled = self.filled
+        if not filled:
+            return
+        size, expected = self._logits.stat().st_size, self._offset(filled)
+        if size < expected or (size > expected and filled == self.period):
+            raise self._damaged(f"expected {expected} bytes, got {size}")
+        if self._checksum(expected) != record.get(CHECKSUM):
+            raise self._damaged("its content has changed")
 
     @property
     def filled(self) -> int:
@@ -195,6 +203,17 @@ class RememberedLogits:
         consensus([0])  # the chief has written the file
         self._wait_for_the_file()
 
+    def _damaged(self, problem):
+        return UserError(f"{self._logits}: {problem}; delete {self.folder} to compute it again")
+
+    def _checksum(self, size: int) -> int:
+        """Returns the checksum of the first `size` bytes of the file."""
+        checksum = 0
+        with open(self._logits, "rb") as file:
+            for start in range(0, size, CHUNK):
+                checksum = zlib.crc32(file.read(min(CHUNK, size - start)), checksum)
+        return checksum
+
     def delete(self) -> None:
         """Deletes the folder."""
         if self.folder.exists():
@@ -230,16 +249,18 @@ class RememberedLogits:
     def _appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
         """Yields a function that appends the logits of a step to the file, from step `first` on."""
         if not first:
-            self._write_record(0)
+            self._write_record(0, 0)
             self._logits.write_bytes(self._header)
         step, recorded_at = first, time.monotonic()
+        checksum = self._checksum(self._offset(first))
 
         def append(logits):
-            nonlocal step, recorded_at
-            file.write(logits.astype(HALF).tobytes())
-            step += 1
+            nonlocal step, recorded_at, checksum
+            row = logits.astype(HALF).tobytes()
+            file.write(row)
+            step, checksum = step + 1, zlib.crc32(row, checksum)
             if time.monotonic() - recorded_at > SECONDS_PER_RECORD:
-                self._record_written(file, step)
+                self._record_written(file, step, checksum)
                 recorded_at = time.monotonic()
 
         with open(self._logits, "r+b") as file:
@@ -248,15 +269,16 @@ class RememberedLogits:
             try:
                 yield append
             finally:
-                self._record_written(file, step)
+                self._record_written(file, step, checksum)
 
-    def _record_written(self, file: IO[bytes], step: int) -> None:
+    def _record_written(self, file: IO[bytes], step: int, checksum: int) -> None:
         file.flush()
         os.fsync(file.fileno())  # the record must not count rows that a power failure can take
-        self._write_record(step)
+        self._write_record(step, checksum)
 
-    def _write_record(self, step):
-        files.write_json(self.folder / RECORD, {**self._described, FILLED: step})
+    def _write_record(self, step, checksum):
+        content = {**self._described, FILLED: step, CHECKSUM: checksum}
+        files.write_json(self.folder / RECORD, content)
 
     def _record(self):
         return files.read_json(self.folder / RECORD)

@@ -8,9 +8,11 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
 from dfa_tf import models
 from dfa_tf.commands import main, options
+from dfa_tf.errors import UserError
 from tests.conftest import ROOT, small_network
 
 SHORT = [
@@ -41,6 +43,18 @@ def command(tmp_path, monkeypatch, capsys):
 
 def _last_line(text):
     return text.strip().splitlines()[-1]
+
+
+def test_error_of_python_code_in_a_graph_is_one_line(command, monkeypatch):
+    """As of damaged records. TensorFlow adds the traceback of the code to the message."""
+
+    def read(_):
+        raise UserError("data/photos: damaged")
+
+    monkeypatch.setattr(main, "_run", lambda *_: tf.numpy_function(read, [0], tf.string))
+    status, _, err = command("distill")
+    assert status == 2
+    assert err.splitlines() == ["distill: data/photos: damaged"]
 
 
 @pytest.mark.slow
@@ -198,6 +212,15 @@ def test_teacher_from_a_file(command, tmp_path):
         ("distill", ["--gin_bindings=distill.optimizer=0.1"], "distill.optimizer"),
         ("search", ["--gin_bindings=student/wide_resnet.width='2'"], "student/wide_resnet.width"),
         ("search", ["--gin_bindings=search.precision='float16'"], "search.precision"),
+        (
+            "distill",
+            [
+                "--gin_bindings=distill.methods=[@kd()]",
+                "--gin_bindings=distill.teacher_views=1",
+                "--gin_bindings=runtime.views_folder='/dev/null'",
+            ],
+            "runtime.views_folder",
+        ),
         ("search", ["--gin_bindings=runtime.log_every=0"], "runtime.log_every"),
         ("search", ["--gin_bindings=dataset.pad=-1"], "dataset.pad"),
         ("search", ["--gin_bindings=dataset.pad=1.5"], "dataset.pad"),

@@ -1,6 +1,8 @@
 """Prepared data sets: read by index, and their labels stored beside them."""
 
 import itertools
+import json
+import re
 
 import numpy as np
 import pytest
@@ -56,9 +58,10 @@ def test_labels_are_read_once(drawn):
         lambda content: content[:-5],
         lambda content: b"",
         lambda content: content.replace(b"<i4", b"<f4"),
+        lambda content: content[:10] + b"\x4c" + content[11:],  # a TokenError of Python
         lambda content: content[:-4] + b"\xff\xff\xff\x7f",  # a class that does not exist
     ],
-    ids=["cut short", "empty", "floats", "unknown class"],
+    ids=["cut short", "empty", "floats", "header", "unknown class"],
 )
 def test_damaged_labels_are_read_again(drawn, damage):
     expected = _load(drawn, in_memory=False).test.labels
@@ -82,7 +85,7 @@ def test_read_only_folder_needs_no_stored_labels(drawn, monkeypatch):
     assert not _labels_files(drawn)
 
 
-@pytest.mark.parametrize("damage", [None, "{", '{"mean": 1}', "[]"])
+@pytest.mark.parametrize("damage", [None, "{", '{"mean": 1}', "[]", '{"other": [[NaN]]}'])
 def test_statistics_are_measured_once(drawn, damage, monkeypatch):
     expected = _load(drawn, in_memory=True)
     (first,) = {_load(drawn, in_memory=False).mean}
@@ -96,3 +99,22 @@ def test_statistics_are_measured_once(drawn, damage, monkeypatch):
     again = _load(drawn, in_memory=False)
     assert (again.mean, again.std) == (expected.mean, expected.std)
     assert other.mean == again.mean  # those of all training images
+
+
+def test_senseless_statistics_are_measured_again(drawn):
+    expected = _load(drawn, in_memory=False)
+    (file,) = (drawn / "data" / "image_folder").rglob("statistics.json")
+    stored = json.loads(file.read_text())
+    for senseless in ([[5000] * 3, [0.2] * 3], [["123"] * 3] * 2, [[0.5], [0.5]]):
+        file.write_text(json.dumps(dict.fromkeys(stored, senseless)))
+        assert _load(drawn, in_memory=False).mean == expected.mean
+
+
+def test_damaged_records_name_their_folder(tmp_path):
+    draw(tmp_path / "images", CLASSES, {"train": 20, "test": 3})
+    dataset = data.load(f"folder:{tmp_path / 'images'}", tmp_path / "data", in_memory=False)
+    for records in (tmp_path / "data" / "image_folder").rglob("*-train.array_record*"):
+        content = records.read_bytes()
+        records.write_bytes(content[:100] + bytes(len(content) - 100))
+    with pytest.raises(Exception, match=f"UserError: {re.escape(str(records.parent))}"):
+        list(dataset.train.in_order(10))

@@ -1,11 +1,13 @@
 """Remembered logits: the student, the files, interruptions and errors."""
 
 import dataclasses
+import functools
 import json
 import shutil
 import signal
 import threading
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -111,12 +113,15 @@ def test_student_equals_that_of_a_teacher_in_the_loop(tmp_path, monkeypatch, str
         (KD(standardize=True), 2, "float32", 0.5),
         (EnsembleKD(), 2, "float32", 0.0),
         (DIST(), 1, "mixed_bfloat16", 0.5),
+        (KD(), 1, "mixed_float16", 0.5),  # with overflows, whose steps are not taken
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_every_kind_of_student_equals_that_of_a_teacher_in_the_loop(
     tmp_path, monkeypatch, method, count, precision, mixup
 ):
+    scaled = functools.partial(keras.optimizers.LossScaleOptimizer, initial_scale=2.0**36)
+    monkeypatch.setattr("keras.optimizers.LossScaleOptimizer", scaled)
     teachers = [small_network(**TEACHER), small_network(**SECOND)][:count]
     expected = _with_the_teacher_in_the_loop(
         tmp_path / "loop", monkeypatch, method, teachers, precision, mixup
@@ -366,10 +371,20 @@ def test_fresh_run_replaces_logits_of_another_config(tmp_path):
     np.testing.assert_array_equal(_logits(tmp_path), _logits(tmp_path / "other"))
 
 
-def test_truncated_file_is_named(tmp_path, logits_alone):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content + b"x",
+        lambda content: b"x" + content[1:],
+        lambda content: content[:-40] + bytes(20) + content[-20:],
+    ],
+    ids=["truncated", "longer", "header", "zeros"],
+)
+def test_damaged_file_is_named(tmp_path, logits_alone, damage):
     shutil.copytree(logits_alone, tmp_path, dirs_exist_ok=True)
     path = tmp_path / "teacher_views/logits.npy"
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match=r"logits\.npy"):
         _distill(tmp_path)
 

@@ -55,18 +55,19 @@ def _overflowing(v):
     return tf.reduce_sum(tf.cast(tf.cast(v, tf.float16) * 4, tf.float32))  # 4 * 2^15 > 65,504
 
 
-def test_overflow_skips_the_step_and_halves_the_scale():
+def test_overflow_halves_the_scale_and_leaves_the_variables():
+    """It counts as a step, so that the schedule and the batches stay in step."""
     variable = tf.Variable([3.0])
     optimizer = SGD(0.5, momentum=0.9, weight_decay=0.1).build([variable], 1, 5, loss_scaling=True)
     assert float(optimizer.loss_scale) == INITIAL
-    for scale in (INITIAL / 2, INITIAL / 4):
+    for steps, scale in ((1, INITIAL / 2), (2, INITIAL / 4)):
         _step(optimizer, [variable], _overflowing)
         assert float(optimizer.loss_scale) == scale
         assert variable.numpy() == [3.0]
-        assert int(optimizer.step) == 0
+        assert int(optimizer.step) == steps
     _step(optimizer, [variable], _overflowing)  # 4 * 2^13 fits
     assert variable.numpy() == pytest.approx([3 - 0.5 * 1.9 * (4 + 0.1 * 3)])
-    assert int(optimizer.step) == 1
+    assert int(optimizer.step) == 3
 
 
 def test_overflow_on_one_replica_is_one_for_both(two_replicas):
@@ -82,6 +83,7 @@ def test_overflow_on_one_replica_is_one_for_both(two_replicas):
 
     two_replicas.run(step)
     assert variable.numpy() == [3.0]
+    assert int(optimizer.step) == 1
     (scale,) = (variable for variable in optimizer.state if "dynamic_scale" in variable.name)
     for value in two_replicas.experimental_local_results(scale):
         assert float(value) == INITIAL / 2
