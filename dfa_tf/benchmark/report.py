@@ -92,9 +92,8 @@ class BenchmarkReport:
         rows: A row for each step and precision.
         joint_over_groups: For each precision and round, the duration of an iteration of the joint
             search over the sum of the groups' durations. Empty if it is not timed.
-        views_over_plain: For each precision, the duration of a step of KD with remembered logits
-            over one of plain training: the median of the ratios of all rounds. Empty for the steps
-            of the other systems.
+        views_over_plain: For each precision and round, the duration of a step of KD with remembered
+            logits over one of plain training. Empty if it is not timed.
     """
 
     machine: dict[str, str | int]
@@ -105,7 +104,7 @@ class BenchmarkReport:
     input_share_of_distill: float
     rows: list[BenchmarkRow]
     joint_over_groups: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-    views_over_plain: dict[str, float] = dataclasses.field(default_factory=dict)
+    views_over_plain: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
     def json(self) -> dict:
         """Returns the content of `bin/benchmark --json`."""
@@ -185,26 +184,22 @@ def _joint_over_groups(timed, samplers):
         }
         joint = of_group.pop(ALL_GROUPS, None)
         if joint:
-            sums = map(sum, zip(*of_group.values(), strict=True))
-            ratios[precision] = [round(a / b, 3) for a, b in zip(joint, sums, strict=True)]
+            ratios[precision] = _ratios(joint, list(map(sum, zip(*of_group.values(), strict=True))))
     return ratios
 
 
 def _views_over_plain(timed, samplers):
+    """Returns the ratio of each round, `{precision: [ratios]}`."""
     samples = {(c.step, c.precision): s.samples for c, s in zip(timed, samplers, strict=True)}
     return {
-        precision: round(
-            statistics.median(
-                views / plain
-                for views, plain in zip(
-                    samples[KD_VIEWS, precision], samples[PLAIN, precision], strict=True
-                )
-            ),
-            3,
-        )
-        for step, precision in samples
+        precision: _ratios(views, samples[PLAIN, precision])
+        for (step, precision), views in samples.items()
         if step == KD_VIEWS
     }
+
+
+def _ratios(samples, others):
+    return [round(a / b, 3) for a, b in zip(samples, others, strict=True)]
 
 
 def _row(case: Case, ms: Milliseconds, peak_memory: int | None, peak: float | None):

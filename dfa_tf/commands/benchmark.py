@@ -28,12 +28,13 @@ def run(setup: Setup) -> None:
     if setup.is_chief:
         print(table(report.cells()))
         print(f"input pipeline: {report.input_share_of_distill:.1%} of a distillation step")
-        for precision, ratios in report.joint_over_groups.items():
-            print(
-                f"joint search, {precision}: {statistics.median(ratios):.2f} of the sum of its groups "
-                f"({min(ratios):.2f} to {max(ratios):.2f})"
-            )
-        for precision, ratio in report.views_over_plain.items():
-            print(f"KD with remembered logits, {precision}: {ratio:.2f} x a step of plain training")
+        compared = {
+            "joint search over the sum of its groups": report.joint_over_groups,
+            "KD with remembered logits over plain training": report.views_over_plain,
+        }
+        for title, by_precision in compared.items():
+            for precision, ratios in by_precision.items():
+                median, least, most = statistics.median(ratios), min(ratios), max(ratios)
+                print(f"{title}, {precision}: {median:.2f} ({least:.2f} to {most:.2f})")
         if flags.json:
             files.write_json(flags.json, report.json())
