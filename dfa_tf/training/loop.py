@@ -26,6 +26,7 @@ from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import Consensus, is_chief, replica_sum, worker_count
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.signals import StopRequest, stop_request
+from dfa_tf.training.summation_order import fixed_summation_order
 
 SECONDS_PER_BLOCK = 1.0
 
@@ -290,7 +291,8 @@ class StepFunction:
     def __call__(self, steps: int) -> tuple[dict[str, np.ndarray], float]:
         """Runs steps. Returns (measurements `{name: [steps, ...]}`, duration in seconds)."""
         started = time.monotonic()
-        flat = self._run(self._iterators, tf.constant(steps)).numpy()
+        with fixed_summation_order():
+            flat = self._run(self._iterators, tf.constant(steps)).numpy()
         seconds = time.monotonic() - started
         self._calls += 1
         measurements, start = {}, 0

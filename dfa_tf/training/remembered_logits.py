@@ -41,6 +41,7 @@ from dfa_tf.progress import Progress
 from dfa_tf.training.devices import Consensus, is_chief, worker_count
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.signals import stop_request
+from dfa_tf.training.summation_order import fixed_summation_order
 
 SETTING = "distill.teacher_views"
 LOGITS, RECORD, FORMAT = "logits.npy", "record.json", 1
@@ -325,7 +326,9 @@ def _logits_of(teachers, batches, first, mix, strategy):
 
     iterator = iter(batches)
     for step in itertools.count(first):
-        yield compute(tf.constant(step, tf.int64), iterator).numpy()
+        with fixed_summation_order():
+            logits = compute(tf.constant(step, tf.int64), iterator).numpy()
+        yield logits
 
 
 def _checked(logits):

@@ -1,0 +1,27 @@
+"""A fixed order of the sums in TensorFlow functions.
+
+A weight that several paths share has a gradient that is a sum. Grappler's arithmetic optimizer joins
+such sums and orders their terms anew each time that it compiles a function. The results of two
+compilations then differ by rounding, and a resumed run would differ from a straight one.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+OPTION = "arithmetic_optimization"
+
+
+@contextlib.contextmanager
+def fixed_summation_order() -> Iterator[None]:
+    """Compiles the functions that the `with` block calls without the arithmetic optimizer.
+
+    The optimizer depends on the call, not on where the function is defined or traced.
+    """
+    before = tf.config.optimizer.get_experimental_options().get(OPTION, True)
+    tf.config.optimizer.set_experimental_options({OPTION: False})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({OPTION: before})
