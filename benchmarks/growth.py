@@ -188,6 +188,8 @@ def main():
     content = {"machine": system.cpu_name(), "precision": "float32", "points": []}
     if path.exists():
         content = json.loads(path.read_text())
+    if content["machine"] != system.cpu_name():
+        parser.error(f"{path}: measured on {content['machine']}; choose another --results")
     for axis, settings in points():
         key = {"axis": axis, "settings": settings}
         if any(each["axis"] == axis and each["settings"] == settings for each in content["points"]):

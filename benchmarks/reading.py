@@ -10,6 +10,7 @@ import argparse
 import os
 import pathlib
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -145,7 +146,10 @@ def main():
     if arguments.parts:
         return read(folder, arguments.part, arguments.parts)
     if not folder.exists():
-        draw(folder, arguments.images)
+        unfinished = folder.with_name(folder.name + ".part")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        draw(unfinished, arguments.images)
+        unfinished.rename(folder)
     load(folder)
     for count in PROCESSES:
         images, images_per_cpu_second = speed(folder, count)

@@ -1,4 +1,4 @@
-"""The cost of KD over plain training, with remembered logits and with the teacher in each step.
+"""The cost of KD over plain training, with cached logits and with the teacher in each step.
 
 python benchmarks/views.py [PRECISION]
 

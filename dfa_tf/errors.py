@@ -4,16 +4,26 @@
 class ReportedError(Exception):
     """An error whose message is complete: commands print it without a traceback.
 
-    The command exits with status 1.
+    Attributes:
+        status: Exit status of the command.
     """
+
+    status = 1
 
 
 class UserError(ReportedError):
     """An error that the user can fix.
 
-    The message is one line: what was expected, what was given, and what to do. The command exits
-    with status 2.
+    The message is one line: what was expected, what was given, and what to do.
     """
+
+    status = 2
+
+
+class WorkerLost(ReportedError):
+    """Another process of the cluster has died. The last checkpoint is kept."""
+
+    status = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class Interrupted(ReportedError):
@@ -21,12 +31,12 @@ class Interrupted(ReportedError):
 
     Args:
         message: The line to print.
-        signum: Number of the signal. The command exits with status 128 + signum.
+        signum: Number of the signal.
     """
 
     def __init__(self, message: str, signum: int):
         super().__init__(message)
-        self.signum = signum
+        self.status = 128 + signum
 
 
 def first_line(error: BaseException) -> str:

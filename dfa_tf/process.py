@@ -7,6 +7,7 @@ the same file, so that any learnt weighting can be replayed.
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,6 +18,20 @@ from dfa_tf import files
 from dfa_tf.errors import UserError
 
 FORMAT = 1
+RECORDED = 1000  # steps of a run, about
+
+
+def is_recorded(step: int, steps: int) -> bool:
+    """Returns whether a process records the weights of a step.
+
+    Every n-th step from the first one on and the last one are recorded, such that they are at most
+    `RECORDED` + 1.
+
+    Args:
+        step: The step, counted from 0.
+        steps: Number of steps of the run.
+    """
+    return step % math.ceil(steps / RECORDED) == 0 or step == steps - 1
 
 
 @dataclasses.dataclass
@@ -25,7 +40,7 @@ class Process:
 
     Attributes:
         paths: Names of the paths.
-        at: The recorded steps, ascending, from 0 to `steps` - 1. They can lie between two steps.
+        at: The recorded steps, ascending, from 0 to `steps` - 1. They need not be integers.
         weights: The weights `[K]` at each of them, as training multiplies the losses by them.
         steps: Number of steps of the run.
         alpha: The parameters `[K]` behind the weights at each recorded step; empty if there are

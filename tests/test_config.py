@@ -178,6 +178,49 @@ def test_wrn_config_binds_the_papers_settings():
     assert config.value("distill", "methods")[0].gamma_fd == 1e-3
 
 
+def test_distpro_config_binds_the_authors_settings():
+    """The sources are in docs/systems.md. `Adam` has no decay here."""
+    config = Config(["gin/distpro.gin"])
+    found = config.stage("search_process")
+    training = found["training"]
+    assert (training.epochs, training.batch_size) == (40, 128)
+    assert training.optimizer == SGD(0.1, 0.9, True, 5e-4)
+    assert found["alpha_optimizer"] == Adam(0.1, 0.5, 0.999, 0.0)
+    assert found["options"].normalization == "biased"
+    assert config.value("dataset", "validation_fraction") == 0.2
+    training = config.stage("distill")["training"]
+    assert training.epochs == 240
+    assert training.optimizer == SGD(StepDecay(0.1, 0.1, (150, 180, 210)), 0.9, True, 5e-4)
+    weights = config.value("distill", "weights")
+    assert (weights.name, weights.threshold, weights.final) == ("process", 0.5, False)
+
+
+def test_adaptive_config_binds_the_authors_settings():
+    """Four paths whose weights lambda and cross entropy are 1, of ResNet_50 and ResNet_18."""
+    config = Config(["gin/adaptive.gin"])
+    task, _ = _made(config)
+    names = [config.network(role, task, seed=0)[0].name for role in NETWORKS]
+    assert names == ["ResNet_50_cifar", "ResNet_18_cifar"]
+    at, nst, logits, kd = sorted(
+        config.value("distill", "methods"),
+        key=lambda m: ["at", "nst", "logits", "kd"].index(m.name),
+    )
+    assert (at.form, at.beta) == ("code", 1)
+    assert (nst.form, nst.weight / 2) == ("gram", 1)
+    assert (logits.weight, kd.alpha, kd.temperature) == (1, 1, 4)
+    assert config.value("distill", "ce_weight") == 1
+    assert config.value("distill", "weights").scale == 1
+    for stage, decay in (("train_teacher", 5e-4), ("distill", 1e-4)):
+        training = config.stage(stage)["training"]
+        assert (training.epochs, training.batch_size) == (200, 128)
+        optimizer = training.optimizer
+        assert (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (
+            0.9,
+            False,
+            decay,
+        )
+
+
 @pytest.mark.parametrize(
     ("path", "teacher", "student"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dfa_tf.errors import UserError
-from dfa_tf.process import Process
+from dfa_tf.process import Process, is_recorded
 
 FIVE = Process(["a", "b"], [0, 1, 2, 3, 4], [[0, 4], [1, 3], [2, 2], [3, 1], [4, 0]], steps=5)
 
@@ -39,6 +39,13 @@ def test_weights_are_constant_before_the_first_and_after_the_last_record():
     """Records of a log lie in the middle of its steps."""
     process = Process(["a"], [1, 3], [[1.0], [2.0]], steps=6)
     np.testing.assert_allclose(process.stretched(6)[:, 0], [1, 1, 1.5, 2, 2, 2])
+
+
+@pytest.mark.parametrize(("steps", "recorded"), [(1, 1), (9, 9), (1000, 1000), (12500, 963)])
+def test_first_and_last_step_are_recorded_and_about_a_thousand_in_all(steps, recorded):
+    """Of 12,500 steps, as of DistPro's search, every 13th: 962 of them, and the last."""
+    found = [step for step in range(steps) if is_recorded(step, steps)]
+    assert (found[0], found[-1], len(found)) == (0, steps - 1, recorded)
 
 
 def test_file_restores_the_process(tmp_path):

@@ -31,15 +31,16 @@ from dfa_tf.methods.teachers import build_method
 from dfa_tf.methods.terms import path_names
 from dfa_tf.models.network import Network
 from dfa_tf.training.fit import objective_step
+from dfa_tf.training.logit_cache import LogitCache
 from dfa_tf.training.loop import Phase, StepFunction
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
-from dfa_tf.training.remembered_logits import RememberedLogits
 from dfa_tf.training.runtime import Runtime
+from dfa_tf.training.teacher_logits import fill
 from dfa_tf.weightings import Adaptive
 
 STEPS_PER_EPOCH, STEPS = 100, 10**6  # of the learning-rate schedules
 ALL_GROUPS = "all"  # the group of a joint search's steps
-REMEMBERED = 8  # batches whose logits are remembered
+CACHED = 8  # batches whose logits are cached
 PLAIN, KD_VIEWS = "student_train", "kd_views"  # the steps of `report.views_over_plain`
 
 
@@ -100,7 +101,7 @@ class Case:
 def cases(workload: Workload, precision: str) -> Iterator[Case]:
     """Yields all cases of one precision, without the input pipeline.
 
-    "kd" runs the teacher in each step. "kd_views" reads remembered logits.
+    "kd" runs the teacher in each step. "kd_views" reads cached logits.
 
     Args:
         workload: What the steps are timed on.
@@ -212,19 +213,19 @@ class _CaseBuilder:
         return self._case(PLAIN, [step], operations)
 
     def kd_views(self):
-        """KD with remembered logits, which are read from a file."""
+        """KD with cached logits, which are read from a file."""
         workload, student = self._workload, self._student
         with self._strategy.scope():
             kd = KD().build(self._teacher, student, 0, self._precision)
             optimizer = SGD(Cosine(0.01)).build(student.trainable_variables, STEPS_PER_EPOCH, STEPS)
         folder = tempfile.TemporaryDirectory()
-        counts = REMEMBERED, workload.batch_size, 1, student.num_classes
-        remembered = RememberedLogits(pathlib.Path(folder.name), *counts, identity={})
+        counts = CACHED, workload.batch_size, 1, student.num_classes
+        cache = LogitCache(pathlib.Path(folder.name), *counts, identity={})
         runtime = Runtime(self._strategy, quiet=True)
-        remembered.fill([self._teacher], lambda first: workload.batches(0, first), None, runtime)
+        fill(cache, [self._teacher], lambda first: workload.batches(0, first), None, runtime)
         objective = student_objective([], student, [kd], [1.0])
         step = objective_step(objective, optimizer, workload.batch_size)
-        batches = remembered.joined(workload.batches(0, period=REMEMBERED), 0)
+        batches = cache.joined(workload.batches(0, period=CACHED), 0)
         operations = flops.training_flops(student, needs_input_gradient=False)
         case = self._case_of(KD_VIEWS, [Phase(step, batches)], operations)
         return dataclasses.replace(case, folder=folder)

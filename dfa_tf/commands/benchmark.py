@@ -30,7 +30,7 @@ def run(setup: Setup) -> None:
         print(f"input pipeline: {report.input_share_of_distill:.1%} of a distillation step")
         compared = {
             "joint search over the sum of its groups": report.joint_over_groups,
-            "KD with remembered logits over plain training": report.views_over_plain,
+            "KD with cached logits over plain training": report.views_over_plain,
         }
         for title, by_precision in compared.items():
             for precision, ratios in by_precision.items():

@@ -16,7 +16,7 @@ from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.folder import numbered
-from dfa_tf.stages.teacher_views import remembered_logits
+from dfa_tf.stages.teacher_views import logit_cache
 from dfa_tf.weightings import ProcessWeighting
 
 
@@ -66,7 +66,7 @@ def check_ahead(plan: Plan) -> None:
         how = {name: stage[name] for name in names} | plan.examples(DISTILL)
         how |= {"methods": plan.methods, "replicas": replicas}
         distill_stage.check(teachers, student, **how)
-        _check_remembered_logits(plan, stage, files)
+        _check_logit_cache(plan, stage, files)
         if plan.generations > 2:
             distill_stage.check(student, student, **how)
         if plan.needs_alpha and not (plan.needs_search or plan.uses_other_search):
@@ -81,7 +81,7 @@ def check_ahead(plan: Plan) -> None:
         export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
 
 
-def _check_remembered_logits(plan, stage, files):
+def _check_logit_cache(plan, stage, files):
     """Checks that a folder of logits in the workdir is of this config, as far as it is known.
 
     Args:
@@ -98,13 +98,11 @@ def _check_remembered_logits(plan, stage, files):
         return
     setup, train = plan.setup, plan.examples(DISTILL)["train"]
     how = stage["training"], stage["targets"], setup.workdir, runtime
-    remembered = remembered_logits(
-        stage["teacher_views"], files, setup.dataset.num_classes, train, *how
-    )
+    cache = logit_cache(stage["teacher_views"], files, setup.dataset.num_classes, train, *how)
     is_known = len(files) == plan.teacher_count and plan.generations == 2
-    if remembered:
-        check_writable(remembered.folder, "distill.teacher_views")
-        remembered.check(ignored=() if is_known else ("teacher",))
+    if cache:
+        check_writable(cache.folder, "distill.teacher_views")
+        cache.check_identity(ignored=() if is_known else ("teacher",))
 
 
 def _check_process(plan, weights, teachers, student):
@@ -113,7 +111,7 @@ def _check_process(plan, weights, teachers, student):
     methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in plan.methods]
     built = [build_method(m, teachers, student, 0, "float32") for m in methods]
     paths = path_names([each for group in built for each in group], weights.layerwise)
-    weights.process.check_paths(paths, weights.file)
+    weights.check(paths)
 
 
 def _check_process_search(plan, teachers, student, replicas):

@@ -17,7 +17,6 @@ from dfa_tf.errors import Interrupted, ReportedError, UserError
 from dfa_tf.quiet import quiet_libraries
 from dfa_tf.training.signals import stop_signals
 
-USAGE_ERROR, FAILED = 2, 1
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
@@ -40,8 +39,8 @@ def run(command: str, argv: list[str]) -> int:
         argv: Its name and arguments.
 
     Returns:
-        The exit status: 0 for success; 2 for an error that the user can fix, reported in one
-        line; 128 + n after signal n, also SIGPIPE; 1 for anything else.
+        The exit status: 0 for success; the `status` of a `ReportedError`, which is printed in one
+        line; 128 + n after signal n, also SIGPIPE.
     """
     values = options.define(command)
     try:
@@ -57,27 +56,24 @@ def run(command: str, argv: list[str]) -> int:
         _run(command, values, arguments)
         sys.stdout.flush()
         return 0
-    except UserError as error:
-        _report(command, error, values)
-        return USAGE_ERROR
     except Interrupted as error:
         print(error, file=sys.stderr)
-        return 128 + error.signum
+        return error.status
     except ReportedError as error:
         _report(command, error, values)
-        return FAILED
+        return error.status
     except BrokenPipeError:  # the reader of our output has ended, as in `report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 128 + signal.SIGPIPE
     except Exception as error:
         if message := _raised_in_graph(error):
             _report(command, UserError(message), values)
-            return USAGE_ERROR
+            return UserError.status
         problem = _disk_problem(error)
         if not problem:
             raise
         _report(command, UserError(f"{problem}; run the same command to continue"), values)
-        return USAGE_ERROR
+        return UserError.status
 
 
 def _open_standard_streams():

@@ -36,7 +36,7 @@ def define(command: str) -> flags.FlagValues:
         command: A key of `DESCRIPTIONS`.
     """
     values = flags.FlagValues()
-    _define_common(values, is_table=command == "reproduce")
+    _define_common(values, command)
     if command in ("train_teacher", "search", "distill", "export"):
         flags.DEFINE_boolean(
             "fresh",
@@ -90,7 +90,8 @@ def define(command: str) -> flags.FlagValues:
     return values
 
 
-def _define_common(values, is_table):
+def _define_common(values, command):
+    is_table = command == "reproduce"
     order = "Applied after the config of each cell" if is_table else f"Default: {DEFAULT_CONFIG}"
     flags.DEFINE_multi_string(
         "gin_file", None, f"a config. Repeatable: later ones override. {order}", flag_values=values
@@ -114,11 +115,18 @@ def _define_common(values, is_table):
     flags.DEFINE_integer(
         "seed", 0, "first seed" if is_table else "seed of all random numbers", flag_values=values
     )
+    strategies = {
+        "mirrored": "all GPUs of this machine, or its CPU",
+        "default": "one device",
+        "multi_worker": "all machines that TF_CONFIG, Slurm or Kubernetes lists",
+    }
+    if command == "benchmark":  # which measures one machine
+        del strategies["multi_worker"]
     flags.DEFINE_enum(
         "strategy",
         "mirrored",
-        ["mirrored", "default", "multi_worker"],
-        "mirrored: all GPUs of this machine, or its CPU; default: one device; multi_worker: all machines that TF_CONFIG, Slurm or Kubernetes lists",
+        list(strategies),
+        "; ".join(f"{name}: {meaning}" for name, meaning in strategies.items()),
         flag_values=values,
     )
 

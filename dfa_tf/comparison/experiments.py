@@ -234,7 +234,7 @@ EQUAL = Row("pathways", "equal pathways", PATHWAYS)
 
 
 def _views_row(row, views):
-    """Returns a row with remembered logits."""
+    """Returns a row with cached logits."""
     title = f"{row.title}, {views} view" + "s" * (views > 1)
     return _varied(row, f"views_{views}", f"distill.teacher_views={views}").with_title(title)
 

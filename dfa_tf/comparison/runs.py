@@ -88,7 +88,7 @@ class StudentMetrics:
         evaluated_on: The examples of the evaluations during the training, "test" or "validation".
             Validation examples chose the student among those of all evaluations; "test" is the
             student of the last epoch.
-        teacher_views: Number of epochs after which the batches repeat, with remembered logits; 0 if
+        teacher_views: Number of epochs after which the batches repeat, with cached logits; 0 if
             they do not repeat.
     """
 

@@ -36,7 +36,7 @@ class Outputs:
         logits: Float32 tensor `[B, classes]`.
         features: For each group, the pre-ReLU map `[B, H, W, C]` of each block.
         pooled_map: The map `[B, H, W, C]` whose spatial average the classifier receives; None for
-            remembered logits, which have no features either.
+            cached logits, which have no features either.
         input_gradient: Float32 tensor `[B, H, W, C]`, the gradient of the true class's logit with
             respect to the image; None if no method needs it.
         stem: The map `[B, H, W, C]` that the first group receives; None if the network does not
@@ -122,7 +122,7 @@ class Method(Settings):
             if its terms depend on the labels; and TEACHERS, if `check` and `build` receive a tuple
             of all teachers. Any other method is built for each of several teachers, and its loss is
             the mean over them. LOGITS_ONLY says that it needs less: it has no pretraining, and its
-            terms read nothing of the teacher but the logits, so these can be remembered.
+            terms read nothing of the teacher but the logits, so these can be cached.
     """
 
     name: ClassVar[str]

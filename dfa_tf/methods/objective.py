@@ -65,7 +65,7 @@ def student_objective(
         images, expected = targets(images, labels, step) if targets else (images, labels)
         outputs: tuple[Outputs, ...] = ()
         if named and teacher_logits is not None:
-            outputs = remembered_outputs(teacher_logits)
+            outputs = outputs_of_logits(teacher_logits)
         elif named:
             outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training)
@@ -117,7 +117,7 @@ def _teacher_outputs(teacher, images, labels, needs):
     return tuple(frozen_outputs(each, images, labels, needs) for each in teachers)
 
 
-def remembered_outputs(logits: tf.Tensor) -> tuple[Outputs, ...]:
+def outputs_of_logits(logits: tf.Tensor) -> tuple[Outputs, ...]:
     """Returns the `Outputs` of each teacher, which have the logits alone.
 
     Args:

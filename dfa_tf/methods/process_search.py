@@ -22,7 +22,6 @@ biased softmax is a path without a loss, which lets all weights fall.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -51,8 +50,8 @@ class SearchProcessOptions(Settings):
 
     Args:
         normalization: How the weights follow from alpha. "biased": the number of paths times a
-            softmax with a further path that has no loss; each weight starts at K / (K + 1).
-            "plain": a softmax, whose sum is 1.
+            softmax with a further path that has no loss; each weight starts at K / (K + 1). The
+            factor K is inferred. "plain": a softmax, whose sum is 1.
     """
 
     normalization: Normalization = "biased"
@@ -77,8 +76,7 @@ class PathNet:
         student: The student to train.
         methods: The methods whose terms are the paths.
         options: Settings of the search.
-        ce_weight: Weight of the cross entropy in L_train; None for the product of the methods'
-            weights.
+        ce_weight: Weight of the cross entropy in L_train.
         precision: Keras dtype policy of the teacher and the transforms.
         seed: Seed of the transforms.
 
@@ -95,7 +93,7 @@ class PathNet:
         methods: Sequence[Method],
         options: SearchProcessOptions = SearchProcessOptions(),
         *,
-        ce_weight: float | None = None,
+        ce_weight: float = 1.0,
         precision: Precision = "float32",
         seed: int = 0,
     ):
@@ -106,13 +104,12 @@ class PathNet:
         for method, group in zip(methods, built, strict=True):
             if any(each.pretraining for each in group):
                 raise UserError(
-                    f"search_process.methods: {method.name} has a pretraining phase, which this "
+                    f"distill.methods: {method.name} has a pretraining phase, which this "
                     "search does not run; use other methods"
                 )
         self._names = term_names(self._distillations)
         self._needs = {need for method in methods for need in method.needs}
-        product = math.prod(each.cross_entropy for each in self._distillations)
-        self._ce_weight = product if ce_weight is None else ce_weight
+        self._ce_weight = ce_weight
         self.paths = path_names(self._distillations)
         self.models = [student, *(c for each in self._distillations for c in each.connectors)]
         self.alpha = tf.Variable(tf.fill([len(self.paths)], ZERO_PATH), name="alpha")
@@ -202,11 +199,11 @@ def check_methods(teacher: Network, student: Network, methods: Sequence[Method])
             the search does not have.
     """
     if not methods:
-        raise UserError("search_process.methods: expected methods such as [@pathways()], got none")
+        raise UserError("distill.methods: expected methods such as [@pathways()], got none")
     for method in methods:
         if ALPHA in method.needs:
             raise UserError(
-                f"search_process.methods: {method.name} needs aggregation weights, which this "
+                f"distill.methods: {method.name} needs aggregation weights, which this "
                 "search does not have; use other methods"
             )
         check_method(method, [teacher], student)

@@ -11,12 +11,10 @@ from dfa_tf import figures
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
 from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.losses import plain_objective
+from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.method import ALPHA, Method
-from dfa_tf.methods.objective import pretraining_objective, student_objective
 from dfa_tf.methods.targets import Targets
-from dfa_tf.methods.teachers import build_method, check_method
-from dfa_tf.methods.terms import constant_weights, path_names
+from dfa_tf.methods.teachers import check_method
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
@@ -33,25 +31,24 @@ from dfa_tf.stages.folder import (
     validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
-from dfa_tf.stages.teacher_views import LABEL, check_teacher_views, remembered_logits
+from dfa_tf.stages.teacher_views import LABEL, check_teacher_views, logit_cache
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import (
     Problem,
     Segment,
-    TrainingResult,
     drawn_batches,
     epoch_ends,
     fit,
 )
 from dfa_tf.training.keep_best import LAST, Keep, check_keep
+from dfa_tf.training.logit_cache import SETTING
 from dfa_tf.training.recipe import Training
-from dfa_tf.training.remembered_logits import SETTING
 from dfa_tf.training.runtime import Runtime
+from dfa_tf.training.teacher_logits import fill
 from dfa_tf.validation import NonNegative, check_value
 from dfa_tf.weightings import ProcessWeighting, Weighting
-from dfa_tf.weightings.process import ScheduledWeights
 
 PLAIN = "plain"
 Teachers: TypeAlias = Network | Sequence[Network] | None
@@ -128,7 +125,8 @@ def distill(
             to 4). An empty list is plain training. Pretraining phases run first, in this order.
         weights: A factor for the loss of each method, 1 by default; or a weighting of
             `dfa_tf.weightings`, whose weights are also written to WORKDIR/distill/process.json.
-        ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
+        ce_weight: Weight of the cross entropy. By default 1 with a weighting, and otherwise the
+            product of the methods' weights.
         targets: Class weights, label smoothing and mixup.
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
@@ -141,7 +139,7 @@ def distill(
             `train` does not contain.
         teacher_views: Number k of views of each training example that the teachers see. The batches
             then repeat after k epochs, with the same augmentation, and the logits of the teachers
-            are remembered in WORKDIR/teacher_views or in `runtime.views_folder`. Only for methods
+            are cached in WORKDIR/teacher_views or in `runtime.views_folder`. Only for methods
             that need LOGITS_ONLY. With 0, and in shorter trainings, batches do not repeat, and the
             teachers are run in each step.
         runtime: Devices, logging and saving.
@@ -154,7 +152,7 @@ def distill(
         UserError: If the arguments are incompatible with each other or with the workdir.
         Interrupted: On SIGTERM or SIGINT, after the state is saved.
     """
-    strategy = runtime.devices
+    chief = is_chief(runtime.devices)
     methods = [DFA()] if methods is None else methods
     settings = record.settings or recorded_settings(
         "distill",
@@ -177,43 +175,88 @@ def distill(
         used_alpha = _load_alpha(alpha)
         used_alpha.check_fits(teachers[0])
         methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
-    inputs = {"student": starting_point(student), "train": train.description}
-    inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
+    inputs = _inputs(teachers, student, train, weights, used_alpha)
     inputs |= validation_inputs(validation, runtime)
-    if isinstance(weights, ProcessWeighting) and weights.process:
-        inputs["process"] = weights.process.digest
-    if used_alpha:
-        rounded = [[float(f"{a:.6g}") for a in group.alpha] for group in used_alpha.groups]
-        inputs["alpha"] = json.dumps(rounded)
-    folder = StageFolder(
-        workdir, "distill", "student.keras", settings, inputs, writes=is_chief(strategy)
-    )
+    folder = StageFolder(workdir, "distill", "student.keras", settings, inputs, writes=chief)
     if not runtime.fresh and folder.is_finished():
         finished = load(folder.artifact)
         check_artifact(folder, fingerprint(finished))
         return finished
 
-    replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, targets, keep, validation, teacher_views
-    check(teachers, student, train, test, methods, *how)
-    what = teachers, student.num_classes, train, training, targets, pathlib.Path(workdir), runtime
-    remembered = remembered_logits(teacher_views, *what)
-    is_own = remembered and not runtime.views_folder
-    if remembered and not (is_own and runtime.fresh):
-        remembered.check()
+    check(
+        teachers,
+        student,
+        train,
+        test,
+        methods,
+        training,
+        runtime.devices.num_replicas_in_sync,
+        fine_tuning,
+        targets,
+        keep,
+        validation,
+        teacher_views,
+    )
+    cache = logit_cache(
+        teacher_views,
+        teachers,
+        student.num_classes,
+        train,
+        training,
+        targets,
+        pathlib.Path(workdir),
+        runtime,
+    )
+    is_replaced = bool(cache) and runtime.fresh and not runtime.views_folder
+    if cache and not is_replaced:
+        cache.check_identity()
+        cache.check_content()
     with folder.work(runtime):
-        if is_own and runtime.fresh and is_chief(strategy):
-            remembered.delete()
-        networks = teachers, student
-        losses = methods, weights, ce_weight, targets
-        trained, result, phases = _train(
-            *networks,
-            *(train, test, validation),
-            *losses,
-            *(training, fine_tuning, remembered, folder, runtime),
+        if cache and is_replaced and chief:
+            cache.delete()
+        steps = training.steps(len(train))
+        with runtime.devices.scope():
+            net = DistillationNet(
+                teachers,
+                student.copy(training.precision),
+                methods,
+                weights,
+                ce_weight,
+                steps=steps,
+                precision=training.precision,
+                seed=derived_seed(training.seed, "distill"),
+            )
+        target_arguments = targets.arguments(
+            train.labels, student.num_classes, training.seed, cache.period if cache else 0
         )
-        if is_chief(strategy):
-            process = _process_of(result, record, teachers, student, training)
+        if cache:
+            _fill(cache, net, train, training, target_arguments["targets"], runtime)
+        phases = [
+            _pretrain(net, method, pretraining, train, training, folder, runtime)
+            for method, pretraining in net.pretrainings
+        ]
+        ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
+        trained, result = fit(
+            Problem(
+                net.student,
+                [Segment(*each) for each in net.objectives(ends, **target_arguments)],
+                net.models,
+                net.variables,
+                fine_tuning,
+                cache,
+                net.paths,
+            ),
+            train,
+            test,
+            training,
+            label=LABEL,
+            folder=folder.path,
+            runtime=runtime,
+            config=folder.config,
+            validation=validation,
+        )
+        if chief:
+            process = _process_of(net, result, record, teachers, training) if net.paths else None
             entries = {
                 "dataset": record.dataset,
                 "teacher": _names(teachers) or None,
@@ -225,11 +268,63 @@ def distill(
                 "weights": result.path_weights[-1][1] if process else None,
                 "agreement": agreement(teachers, trained, test) if teachers and test else None,
                 "pretraining": phases,
-                "teacher_views": teacher_views if remembered else 0,
+                "teacher_views": teacher_views if cache else 0,
                 **record.entries,
             }
             _write(folder, trained, result, training, used_alpha, process, entries)
     return trained
+
+
+def _inputs(teachers, student, train, weights, used_alpha):
+    """Returns what the distillation depends on besides its settings, for `StageFolder`."""
+    inputs = {"student": starting_point(student), "train": train.description}
+    inputs |= {numbered("teacher", k): fingerprint(t) for k, t in enumerate(teachers, start=1)}
+    if isinstance(weights, ProcessWeighting) and weights.process:
+        inputs["process"] = weights.process.digest
+    if used_alpha:
+        rounded = [[float(f"{a:.6g}") for a in group.alpha] for group in used_alpha.groups]
+        inputs["alpha"] = json.dumps(rounded)
+    return inputs
+
+
+def _fill(cache, net, train, training, targets, runtime):
+    """Computes the logits that the file does not have yet."""
+    with report_lost_workers(SETTING, runtime.devices):
+        fill(
+            cache,
+            net.teachers,
+            lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
+            targets,
+            runtime,
+        )
+
+
+def _pretrain(net, method, pretraining, train, training, folder, runtime):
+    """Runs a pretraining phase. Returns its entries of metrics.json."""
+    if is_chief(runtime.devices) and not runtime.quiet:
+        print_line(f"distill: pretraining of {method.name}, {pretraining.epochs:g} epochs")
+    _, result = fit(
+        Problem(
+            net.student,
+            net.pretraining_objective(pretraining),
+            net.models,
+            pretraining.variables,
+        ),
+        train,
+        None,
+        dataclasses.replace(training, epochs=pretraining.epochs),
+        label=f"distill/{method.name}",
+        folder=folder.path / f"pretraining_{method.name}",
+        runtime=runtime,
+        config=folder.config,
+    )
+    return {
+        "method": method.name,
+        "steps": result.steps,
+        "epochs": result.epochs,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+    }
 
 
 def _write(folder, trained, result, training, used_alpha, process, entries):
@@ -242,118 +337,24 @@ def _write(folder, trained, result, training, used_alpha, process, entries):
     write_metrics(folder, training.seed, trained, result, **entries)
     save(trained, folder.artifact)
     if process:
-        _draw(process, training.epochs, folder)
+        figures.draw(
+            lambda: figures.process_lines({"": [process]}, {"": training.epochs}),
+            folder.path,
+            "process",
+            dpi=120,
+        )
 
 
-def _train(
-    teachers,
-    student,
-    train,
-    test,
-    validation,
-    methods,
-    weights,
-    ce_weight,
-    targets,
-    training,
-    fine_tuning,
-    remembered,
-    folder,
-    runtime,
-):
-    """Runs the pretraining phases and the distillation.
-
-    Returns (trained network, TrainingResult, entries of metrics.json for the phases).
-    """
-    seed = derived_seed(training.seed, "distill")
-    steps = training.steps(len(train))
-    learnt = isinstance(weights, Weighting)
-    layerwise = learnt and weights.layerwise
-    with runtime.devices.scope():
-        trained = student.copy(training.precision)
-        frozen = [each.folded(training.precision) for each in teachers]
-        built = [build_method(m, teachers, trained, seed, training.precision) for m in methods]
-        distillations = [each for group in built for each in group]
-        if learnt:
-            path_weights = weights.build(path_names(distillations, layerwise), steps)
-        else:
-            factors = weights or [1.0] * len(methods)
-            path_weights = constant_weights(
-                distillations,
-                [f for f, group in zip(factors, built, strict=True) for _ in group],
-            )
-    connectors = [model for each in distillations for model in each.connectors]
-    connectors += path_weights.layers
-    helpers = [model for each in distillations for model in each.helpers]
-    models = [trained, *connectors, *helpers]
-    needs = {need for method in methods for need in method.needs}
-    common = {"runtime": runtime, "config": folder.config}
-
-    period = remembered.period if remembered else 0
-    target_arguments = targets.arguments(train.labels, student.num_classes, training.seed, period)
-    if remembered:
-        with report_lost_workers(SETTING, runtime.devices):
-            remembered.fill(
-                frozen,
-                lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
-                target_arguments["targets"],
-                runtime,
-            )
-    phases = []
-    for method, group in zip(methods, built, strict=True):
-        for pretraining in filter(None, (each.pretraining for each in group)):
-            if is_chief(runtime.devices) and not runtime.quiet:
-                print_line(f"distill: pretraining of {method.name}, {pretraining.epochs:g} epochs")
-            objective = pretraining_objective(frozen, trained, pretraining, needs)
-            _, result = fit(
-                Problem(trained, objective, models, pretraining.variables),
-                train,
-                None,
-                dataclasses.replace(training, epochs=pretraining.epochs),
-                label=f"distill/{method.name}",
-                folder=folder.path / f"pretraining_{method.name}",
-                **common,
-            )
-            phases.append(_phase_entry(method, result))
-
-    def objective_of(paths=None):
-        arguments = frozen, trained, distillations, path_weights, needs, ce_weight
-        return student_objective(*arguments, **target_arguments, layerwise=layerwise, paths=paths)
-
-    variables = [v for model in (trained, *connectors) for v in model.trainable_variables]
-    objective = objective_of() if methods else plain_objective(trained, **target_arguments)
-    problem = Problem(trained, objective, models, variables, fine_tuning, remembered)
-    if isinstance(path_weights, ScheduledWeights):
-        ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
-        parts = path_weights.segments(ends)
-        objectives = [Segment(last, objective_of(paths)) for last, paths in parts]
-        problem = dataclasses.replace(problem, objective=objectives)
-    trained, result = fit(
-        problem,
-        train,
-        test,
-        training,
-        label=LABEL,
-        folder=folder.path,
-        validation=validation,
-        **common,
-    )
-    return trained, result, phases
-
-
-def _process_of(result, record, teachers, student, training) -> Process | None:
-    """Returns the weights of the paths over the run; None if they are constant."""
-    if not result.path_weights:
-        return None
-    paths = sorted({path for _, weights in result.path_weights for path in weights})
+def _process_of(net, result, record, teachers, training) -> Process:
+    """Returns the weights of the paths over the run."""
     return Process(
-        paths=paths,
+        paths=net.paths,
         at=[step for step, _ in result.path_weights],
-        weights=[[weights.get(p, 0.0) for p in paths] for _, weights in result.path_weights],
+        weights=[[weights[path] for path in net.paths] for _, weights in result.path_weights],
         steps=result.steps,
         dataset=record.dataset,
         teacher=_names(teachers),
-        student=student.name,
+        student=net.student.name,
         seed=training.seed,
     )
 
@@ -361,25 +362,6 @@ def _process_of(result, record, teachers, student, training) -> Process | None:
 def _names(teachers):
     """Returns the teachers' names, each once, joined by "and"."""
     return " and ".join(dict.fromkeys(each.name for each in teachers))
-
-
-def _draw(process, epochs, folder):
-    figures.draw(
-        lambda: figures.process_lines({"": [process]}, {"": epochs}),
-        folder.path,
-        "process",
-        dpi=120,
-    )
-
-
-def _phase_entry(method: Method, result: TrainingResult) -> dict:
-    return {
-        "method": method.name,
-        "steps": result.steps,
-        "epochs": result.epochs,
-        "seconds": result.seconds,
-        "images_per_second": result.images_per_second,
-    }
 
 
 def _load_alpha(alpha) -> Alpha:

@@ -53,7 +53,7 @@ def check(
         UserError: If the networks have different groups, or if networks, examples, schedule and
             options are incompatible.
     """
-    check_search(teacher, student, train, validation, training, replicas)
+    check_search("search", teacher, student, train, validation, training, replicas)
     check_same_groups(teacher, student)
     if options.order == 2 and not isinstance(training.optimizer, SGD):
         raise UserError(
@@ -187,15 +187,15 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     strategy, chief = runtime.devices, is_chief(runtime.devices)
     steps_per_epoch = training.steps_per_epoch(len(splits["train"]))
     steps_per_round = training.steps(len(splits["train"]))
-    schedule = (steps_per_epoch, steps_per_round)
-    scaling = {"loss_scaling": training.loss_scaling}
     rounds = _rounds(net)
     loss: Any = search_loss(net.options)  # in a joint search the bridge loss, see `check`
     with strategy.scope():
         optimizers = {
             groups: (
-                beta_optimizer.build([net.beta[g] for g in groups], *schedule, **scaling),
-                training.optimizer.build(net.weights(*groups), *schedule, **scaling),
+                training.build_optimizer(
+                    [net.beta[g] for g in groups], len(splits["train"]), beta_optimizer
+                ),
+                training.build_optimizer(net.weights(*groups), len(splits["train"])),
             )
             for groups in rounds
         }
@@ -250,22 +250,13 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
                 scalars |= block.scalar_means | record.scalars(groups, block.means)
                 summaries.scalars(scalars, block.step)
             if block.step == ends[groups]:
-                for group in groups if chief and not runtime.quiet else ():
-                    print_line(f"search {group}: {record.alpha_line(group)}")
+                if chief and not runtime.quiet:
+                    for group in groups:
+                        print_line(f"search {group}: {record.alpha_line(group)}")
                 make = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
                 summaries.figure("alpha", make, block.step)
-    result = SearchResult(
-        steps=journal.step,
-        epochs=training.epochs * len(rounds),
-        train_examples=len(splits["train"]),
-        validation_examples=len(splits["validation"]),
-        test_examples=0,
-        last={"accuracy": None, "loss": journal.validation_loss},
-        best=None,
-        seconds=round(journal.seconds, 1),
-        images_per_second=journal.images_per_second(images_per_step),
-    )
-    return record, result
+    epochs = training.epochs * len(rounds)
+    return record, SearchResult.of(journal, splits, epochs, images_per_step)
 
 
 def _draw(alpha, steps_per_epoch, folder):

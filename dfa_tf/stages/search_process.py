@@ -19,7 +19,7 @@ from dfa_tf.methods.process_search import (
     meta_step,
 )
 from dfa_tf.models.network import Network
-from dfa_tf.process import Process
+from dfa_tf.process import Process, is_recorded
 from dfa_tf.seeds import derived_seed
 from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
@@ -54,7 +54,7 @@ def check(
         UserError: If a method does not support the two networks or this search, or if networks,
             examples and schedule are incompatible.
     """
-    check_search(teacher, student, train, validation, training, replicas)
+    check_search("search_process", teacher, student, train, validation, training, replicas)
     check_methods(teacher, student, methods)
     if training.loss_scaling:
         raise UserError(
@@ -91,13 +91,13 @@ def search_process(
         validation: Examples for alpha.
         workdir: The result is written to WORKDIR/process. An interrupted search is resumed.
         methods: Methods of `dfa_tf.methods`, whose terms are the paths.
-        ce_weight: Weight of the cross entropy; by default the product of the methods' weights.
+        ce_weight: Weight of the cross entropy, 1 by default.
         training: The recipe of the student. The validation batches have its size and augmentation.
         options: The normalization of the weights.
         alpha_optimizer: The optimizer of alpha. A step of Adam moves alpha by about the learning
             rate at most, so a shorter search needs a higher rate. Learning rate × steps is 1,250
             in the paper. A weight decay acts on a gradient whose scale is arbitrary.
-        runtime: Devices, logging and saving. The weights are recorded every `log_every` steps.
+        runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
     Returns:
@@ -140,7 +140,7 @@ def search_process(
                 student.copy(training.precision),
                 methods,
                 options,
-                ce_weight=ce_weight,
+                ce_weight=1.0 if ce_weight is None else ce_weight,
                 precision=training.precision,
                 seed=derived_seed(training.seed, STAGE),
             )
@@ -188,28 +188,23 @@ class ProcessJournal(Journal):
     """The journal of a search for a process.
 
     Attributes:
-        history: `[step, weights, alpha]` of step 0 and of the last step before each log: the
-            weights `[K]` that this step used, and the alpha `[K]` behind them.
+        history: `[step, weights, alpha]` of each recorded step, counted from 0: the weights `[K]`
+            that this step used, and the alpha `[K]` behind them. See `process.is_recorded`.
         validation_loss: Mean of the validation loss at the last log; None before the first.
     """
 
     history: list = dataclasses.field(default_factory=list)
     validation_loss: float | None = None
 
-    def start(self, net: PathNet) -> None:
-        """Records the initial weights, unless the journal of a resumed run has them."""
-        if not self.history:
-            self.history.append([0, net.weights().numpy().tolist(), net.alpha.numpy().tolist()])
-
-    def add(self, block: Block) -> None:
-        """Records the weights of the last step of a block that ends with a log."""
-        if block.means is None:
-            return
-        self.validation_loss = float(block.means["validation/cross_entropy"])
-        step = block.step - 1  # counted from 0
-        if step > self.history[-1][0]:
-            values = (block.measurements[name][-1].tolist() for name in ("weights", "alpha"))
-            self.history.append([step, *values])
+    def add(self, block: Block, steps: int) -> None:
+        """Records a block of a search of `steps` steps."""
+        weights, alpha = (block.measurements[name].tolist() for name in ("weights", "alpha"))
+        first = block.step - len(weights)
+        for step, *values in zip(range(first, block.step), weights, alpha, strict=True):
+            if is_recorded(step, steps):
+                self.history.append([step, *values])
+        if block.means is not None:
+            self.validation_loss = float(block.means["validation/cross_entropy"])
 
 
 def _search(
@@ -218,15 +213,15 @@ def _search(
     """Runs the search from the last checkpoint."""
     strategy, chief = runtime.devices, is_chief(runtime.devices)
     steps = training.steps(len(splits["train"]))
-    schedule = (training.steps_per_epoch(len(splits["train"])), steps)
     with strategy.scope():
-        optimizer = training.optimizer.build(net.variables, *schedule)
-        optimizer_of_alpha = alpha_optimizer.build([net.alpha], *schedule)
+        examples = len(splits["train"])
+        optimizer = training.build_optimizer(net.variables, examples)
+        alpha_step = training.build_optimizer([net.alpha], examples, alpha_optimizer)
     journal = ProcessJournal()
     state = {
         "weights": [v.value for model in net.models for v in model.variables],
         "alpha": [net.alpha],
-        "optimizers": [*optimizer.state, *optimizer_of_alpha.state],
+        "optimizers": [*optimizer.state, *alpha_step.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
     checkpoints.restore()
@@ -242,7 +237,6 @@ def _search(
         summaries.text("config", folder.config.text)
     elif journal.step < steps:
         loop.say(f"resuming from step {journal.step} of {steps}")
-    journal.start(net)
     if journal.step < steps:
         batches = [
             training_batches(
@@ -255,29 +249,18 @@ def _search(
             )
             for split, examples in splits.items()
         ]
-        step = meta_step(net, optimizer, optimizer_of_alpha, training.batch_size)
+        step = meta_step(net, optimizer, alpha_step, training.batch_size)
         phase = Phase.of(step, batches)
         with report_lost_workers(STAGE, strategy):
             for block in loop.run([phase], steps):
-                journal.add(block)
+                journal.add(block, steps)
                 if block.means is not None:
                     scalars = block.scalar_means | {"learning_rate": optimizer.learning_rate}
                     summaries.scalars(scalars | _path_scalars(net, block), block.step)
         weights = net.weights().numpy()
         named = zip(net.paths, weights, strict=True)
         loop.say(", ".join(f"{path} {weight:.3f}" for path, weight in named))
-    result = SearchResult(
-        steps=journal.step,
-        epochs=training.epochs,
-        train_examples=len(splits["train"]),
-        validation_examples=len(splits["validation"]),
-        test_examples=0,
-        last={"accuracy": None, "loss": journal.validation_loss},
-        best=None,
-        seconds=round(journal.seconds, 1),
-        images_per_second=journal.images_per_second(images_per_step),
-    )
-    return journal, result
+    return journal, SearchResult.of(journal, splits, training.epochs, images_per_step)
 
 
 def _path_scalars(net, block):

@@ -1,6 +1,8 @@
 """What the searches for alpha and for a process share: their checks, inputs and results."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from dfa_tf.models.network import Network
 from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
@@ -9,11 +11,18 @@ from dfa_tf.training.recipe import Training
 
 
 def check_search(
-    teacher: Network, student: Network, train, validation, training: Training, replicas: int
+    stage: str,
+    teacher: Network,
+    student: Network,
+    train,
+    validation,
+    training: Training,
+    replicas: int,
 ) -> None:
     """Checks that networks, examples and schedule of a search are compatible.
 
     Args:
+        stage: Name of the stage in gin, for error messages.
         teacher: The teacher.
         student: The student.
         train: Examples for the student.
@@ -26,7 +35,7 @@ def check_search(
     """
     check_pair(teacher, student)
     check_examples(student, train, validation)
-    check_schedule("search", [train, validation], training, replicas)
+    check_schedule(stage, [train, validation], training, replicas)
 
 
 def search_inputs(teacher: Network, student: Network, train, validation) -> dict[str, str]:
@@ -56,3 +65,27 @@ class SearchResult:
     best: None
     seconds: float
     images_per_second: float | None
+
+    @classmethod
+    def of(
+        cls, journal: Any, splits: Mapping, epochs: float, images_per_step: int
+    ) -> "SearchResult":
+        """Returns the result of a finished search.
+
+        Args:
+            journal: The journal of the search, with the field `validation_loss`.
+            splits: The examples by split, "train" and "validation".
+            epochs: Passes over the training examples.
+            images_per_step: Images in one iteration.
+        """
+        return cls(
+            steps=journal.step,
+            epochs=epochs,
+            train_examples=len(splits["train"]),
+            validation_examples=len(splits["validation"]),
+            test_examples=0,
+            last={"accuracy": None, "loss": journal.validation_loss},
+            best=None,
+            seconds=round(journal.seconds, 1),
+            images_per_second=journal.images_per_second(images_per_step),
+        )

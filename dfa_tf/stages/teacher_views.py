@@ -1,4 +1,4 @@
-"""The logits that a distillation remembers: `distill.teacher_views`."""
+"""The cached logits of a distillation: `distill.teacher_views`."""
 
 import hashlib
 import pathlib
@@ -12,8 +12,8 @@ from dfa_tf.methods.targets import Targets
 from dfa_tf.models.network import Network
 from dfa_tf.stages.folder import fingerprint
 from dfa_tf.training.fit import data_seed
+from dfa_tf.training.logit_cache import SETTING, LogitCache, period_of
 from dfa_tf.training.recipe import Training
-from dfa_tf.training.remembered_logits import SETTING, RememberedLogits, period_of
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import Interval, check_value
 
@@ -23,7 +23,7 @@ Views = Annotated[int, Interval(0)]
 
 
 def check_teacher_views(teacher_views: int, methods: Sequence[Method]) -> None:
-    """Checks that the methods can learn from remembered logits.
+    """Checks that the methods can learn from cached logits.
 
     Args:
         teacher_views: As in `distill`.
@@ -48,7 +48,7 @@ def check_teacher_views(teacher_views: int, methods: Sequence[Method]) -> None:
             )
 
 
-def remembered_logits(
+def logit_cache(
     teacher_views: int,
     teachers: Sequence[Network],
     classes: int,
@@ -57,8 +57,8 @@ def remembered_logits(
     targets: Targets,
     workdir: pathlib.Path,
     runtime: Runtime,
-) -> RememberedLogits | None:
-    """Returns the logits that a distillation remembers; None if its batches do not repeat.
+) -> LogitCache | None:
+    """Returns the cache of the logits of a distillation; None if its batches do not repeat.
 
     Args:
         teacher_views: As in `distill`.
@@ -86,8 +86,8 @@ def remembered_logits(
         "teacher_views": teacher_views,
     }
     counts = period, training.batch_size, len(teachers), classes
-    remembered = RememberedLogits(workdir / FOLDER, *counts, identity)
-    return remembered.shared_in(runtime.views_folder) if runtime.views_folder else remembered
+    cache = LogitCache(workdir / FOLDER, *counts, identity)
+    return cache.shared_in(runtime.views_folder) if runtime.views_folder else cache
 
 
 def _first_batch(train, training):

@@ -33,8 +33,7 @@ class Journal:
         window_sums: Sums of all measurements over these steps.
         curve: `[step, accuracy, loss]` of each evaluation.
         last: All metrics of the last evaluation, `{name: value}`; empty before the first.
-        logged_step: The last step of the last log entry.
-        path_weights: `[step, {path: weight}]` of each log entry, if the weights are not constant.
+        path_weights: `[step, {path: weight}]` of each recorded step, if the weights are not constant.
         config: The text of `RunConfig`.
     """
 
@@ -46,7 +45,6 @@ class Journal:
     window_sums: dict = dataclasses.field(default_factory=dict)
     curve: list = dataclasses.field(default_factory=list)
     last: dict = dataclasses.field(default_factory=dict)
-    logged_step: int = 0
     path_weights: list = dataclasses.field(default_factory=list)
     config: str = ""
 

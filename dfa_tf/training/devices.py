@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from dfa_tf.data.part import Part
-from dfa_tf.errors import ReportedError, UserError, first_line
+from dfa_tf.errors import UserError, WorkerLost, first_line
 from dfa_tf.training.cluster import cluster_resolver
 
 # Errors that TensorFlow raises if another process stops responding.
@@ -18,10 +18,6 @@ LOST_CONNECTION = (
     tf.errors.DeadlineExceededError,
     tf.errors.UnavailableError,
 )
-
-
-class WorkerLost(ReportedError):
-    """Another process of the cluster has died. The last checkpoint is kept."""
 
 
 def build_strategy(name: str) -> tf.distribute.Strategy:

@@ -5,20 +5,22 @@ import functools
 import pathlib
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
 from dfa_tf.methods.replicas import global_mean
 from dfa_tf.models.network import Network
+from dfa_tf.process import is_recorded
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
+from dfa_tf.training.logit_cache import LogitCache
 from dfa_tf.training.loop import Loop, Phase
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
-from dfa_tf.training.remembered_logits import RememberedLogits
 from dfa_tf.training.run_evaluations import RunEvaluations
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
@@ -46,13 +48,15 @@ class Problem:
     Attributes:
         network: The network to evaluate and return, built in the scope of the run's strategy.
         objective: A function of a replica's images and labels, of the number of finished steps, and
-            of `training`, whether the network is in training mode, that returns (loss `[B]`, logits `[B, classes]` or None, further measurements
-            `{name: [B]}`). A sequence of `Segment`s changes the objective during the run.
+            of `training`, whether the network is in training mode. It returns the loss `[B]`, the
+            logits `[B, classes]` or None, and further measurements `{name: [B]}`. A sequence of
+            `Segment`s changes the objective during the run.
         models: All models whose state is saved, including `network`; by default `network` alone.
         variables: The variables to train; by default all trainable variables of the models.
         fine_tuning: Which of them are trained when, and how fast.
-        remembered: The logits of the teachers, which the objective then receives as
+        cache: The logits of the teachers, which the objective then receives as
             `teacher_logits`. The batches repeat with them. None for batches that do not repeat.
+        paths: The paths whose weights the result records; none if the weights are constant.
     """
 
     network: Network
@@ -60,7 +64,8 @@ class Problem:
     models: Sequence | None = None
     variables: Sequence | None = None
     fine_tuning: FineTuning = FineTuning()
-    remembered: RememberedLogits | None = None
+    cache: LogitCache | None = None
+    paths: Sequence[str] = ()
 
     def segments(self, steps: int) -> Sequence[Segment]:
         """Returns the parts of a run of `steps` steps."""
@@ -82,8 +87,8 @@ class TrainingResult:
             examples.
         best: Highest accuracy of the curve, and its step; None without evaluation.
         curve: `[step, accuracy, loss]` of each evaluation.
-        path_weights: `[step, {path: weight}]` of each log entry, where the step is the middle of
-            the logged steps; empty if the weights are constant.
+        path_weights: `[step, {path: weight}]` of each recorded step, counted from 0; empty if the
+            weights are constant. See `process.is_recorded`.
         seconds: Duration in seconds.
         images_per_second: Speed without tracing and evaluation; None if it was not measured.
         evaluated_on: The examples of `best` and `curve`: "test", or "validation" if validation
@@ -143,7 +148,7 @@ def fit(
         variables = problem.variables
         if variables is None:
             variables = [v for model in models for v in model.trainable_variables]
-        optimizer = _optimizer(problem, variables, training, steps_per_epoch, steps)
+        optimizer = _optimizer(problem, variables, training, len(train))
 
     journal = Journal()
     weights = [v.value for model in models for v in model.variables]
@@ -172,12 +177,12 @@ def fit(
         ends = {step for step in evaluated_steps if step <= segment.last}
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
+                _record_weights(journal, block, problem.paths, steps)
                 if block.means:
                     scalars = {"learning_rate": optimizer.learning_rate}
                     if training.loss_scaling:
                         scalars["loss_scale"] = float(optimizer.loss_scale)
                     summaries.scalars(block.scalar_means | scalars, block.step)
-                    _record_weights(journal, block)
                 if block.step in evaluated_steps:
                     epoch = f"epoch {block.step / steps_per_epoch:.1f} of {training.epochs:g}"
                     is_last = block.step == steps
@@ -225,22 +230,21 @@ def drawn_batches(
 
 
 def _batches(problem, train, training, label, first_step, strategy):
-    remembered = problem.remembered
-    if remembered is None:
+    cache = problem.cache
+    if cache is None:
         return drawn_batches(train, training, label, first_step, strategy)
-    batches = drawn_batches(train, training, label, first_step, strategy, remembered.period)
-    return remembered.joined(batches, first_step, part_of_process(strategy))
+    batches = drawn_batches(train, training, label, first_step, strategy, cache.period)
+    return cache.joined(batches, first_step, part_of_process(strategy))
 
 
-def _optimizer(problem, variables, training, steps_per_epoch, steps):
-    schedule, scaling = (steps_per_epoch, steps), training.loss_scaling
+def _optimizer(problem, variables, training, examples):
     if problem.fine_tuning.is_plain:
-        return training.optimizer.build(variables, *schedule, loss_scaling=scaling)
+        return training.build_optimizer(variables, examples)
     head, backbone = split_variables(problem.network, variables)
-    factor = problem.fine_tuning.backbone_rate
+    rate = problem.fine_tuning.backbone_rate
     return HeadAndBackbone(
-        training.optimizer.build(head, *schedule, loss_scaling=scaling),
-        training.optimizer.build(backbone, *schedule, factor, scaling),
+        training.build_optimizer(head, examples),
+        training.build_optimizer(backbone, examples, factor=rate),
     )
 
 
@@ -265,14 +269,14 @@ def objective_step(objective: Callable, optimizer: Optimizer, batch_size: int) -
         batch_size: Size of the global batch.
 
     Returns:
-        A function of (images, labels), and of remembered logits of the teachers if there are any,
+        A function of (images, labels), and of cached logits of the teachers if there are any,
         that runs on each replica and returns the replica's share of each measurement.
     """
 
     def step(images, labels, teacher_logits=None):
-        remembered = {} if teacher_logits is None else {"teacher_logits": teacher_logits}
+        given = {} if teacher_logits is None else {"teacher_logits": teacher_logits}
         with tf.GradientTape() as tape:
-            loss, logits, measurements = objective(images, labels, optimizer.step, **remembered)
+            loss, logits, measurements = objective(images, labels, optimizer.step, **given)
             mean_loss = global_mean(loss, batch_size)
         # Connectors of methods that are left out of a segment have no gradient.
         optimizer.apply(optimizer.gradients(tape, mean_loss))
@@ -302,17 +306,19 @@ def epoch_ends(steps_per_epoch: float, steps: int) -> list[int]:
     return [end for end in ends if 0 < end < steps] + [steps]
 
 
-def _record_weights(journal, block):
-    """Adds the means of the path weights since the last log to the journal."""
-    weights = {
-        name.removeprefix(WEIGHTS): float(mean)
-        for name, mean in block.scalar_means.items()
-        if name.startswith(WEIGHTS)
-    }
-    if weights:
-        middle = (journal.logged_step + block.step - 1) / 2
-        journal.path_weights.append([middle, weights])
-    journal.logged_step = block.step
+def _record_weights(journal, block, paths, steps):
+    """Adds the path weights of the block's recorded steps to the journal.
+
+    A path that the segment leaves out has weight 0.
+    """
+    if not paths:
+        return
+    count = len(block.measurements["train/loss"])
+    zeros = np.zeros(count, np.float32)
+    for k, step in enumerate(range(block.step - count, block.step)):
+        if is_recorded(step, steps):
+            weights = {p: float(block.measurements.get(WEIGHTS + p, zeros)[k]) for p in paths}
+            journal.path_weights.append([step, weights])
 
 
 def _result(journal, training, train, test, entries):

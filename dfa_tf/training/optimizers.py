@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -74,26 +75,18 @@ class Cosine(Settings):
 LearningRate = StepDecay | Cosine | NonNegative
 
 
-@dataclasses.dataclass(frozen=True)
-class SGD(Settings):
-    """Stochastic gradient descent with momentum, as DFA trains weights (§4.1).
+class OptimizerSettings(Settings):
+    """Base class of the settings of an optimizer.
 
-    Args:
-        learning_rate: A schedule, or a number for a constant rate.
-        momentum: Momentum.
-        nesterov: Whether to use Nesterov momentum.
-        weight_decay: Coupled decay of all variables, `gradient += weight_decay * weight`.
+    Subclasses have the fields `learning_rate` and `weight_decay`.
     """
 
-    learning_rate: LearningRate = StepDecay()
-    momentum: DecayRate = 0.9
-    nesterov: bool = True
-    weight_decay: NonNegative = 5e-4
-
-    name = "sgd"
+    def keras_optimizer(self, rate: Any) -> keras.Optimizer:
+        """Returns Keras' optimizer for a learning rate: a number or a schedule."""
+        raise NotImplementedError
 
     def build(
-        self,
+        self: Any,
         variables: Sequence,
         steps_per_epoch: float,
         steps: int,
@@ -110,12 +103,34 @@ class SGD(Settings):
             loss_scaling: As in `Optimizer`.
         """
         rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
-        sgd = keras.optimizers.SGD(rate, self.momentum, self.nesterov)
-        return Optimizer(sgd, variables, self.weight_decay, loss_scaling)
+        return Optimizer(self.keras_optimizer(rate), variables, self.weight_decay, loss_scaling)
 
 
 @dataclasses.dataclass(frozen=True)
-class Adam(Settings):
+class SGD(OptimizerSettings):
+    """Stochastic gradient descent with momentum, as DFA trains weights (§4.1).
+
+    Args:
+        learning_rate: A schedule, or a number for a constant rate.
+        momentum: Momentum.
+        nesterov: Whether to use Nesterov momentum.
+        weight_decay: Coupled decay of all variables, `gradient += weight_decay * weight`.
+    """
+
+    learning_rate: LearningRate = StepDecay()
+    momentum: DecayRate = 0.9
+    nesterov: bool = True
+    weight_decay: NonNegative = 5e-4
+
+    name = "sgd"
+
+    def keras_optimizer(self, rate) -> keras.Optimizer:
+        """Returns Keras' optimizer for a learning rate."""
+        return keras.optimizers.SGD(rate, self.momentum, self.nesterov)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adam(OptimizerSettings):
     """Adam, as DFA trains architecture parameters (§3.4).
 
     A step moves a parameter by about `learning_rate` at most, so learning_rate × steps limits how
@@ -135,18 +150,9 @@ class Adam(Settings):
 
     name = "adam"
 
-    def build(
-        self,
-        variables: Sequence,
-        steps_per_epoch: float,
-        steps: int,
-        factor: float = 1.0,
-        loss_scaling: bool = False,
-    ) -> "Optimizer":
-        """Returns an `Optimizer` of `variables`, see `SGD.build`."""
-        rate = _schedule(self.learning_rate, steps_per_epoch, steps, factor)
-        adam = keras.optimizers.Adam(rate, self.beta_1, self.beta_2, epsilon=1e-8)
-        return Optimizer(adam, variables, self.weight_decay, loss_scaling)
+    def keras_optimizer(self, rate) -> keras.Optimizer:
+        """Returns Keras' optimizer for a learning rate."""
+        return keras.optimizers.Adam(rate, self.beta_1, self.beta_2, epsilon=1e-8)
 
 
 def _schedule(rate, steps_per_epoch, steps, factor):

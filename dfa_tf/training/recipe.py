@@ -1,11 +1,12 @@
 """The training recipe: settings that all stages share."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Precision
-from dfa_tf.training.optimizers import SGD, Adam
+from dfa_tf.training.optimizers import SGD, Adam, Optimizer
 from dfa_tf.validation import NOT_BINDABLE, Count, Positive, Settings
 
 MOST_STEPS = 2**31 - 1
@@ -39,6 +40,29 @@ class Training(Settings):
     def loss_scaling(self) -> bool:
         """Whether the gradients need a loss scale."""
         return self.precision == FLOAT16
+
+    def build_optimizer(
+        self,
+        variables: Sequence,
+        examples: int,
+        settings: SGD | Adam | None = None,
+        factor: float = 1.0,
+    ) -> Optimizer:
+        """Returns the optimizer of a run, with a loss scale if the precision needs one.
+
+        Args:
+            variables: The variables to train.
+            examples: Number of training examples.
+            settings: Settings of the optimizer; by default those of the recipe.
+            factor: Factor of the learning rate.
+        """
+        return (settings or self.optimizer).build(
+            variables,
+            self.steps_per_epoch(examples),
+            self.steps(examples),
+            factor,
+            self.loss_scaling,
+        )
 
     def steps(self, examples: int) -> int:
         """Returns the number of steps of a run on `examples` training examples.

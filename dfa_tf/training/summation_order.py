@@ -1,8 +1,8 @@
 """A fixed order of the sums in TensorFlow functions.
 
-A weight that several paths share has a gradient that is a sum. Grappler's arithmetic optimizer joins
-such sums and orders their terms anew each time that it compiles a function. The results of two
-compilations then differ by rounding, and a resumed run would differ from a straight one.
+A weight that several paths share has a gradient that is a sum. Grappler's arithmetic optimizer merges
+such sums, and can order their terms differently each time it compiles a function. The results of two
+compilations then differ by rounding, and a resumed run would differ from an uninterrupted one.
 """
 
 import contextlib
@@ -17,7 +17,8 @@ OPTION = "arithmetic_optimization"
 def fixed_summation_order() -> Iterator[None]:
     """Compiles the functions that the `with` block calls without the arithmetic optimizer.
 
-    The optimizer depends on the call, not on where the function is defined or traced.
+    TensorFlow reads the option when a function is called, not when it is defined. The option belongs to
+    the process: use such blocks in one thread at a time.
     """
     before = tf.config.optimizer.get_experimental_options().get(OPTION, True)
     tf.config.optimizer.set_experimental_options({OPTION: False})

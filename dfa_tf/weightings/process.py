@@ -19,8 +19,9 @@ class ProcessWeighting(Weighting):
     Args:
         process: The process. `bin/distill` reads it from `file` or from the search of its workdir.
         file: The path of a process.json; "" for the search of the same workdir.
-        threshold: Weights below it count as 0: DistPro's tau, .5 there for weights that sum to at
-            most the number of paths. Paths whose weight is 0 throughout an epoch are not computed.
+        threshold: Weights below it count as 0: DistPro's tau. Its .5 is inferred to be for weights
+            whose sum is at most the number of paths. Paths whose weight is 0 throughout an epoch are
+            not computed.
         final: Whether to use the last weights of the process at every step.
         layerwise: Whether each part of a term is a path, as for the process of a layer-wise run.
     """
@@ -33,11 +34,27 @@ class ProcessWeighting(Weighting):
 
     name = "process"
 
-    def build(self, paths, steps):
-        """Builds the weights."""
+    def check(self, paths: Sequence[str]) -> None:
+        """Checks that the process is for these paths, and that some weight reaches the threshold.
+
+        Raises:
+            UserError: If it is not, or if all weights would be 0.
+        """
         if self.process is None:
             raise UserError("process: expected the process to follow, got None; search one first")
         self.process.check_paths(paths, self.file or "process")
+        used = self.process.weights[-1:] if self.final else self.process.weights
+        highest = float(np.max(used))
+        if highest < self.threshold:
+            raise UserError(
+                f"process.threshold: expected at most {highest:.3g}, the highest weight of the "
+                f"process, got {self.threshold}"
+            )
+
+    def build(self, paths, steps):
+        """Builds the weights."""
+        self.check(paths)
+        assert self.process is not None
         weights = self.process.stretched(steps)
         if self.final:
             weights = np.repeat(weights[-1:], steps, 0)

@@ -90,13 +90,13 @@ def test_joint_search_has_a_ratio_for_each_round(benchmark):
 
 
 @pytest.mark.slow  # compiles all steps in both precisions
-def test_report_has_the_ratio_of_remembered_logits_to_plain_training(outputs):
+def test_report_has_the_ratio_of_cached_logits_to_plain_training(outputs):
     content, stdout = outputs
     assert set(content["views_over_plain"]) == {"float32", "mixed_bfloat16"}
     for ratios in content["views_over_plain"].values():
         assert len(ratios) == 2  # rounds
         assert min(ratios) > 0
-    assert "remembered logits" in stdout
+    assert "cached logits" in stdout
 
 
 @pytest.mark.slow  # compiles all steps in both precisions

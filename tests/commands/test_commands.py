@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import tensorflow as tf
 from dfa_tf import models
 from dfa_tf.commands import main, options
 from dfa_tf.errors import UserError
-from tests.conftest import ROOT, small_network
+from tests.conftest import ROOT, same, small_network
 
 SHORT = [
     "--strategy=default",
@@ -196,6 +197,7 @@ def test_teacher_from_a_file(command, tmp_path):
         ("search", ["--gin_fil=gin/wrn.gin"], "gin_fil"),
         ("search", ["--seed=first"], "--seed"),
         ("search", ["--strategy=fast"], "--strategy"),
+        ("benchmark", ["--strategy=multi_worker"], "--strategy"),
         ("search", ["gin/wrn.gin"], "gin/wrn.gin"),
         ("search", ["--gin_file=gin/nothing.gin"], "gin/nothing.gin"),
         ("search", ["--gin_bindings=search.speed=9"], "'speed'"),
@@ -265,6 +267,38 @@ def test_wrong_setting_is_named_in_one_line(command, tmp_path, name, arguments, 
     assert _last_line(err).startswith(f"{name}: ")
     assert "Traceback" not in err
     assert not list(tmp_path.rglob("alpha.json"))
+
+
+@pytest.mark.slow
+def test_cached_logits_of_a_trained_teacher_are_used_again(command, tmp_path):
+    """By the same command, by export, and by a command that finds the student deleted."""
+    arguments = [
+        *SHORT,
+        "--gin_bindings=distill.methods=[@kd()]",
+        "--gin_bindings=distill.teacher_views=1",
+        "--gin_bindings=distill.epochs=2",
+    ]
+    workdir = tmp_path / "runs" / "digits"
+    logits, student = workdir / "teacher_views/logits.npy", workdir / "distill/student.keras"
+    weights = []
+    for name in ("distill", "distill", "export", "distill"):
+        status, _, err = command(name, *arguments)
+        assert status == 0, err
+        weights.append(models.load(student).get_weights())
+        if name == "distill":
+            created = os.stat(logits).st_ino, os.stat(logits).st_mtime
+        if name == "export":
+            shutil.rmtree(workdir / "distill")
+    assert (os.stat(logits).st_ino, os.stat(logits).st_mtime) == created
+    for each in weights[1:]:
+        assert same(each, weights[0])
+    with open(logits, "r+b") as file:
+        file.seek(200)
+        file.write(b"damaged")
+    shutil.rmtree(workdir / "distill")
+    status, _, err = command("distill", *arguments)
+    assert status == 2
+    assert "logits.npy" in _last_line(err)
 
 
 def test_teacher_folder_without_a_config_is_named_and_kept(command, tmp_path):

@@ -1,13 +1,19 @@
 """Several teachers, chains of students and weightings from the command line."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
+from PIL import Image
 
 from dfa_tf import models
 from dfa_tf.process import Process
 from dfa_tf.stages.folder import fingerprint
 from tests.commands.test_commands import SHORT, _last_line, command  # noqa: F401
+from tests.conftest import ROOT, made_examples, same, small_network
 
 FEED = ["--gin_bindings=distill.methods=[@feed()]", "--noexport"]
 WEIGHTS = ["--gin_bindings=distill.methods=[@at(), @kd()]", "--noexport"]
@@ -59,7 +65,29 @@ def test_each_generation_is_taught_by_the_one_before(command, tmp_path):  # noqa
     for row in ("generation 2 ", "generation 3 ", "FEED, generation 4"):
         assert row in out
     student = models.load(workdir / "distill/student.keras")
-    assert not [w.path for w in student.weights if "ntl" in w.path]
+    plain = models.from_spec(student.spec)
+    assert [w.shape for w in student.weights] == [w.shape for w in plain.weights]
+
+
+@pytest.mark.slow
+def test_killed_generation_resumes_to_the_same_student(tmp_path):
+    """The process is killed when the student of generation 2 has saved its first checkpoint."""
+    arguments = [*SHORT, *FEED, "--gin_bindings=distill.generations=3"]
+    arguments += ["--gin_bindings=distill.epochs=3", "--gin_bindings=runtime.checkpoint_seconds=0"]
+    distill = [sys.executable, str(ROOT / "bin" / "distill"), *arguments]
+    workdirs = [tmp_path / name for name in ("straight", "killed")]
+    subprocess.run([*distill, f"--workdir={workdirs[0]}"], check=True, capture_output=True)
+    killed = [*distill, f"--workdir={workdirs[1]}"]
+    process = subprocess.Popen(killed, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    checkpoints = workdirs[1] / "generation_2" / "distill" / "checkpoints"
+    while process.poll() is None and not list(checkpoints.glob("*.index")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    subprocess.run(killed, check=True, capture_output=True)
+    for path in ("generation_2/distill/student.keras", "distill/student.keras"):
+        students = [models.load(workdir / path).get_weights() for workdir in workdirs]
+        assert same(*students)
 
 
 def _process(path, *paths):
@@ -121,6 +149,10 @@ CASES = {
         ],
         "distill.generations",
     ),
+    "process for plain training": (
+        ["--gin_bindings=distill.aggregation='none'", "--gin_bindings=distill.weights=@process()"],
+        "distill.weights",
+    ),
     "negative threshold": (
         ["--gin_bindings=distill.weights=@process()", "--gin_bindings=process.threshold=-1"],
         "process.threshold",
@@ -142,6 +174,72 @@ def test_wrong_setting_is_named_before_the_first_teacher_is_trained(command, tmp
     status, _, err = command("distill", *SHORT, *arguments)
     assert status == 2
     assert setting in _last_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+PROCESS = {"format": 1, "paths": ["at", "kd"], "at": [0], "weights": [[1.0, 0.5]], "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "threshold"),
+    [
+        (json.dumps(PROCESS)[:40], 0),
+        (json.dumps(PROCESS | {"weights": [[1.0, -0.5]]}), 0),
+        (json.dumps(PROCESS | {"weights": [[1.0, float("inf")]]}), 0),
+        (json.dumps(PROCESS), 1.5),
+    ],
+    ids=["cut", "negative", "infinite", "below the threshold"],
+)
+def test_unusable_process_is_refused_before_the_first_teacher_is_trained(
+    command,  # noqa: F811
+    tmp_path,
+    text,
+    threshold,
+):
+    (tmp_path / "process.json").write_text(text)
+    arguments = [
+        "--gin_bindings=distill.weights=@process()",
+        "--gin_bindings=process.file='process.json'",
+        f"--gin_bindings=process.threshold={threshold}",
+    ]
+    status, _, err = command("distill", *SHORT, *WEIGHTS, *arguments)
+    assert status == 2
+    assert ("process.threshold" if threshold else "process.json") in _last_line(err)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("second", "named"),
+    [
+        (lambda: small_network(10, 2, seed=1), "number 1 and 2"),
+        (lambda: models.wide_resnet(10, 1, 4, image_shape=(16, 16, 3)), "second.keras"),
+        (lambda: models.wide_resnet(10, 1, 7, image_shape=(8, 8, 3)), "second.keras"),
+    ],
+    ids=["the same", "another image shape", "other classes"],
+)
+def test_unusable_second_teacher_is_named(command, tmp_path, second, named):  # noqa: F811
+    """The data has 8x8 images in colour of 4 classes."""
+    data = tmp_path / "photos"
+    made = made_examples(48)
+    for k, (image, label) in enumerate(zip(made.images, made.labels, strict=True)):
+        (data / f"class{label}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(data / f"class{label}" / f"{k}.png")
+    small_network(10, 2, seed=1).save(tmp_path / "first.keras")
+    second().save(tmp_path / "second.keras")
+    arguments = [
+        "--strategy=default",
+        f"--gin_bindings=dataset.name='folder:{data}'",
+        "--gin_bindings=dataset.image_size=(8, 8)",
+        "--gin_bindings=teacher=[@first/keras_file, @second/keras_file]",
+        "--gin_bindings=first/keras_file.path='first.keras'",
+        "--gin_bindings=second/keras_file.path='second.keras'",
+        "--gin_bindings=distill.batch_size=8",
+        f"--data_dir={tmp_path / 'tfds'}",
+        *FEED,
+    ]
+    status, _, err = command("distill", *arguments)
+    assert status == 2
+    assert named in _last_line(err)
     assert not (tmp_path / "runs").exists()
 
 

@@ -83,7 +83,7 @@ def test_cost_in_passes_and_agreement_with_the_teachers(tmp_path):
     assert (rows["Student"]["teacher passes"], rows["Student"]["agreement, %"]) == ("0", "")
 
 
-def test_runs_with_remembered_logits_have_a_row_and_a_cost_of_their_own(tmp_path):
+def test_runs_with_cached_logits_have_a_row_and_a_cost_of_their_own(tmp_path):
     """Two teachers see each image in 4 of 20 epochs: 8 passes."""
     common = {"teachers": ["a", "b"], "epochs": 20}
     write_workdir(tmp_path / "0", 0.5, **common)

@@ -105,6 +105,18 @@ def test_srrl_regresses_the_teachers_logits_through_its_classifier(batch):
     kernel, bias = teacher.classifier.get_weights()
     expected = np.mean((embedding.numpy() @ kernel + bias - outputs.logits.numpy()) ** 2, 1)
     np.testing.assert_allclose(other["srrl_regression"], expected, rtol=1e-2)
+    means = [
+        np.maximum(each.features["group1"][-1].numpy(), 0).mean((1, 2))
+        for each in (outputs, frozen_outputs(student, *batch))
+    ]
+    expected = np.mean((means[0] - means[1]) ** 2, 1)
+    np.testing.assert_allclose(other["srrl_feature"]["group1"], expected, rtol=1e-2, atol=1e-5)
+
+
+def test_gradient_of_logits_is_that_of_its_formula():
+    assert_equals_formula(
+        logits_loss, lambda t, s: ((t - s) ** 2).mean(1), maps(0, 4, 6), maps(1, 4, 6)
+    )
 
 
 def _use_moving_statistics(connect):

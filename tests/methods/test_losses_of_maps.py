@@ -14,7 +14,8 @@ from dfa_tf.methods.ft import ft_loss
 from dfa_tf.methods.jacobian import jacobian_loss
 from dfa_tf.methods.maps import area_average
 from dfa_tf.methods.margin import expected_negative, l2_above_margin, margin_of
-from dfa_tf.methods.nst import gram_loss, nst_loss
+from dfa_tf.methods.nst import NST, gram_loss, nst_loss
+from dfa_tf.methods.objective import frozen_outputs
 from dfa_tf.methods.reviewkd import hcl
 from dfa_tf.methods.vid import vid_loss
 from tests.conftest import small_network
@@ -194,3 +195,20 @@ def test_context_loss_of_reviewkd_equals_its_formula():
     assert_equals_formula(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
     same = tf.constant(maps(13, 2, 8, 8, 2))
     np.testing.assert_allclose(hcl(same, same), 0, atol=1e-7)
+
+
+def test_gram_form_of_nst_maps_the_student_to_the_teachers_channels(batch):
+    """Half the weight, as of the other form, times the Gram distance behind a 1x1 convolution."""
+    teacher, student = small_network(10, 2, seed=1), small_network(10, 1, seed=2)
+    built = NST(form="gram", weight=2.0).build(teacher, student, 0, "float32")
+    assert built.weights == {"nst": 1.0}
+    outputs, student_outputs = (frozen_outputs(each, *batch) for each in (teacher, student))
+    term = built.terms(outputs, student_outputs, batch[1])["nst"]
+    assert list(term) == ["group1", "group2", "group3"] == built.parts["nst"]
+    for group, connect in zip(term, built.connectors, strict=True):
+        kernel = connect.weights[0]
+        target = outputs.activation(group).numpy()
+        assert kernel.shape[:2] == (1, 1)
+        assert kernel.shape[-1] == target.shape[-1] == 2 * kernel.shape[-2]
+        mapped = connect(student_outputs.activation(group), training=True).numpy()
+        np.testing.assert_allclose(term[group], gram_loss(target, mapped), rtol=1e-5)

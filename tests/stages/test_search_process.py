@@ -84,7 +84,7 @@ def test_process_records_the_weights_from_the_first_to_the_last_step(finished):
     workdir, process = finished
     assert Process.load(workdir / "process" / "process.json") == process
     assert process.paths == ["kd", "reviewkd"]
-    assert (process.steps, process.at) == (9, [0, 3, 7, 8])
+    assert (process.steps, process.at) == (9, list(range(9)))
     assert (process.dataset, process.teacher, process.student) == ("made", "WRN_10_2", "WRN_10_1")
     assert process.normalization == "biased"
     np.testing.assert_allclose(process.weights[0], PATHS / (PATHS + 1), rtol=1e-6)
@@ -93,6 +93,11 @@ def test_process_records_the_weights_from_the_first_to_the_last_step(finished):
         odds = np.exp(alpha)
         np.testing.assert_allclose(weights, PATHS * odds / (odds.sum() + np.e), rtol=1e-5)
     assert np.abs(np.array(process.alpha[-1]) - 1).max() > 0.1
+
+
+def test_process_does_not_depend_on_the_log_interval(finished, tmp_path):
+    _, process = finished
+    assert _search(tmp_path, runtime=Runtime(quiet=True, log_every=7)) == process
 
 
 def test_replaced_process_is_refused(finished, tmp_path):
@@ -132,11 +137,11 @@ def test_interrupted_search_resumes_to_the_same_process(finished, tmp_path, monk
     workdir, process = finished
     original, calls = ProcessJournal.add, []
 
-    def stopping(journal, block):
+    def stopping(journal, block, steps):
         calls.append(block.step)
         if len(calls) == at:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(journal, block)
+        return original(journal, block, steps)
 
     with monkeypatch.context() as patched:
         patched.setattr(ProcessJournal, "add", stopping)
@@ -190,11 +195,11 @@ def test_two_replicas_run_and_resume_to_the_same_process(two_replicas, tmp_path,
     assert np.isfinite(straight.alpha).all()
     original, calls = ProcessJournal.add, []
 
-    def stopping(journal, block):
+    def stopping(journal, block, steps):
         calls.append(1)
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(journal, block)
+        return original(journal, block, steps)
 
     with monkeypatch.context() as patched:
         patched.setattr(ProcessJournal, "add", stopping)

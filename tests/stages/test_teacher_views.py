@@ -1,4 +1,4 @@
-"""Remembered logits: the student, the files, interruptions and errors."""
+"""Cached logits: the student, the files, interruptions and errors."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ from dfa_tf.methods.targets import Targets
 from dfa_tf.methods.teachers import build_method
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training import fit as fitting
-from dfa_tf.training import remembered_logits
+from dfa_tf.training import teacher_logits
 from dfa_tf.training.loop import Loop
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import made_examples, same, small_network
@@ -171,7 +171,7 @@ def test_fewer_views_change_the_student(tmp_path):
 @pytest.fixture
 def kill_filling(monkeypatch):
     """Returns a function: the next run is killed after so many batches are written."""
-    real = remembered_logits._checked
+    real = teacher_logits._finite
 
     def kill(at):
         calls = []
@@ -182,7 +182,7 @@ def kill_filling(monkeypatch):
                 raise _Killed
             return real(logits)
 
-        monkeypatch.setattr(remembered_logits, "_checked", checked)
+        monkeypatch.setattr(teacher_logits, "_finite", checked)
 
     yield kill
     monkeypatch.undo()
@@ -233,11 +233,11 @@ def _refuse_to_compute(monkeypatch):
     def refuse(*_):
         raise AssertionError("the teacher is run")
 
-    monkeypatch.setattr(remembered_logits, "_logits_of", refuse)
+    monkeypatch.setattr(teacher_logits, "_logits_of", refuse)
 
 
 def test_signal_saves_what_is_computed(tmp_path, monkeypatch):
-    real, calls = remembered_logits._checked, []
+    real, calls = teacher_logits._finite, []
 
     def signalled(logits):
         calls.append(1)
@@ -245,7 +245,7 @@ def test_signal_saves_what_is_computed(tmp_path, monkeypatch):
             signal.raise_signal(signal.SIGTERM)
         return real(logits)
 
-    monkeypatch.setattr(remembered_logits, "_checked", signalled)
+    monkeypatch.setattr(teacher_logits, "_finite", signalled)
     with pytest.raises(Interrupted, match=r"distill\.teacher_views"):
         _distill(tmp_path)
     assert _record(tmp_path)["filled"] == 3
@@ -327,7 +327,7 @@ def test_wrong_number_of_views_is_named(tmp_path, views):
         ({"methods": [], "teacher": None}, "plain"),
     ],
 )
-def test_methods_without_remembered_logits_are_named(tmp_path, changes, named):
+def test_methods_without_cached_logits_are_named(tmp_path, changes, named):
     with pytest.raises(UserError, match=rf"distill\.teacher_views.*{named}"):
         _distill(tmp_path, **changes)
     assert not list(tmp_path.iterdir())

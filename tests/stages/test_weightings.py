@@ -33,9 +33,9 @@ def adapted(tmp_path_factory):
 
 
 def test_learnt_weights_are_recorded_as_a_process(adapted):
-    """Ten steps, logged at 4, 8 and 10: the middle of each is 1.5, 5.5 and 8.5."""
     process = Process.load(adapted.workdir / "distill" / "process.json")
-    assert (process.paths, process.at, process.steps) == (["at", "kd"], [1.5, 5.5, 8.5], 10)
+    assert (process.paths, process.at, process.steps) == (["at", "kd"], list(range(10)), 10)
+    np.testing.assert_allclose(process.weights[0], [1, 1], rtol=1e-6)
     assert (process.teacher, process.student) == ("WRN_22_1", "WRN_10_1")
     metrics = _metrics(adapted.workdir)
     assert metrics["weighting"] == "adaptive"
@@ -83,6 +83,28 @@ def test_a_path_of_weight_zero_and_one_left_out_give_the_same_student(run):
         students.append(run.distill(**arguments, workdir=run.workdir / name))
     for skipped, computed in zip(*(s.get_weights() for s in students), strict=True):
         np.testing.assert_allclose(skipped, computed, rtol=1e-4, atol=1e-6)
+    followed = Process.load(run.workdir / "skipped" / "distill" / "process.json")
+    np.testing.assert_allclose(followed.weights, [[1, 1]] * 10 + [[1, 0]] * 10, rtol=1e-6)
+    assert _metrics(run.workdir / "skipped")["weights"] == pytest.approx({"at": 1, "kd": 0})
+
+
+@pytest.mark.slow
+def test_steps_without_any_path_are_recorded_with_weight_zero(run):
+    process = Process(["at", "kd"], [0, 9, 10, 19], [[1.0, 1.0]] * 2 + [[0.0, 0.0]] * 2, steps=20)
+    run.distill(methods=PATHS, weights=ProcessWeighting(process), epochs=2)
+    followed = Process.load(run.workdir / "distill" / "process.json")
+    np.testing.assert_allclose(followed.weights, [[1, 1]] * 10 + [[0, 0]] * 10, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_learnt_weights_in_bfloat16_are_close_to_float32(adapted, run):
+    run.distill(**ADAPTIVE, precision="mixed_bfloat16")
+    exact, rough = (
+        Process.load(each / "distill" / "process.json").weights
+        for each in (adapted.workdir, run.workdir)
+    )
+    assert np.abs(np.log(exact[-1])).min() > 0.05  # both have moved
+    np.testing.assert_allclose(rough[-1], exact[-1], rtol=0.05)
 
 
 @pytest.mark.slow

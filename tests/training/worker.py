@@ -1,7 +1,7 @@
 """One process of a cluster, which runs a search and a distillation on made data.
 
 python -m tests.training.worker WORKDIR [PRECISION]
-python -m tests.training.worker WORKDIR views         # KD with remembered logits
+python -m tests.training.worker WORKDIR views         # KD with cached logits
 """
 
 import pathlib
@@ -23,7 +23,7 @@ def run_stages(workdir, strategy, precision="float32"):
 
 
 def run_views(workdir, strategy):
-    """Distils with remembered logits: 40 steps, of which 10 differ."""
+    """Distils with cached logits: 40 steps, of which 10 differ."""
     runtime = Runtime(strategy, log_every=4, evaluate_every=1e9, checkpoint_seconds=0.2, quiet=True)
     return Run(workdir, runtime).distill(methods=[KD()], epochs=4, teacher_views=1)
 
@@ -37,4 +37,4 @@ if __name__ == "__main__":
             run_stages(*arguments, *sys.argv[2:])
     except ReportedError as error:
         print(error, file=sys.stderr)
-        sys.exit(1)
+        sys.exit(error.status)

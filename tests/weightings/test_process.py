@@ -30,6 +30,19 @@ def test_final_uses_the_last_weights_throughout():
     assert _totals(ProcessWeighting(PROCESS, final=True)) == pytest.approx([11, 11, 11])
 
 
+@pytest.mark.parametrize(
+    ("final", "threshold", "is_error"),
+    [(False, 1.0, False), (False, 1.01, True), (True, 1.01, True), (True, 0.9, False)],
+)
+def test_threshold_above_all_weights_is_named(final, threshold, is_error):
+    weighting = ProcessWeighting(PROCESS, final=final, threshold=threshold)
+    if not is_error:
+        assert max(_totals(weighting)) > 0
+        return
+    with pytest.raises(UserError, match=r"process\.threshold"):
+        weighting.build(["a", "b"], 3)
+
+
 def test_without_a_process_there_is_an_error():
     with pytest.raises(UserError, match="process"):
         ProcessWeighting().build(["a"], 3)

@@ -1,4 +1,4 @@
-"""Logits of teachers for batches that repeat (`distill.teacher_views`), remembered in a folder.
+"""A disk cache of the teachers' logits, for batches that repeat (`distill.teacher_views`).
 
 With k views, the sequence of batches of N examples in batches of B repeats after P = floor(k N / B)
 steps: step s draws what step s mod P drew, with the same augmentation. The teachers run once for
@@ -16,12 +16,10 @@ import dataclasses
 import functools
 import hashlib
 import io
-import itertools
 import json
 import os
 import pathlib
 import shutil
-import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,15 +31,8 @@ import tensorflow as tf
 from dfa_tf import files
 from dfa_tf.data.decoding import without_autotuning
 from dfa_tf.data.part import Part
-from dfa_tf.data.pipeline import repeated, replica_part
-from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.methods.objective import frozen_outputs
-from dfa_tf.models.network import Network
-from dfa_tf.progress import Progress
-from dfa_tf.training.devices import Consensus, is_chief, worker_count
-from dfa_tf.training.runtime import Runtime
-from dfa_tf.training.signals import stop_request
-from dfa_tf.training.summation_order import fixed_summation_order
+from dfa_tf.data.pipeline import repeated
+from dfa_tf.errors import UserError
 
 SETTING = "distill.teacher_views"
 LOGITS, RECORD, FORMAT = "logits.npy", "record.json", 1
@@ -66,8 +57,8 @@ def period_of(views: int, examples: int, batch_size: int, steps: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class RememberedLogits:
-    """The logits of teachers for a sequence of batches that repeats.
+class LogitCache:
+    """The logits of teachers for a sequence of batches that repeats, in a folder.
 
     Attributes:
         folder: The folder of the files.
@@ -86,20 +77,20 @@ class RememberedLogits:
     classes: int
     identity: Mapping[str, Any]
 
-    def shared_in(self, folder: str | os.PathLike) -> "RememberedLogits":
+    def shared_in(self, folder: str | os.PathLike) -> "LogitCache":
         """Returns the same logits in a folder that runs share: in a subfolder for the identity."""
         text = json.dumps(self._described, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:12]
         return dataclasses.replace(self, folder=pathlib.Path(folder).expanduser() / name)
 
-    def check(self, ignored: Sequence[str] = ()) -> None:
-        """Checks that the folder, if it is there, has the logits of these teachers and batches.
+    def check_identity(self, ignored: Sequence[str] = ()) -> None:
+        """Checks that an existing folder is for these teachers and batches.
 
         Args:
             ignored: Names in the identity that are not known yet.
 
         Raises:
-            UserError: If it has others, or is damaged.
+            UserError: If it is for others.
         """
         record = self._record()
         differences = [
@@ -112,7 +103,15 @@ class RememberedLogits:
                 f"{SETTING}: {self.folder} has other logits ({'; '.join(differences)}); choose "
                 "another --workdir, delete the folder, or restart with distill --fresh"
             )
-        filled = self.filled
+
+    def check_content(self) -> None:
+        """Checks that the file has the logits that the record counts.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
+        record = self._record()  # read once, because another process may be adding rows
+        filled = self._filled_in(record)
         if not filled:
             return
         size, expected = self._logits.stat().st_size, self._offset(filled)
@@ -124,7 +123,15 @@ class RememberedLogits:
     @property
     def filled(self) -> int:
         """Number of the steps whose logits are in the file."""
-        filled = self._record().get(FILLED)
+        return self._filled_in(self._record())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file has the logits of all batches."""
+        return self.filled == self.period
+
+    def _filled_in(self, record):
+        filled = record.get(FILLED)
         is_valid = isinstance(filled, int) and 0 <= filled <= self.period
         return filled if is_valid and self._logits.exists() else 0
 
@@ -158,52 +165,6 @@ class RememberedLogits:
         pairs = tf.data.Dataset.zip(batches, self.batches(first_step, part))
         return pairs.map(lambda batch, logits: (*batch, logits))
 
-    def fill(
-        self,
-        teachers: Sequence[Network],
-        batches: Callable[[int], tf.data.Dataset],
-        mix: Callable | None,
-        runtime: Runtime,
-    ) -> None:
-        """Computes and writes the logits that the file lacks. Other processes wait meanwhile.
-
-        Args:
-            teachers: The frozen teachers, built in the scope of the run's strategy.
-            batches: A function of a step that returns this process's parts of the batches from that
-                step on.
-            mix: A function of (images, labels, step) that returns the images that the teachers
-                receive, and the targets; None for the images as they are.
-            runtime: Devices, logging and saving.
-
-        Raises:
-            Interrupted: On SIGTERM or SIGINT, after what is computed is written.
-            UserError: If the folder has other logits or cannot be written, or a logit is outside the
-                range of float16.
-        """
-        chief, consensus = is_chief(runtime.devices), Consensus(runtime.devices)
-        if self._agreed_filled(consensus, chief) == self.period:
-            return
-        with self._locked() if chief else contextlib.nullcontext():
-            first = self._agreed_filled(consensus, chief)
-            computed = _logits_of(teachers, batches(first), first, mix, runtime.devices)
-            quiet = runtime.quiet or not chief
-            without_fresh = " without --fresh" if runtime.fresh else ""
-            progress = Progress("teacher_views", first, self.period, self.batch_size, quiet)
-            appending = self._appending(first) if chief else contextlib.nullcontext(_nothing)
-            with contextlib.closing(progress), stop_request() as request, appending as append:
-                for step in range(first, self.period):
-                    started = time.monotonic()
-                    append(_checked(next(computed)))
-                    progress.update(step + 1, time.monotonic() - started, {})
-                    if consensus([bool(request.signum)])[0]:
-                        raise Interrupted(
-                            f"{SETTING}: stopped and saved the logits of {step + 1} of "
-                            f"{self.period} batches; run the same command{without_fresh} to continue",
-                            request.signum or signal.SIGTERM,
-                        )
-        consensus([0])  # the chief has written the file
-        self._wait_for_the_file()
-
     def _damaged(self, problem):
         return UserError(f"{self._logits}: {problem}; delete {self.folder} to compute it again")
 
@@ -220,34 +181,23 @@ class RememberedLogits:
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
-    def _agreed_filled(self, consensus, chief):
-        """Returns the number of filled steps that the chief finds, the same for all workers."""
-        high, low = divmod(self.filled, 2**20)  # the consensus is in float32
-        high, low = consensus([high * chief, low * chief])
-        return round(high) * 2**20 + round(low)
-
-    def _wait_for_the_file(self):
-        """Waits until this process sees what the chief has written. File servers can be late."""
-        for _ in range(WAIT_SECONDS):
-            if self.filled == self.period:
-                return
-            time.sleep(1)
-        raise UserError(
-            f"{SETTING}: {self.folder} lacks the logits that the chief wrote; choose a folder on a "
-            "file system that all workers share"
-        )
-
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Creates the folder, locks it against other processes, and checks what it has.
+
+        Raises:
+            UserError: If the folder has other logits, is damaged or cannot be written.
+        """
         files.output_folder(self.folder, "--workdir or runtime.views_folder")
         waiting = f"{self.folder}: another process computes the logits"
         with files.exclusive(self.folder, waiting):
             files.clear_unfinished(self.folder)
-            self.check()
+            self.check_identity()
+            self.check_content()
             yield
 
     @contextlib.contextmanager
-    def _appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
+    def appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
         """Yields a function that appends the logits of a step to the file, from step `first` on."""
         if not first:
             self._write_record(0, 0)
@@ -307,43 +257,3 @@ class RememberedLogits:
 
     def _offset(self, step):
         return len(self._header) + step * self._step_bytes
-
-
-def _logits_of(teachers, batches, first, mix, strategy):
-    """Yields the logits float16 [B, teachers, classes] of each batch, those of step `first` first."""
-    processes = worker_count(strategy)
-
-    def on_replica(step, *batch):
-        images, labels = replica_part(batch, processes)
-        if mix:
-            images, _ = mix(images, labels, step)
-        logits = [frozen_outputs(each, images, labels).logits for each in teachers]
-        return tf.cast(tf.stack(logits, 1), tf.float16)
-
-    @tf.function
-    def compute(step, iterator):
-        return strategy.gather(strategy.run(on_replica, (step, *next(iterator))), 0)
-
-    iterator = iter(batches)
-    for step in itertools.count(first):
-        with fixed_summation_order():
-            logits = compute(tf.constant(step, tf.int64), iterator).numpy()
-        yield logits
-
-
-def _checked(logits):
-    """Returns the logits of a batch.
-
-    Raises:
-        UserError: If one of them is not finite in float16.
-    """
-    if np.isfinite(logits).all():
-        return logits
-    raise UserError(
-        f"{SETTING}: expected logits of the teacher from -65504 to 65504, which float16 has, got "
-        "others; bind 0"
-    )
-
-
-def _nothing(logits):
-    """Ignores the logits. The chief writes them."""

@@ -1,0 +1,108 @@
+"""The networks of a distillation: the weight of the cross entropy, and paths that are left out."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dfa_tf.methods.distillation_net import DistillationNet
+from dfa_tf.methods.fitnets import FitNets
+from dfa_tf.methods.kd import KD
+from dfa_tf.methods.pathways import Pathways
+from dfa_tf.process import Process
+from dfa_tf.weightings import Adaptive, ProcessWeighting
+from tests.conftest import small_network
+
+STEPS = 4
+
+
+def _net(methods, weights=None, ce_weight=None):
+    teacher, student = small_network(10, 2, seed=1), small_network(10, 1, seed=2)
+    return DistillationNet([teacher], student, methods, weights, ce_weight, steps=STEPS, seed=3)
+
+
+def _objective(net):
+    ((last, objective),) = net.objectives([2, STEPS])
+    assert last == STEPS
+    return objective
+
+
+@pytest.mark.parametrize(
+    ("weights", "ce_weight", "expected"),
+    [(None, None, 0.1), ([1.0], None, 0.1), (Adaptive(), None, 1.0), (Adaptive(), 0.5, 0.5)],
+)
+def test_weight_of_the_cross_entropy_is_one_with_a_weighting(batch, weights, ce_weight, expected):
+    """Otherwise it is the method's: .1 of KD, whose loss has the weight .9."""
+    loss, _, measured = _objective(_net([KD()], weights, ce_weight))(*batch)
+    kd = 0.9 * measured["kd"]
+    np.testing.assert_allclose(loss, expected * measured["cross_entropy"] + kd, rtol=1e-5)
+
+
+def test_variables_are_those_of_student_connectors_and_weighting():
+    """A FitNets regressor and the two importances are trained, the teacher is not."""
+    plain, net = _net([]), _net([FitNets(), KD()], Adaptive())
+    (method, phase), *others = net.pretrainings
+    assert (method.name, others) == ("fitnets", [])
+    trained = {id(v) for v in net.variables}
+    assert trained >= {id(v) for v in net.student.trainable_variables}
+    assert len(net.variables) > len(plain.variables) == len(plain.student.trainable_variables)
+    assert [v.shape for v in net.variables][-1] == (2,)
+    assert not trained & {id(v) for v in net.teachers[0].variables}
+    assert phase.variables
+
+
+@pytest.fixture(scope="module")
+def pathways():
+    """Nets with six pathways, of which all have a weight, or the first alone."""
+    method = Pathways("simple", stem=False)
+    paths = _net([method], Adaptive()).paths
+    assert len(paths) == 6
+    process = Process(paths, [0], [[0.5] + 5 * [1e-30]], steps=1)
+    nets = [
+        _net([method], ProcessWeighting(process, threshold=threshold)) for threshold in (0.0, 0.1)
+    ]
+    return nets, paths[0]
+
+
+def test_pathway_that_is_left_out_gives_the_gradient_of_weight_zero(pathways, batch):
+    results = []
+    for net in pathways[0]:
+        variables = [v.value for v in net.student.trainable_variables]
+        objective = _objective(net)
+
+        @tf.function
+        def run(images, labels, objective=objective, variables=variables):
+            with tf.GradientTape() as tape:
+                loss, _, _ = objective(images, labels)
+            return loss, tape.gradient(loss, variables)
+
+        results.append(run(*batch))
+    (computed, gradients), (skipped, skipped_gradients) = results
+    np.testing.assert_allclose(skipped, computed, rtol=1e-6)
+    for found, expected in zip(skipped_gradients, gradients, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_of_a_pathway_that_is_left_out_are_not_in_the_graph(pathways, batch):
+    counts = []
+    for net in pathways[0]:
+        graph = tf.function(_objective(net)).get_concrete_function(*batch).graph
+        counts.append(sum(op.type == "Conv2D" for op in graph.get_operations()))
+    net, used = pathways[0][0], pathways[1]
+    connectors = [model for model in net.models if model is not net.student]
+    convolutions = {
+        model.name: sum(isinstance(each, keras.layers.Conv2D) for each in model._flatten_layers())
+        for model in connectors
+    }
+    assert len(convolutions) == 6
+    (own,) = [name for name in convolutions if used in name]
+    assert counts[0] - counts[1] == sum(convolutions.values()) - convolutions[own] > 0
+
+
+def test_plain_training_needs_no_teacher(batch):
+    student = small_network(10, 1, seed=2)
+    net = DistillationNet([], student, [], steps=STEPS)
+    loss, _, _ = _objective(net)(*batch)
+    log_p = tf.nn.log_softmax(student(batch[0], training=True)["logits"]).numpy()
+    np.testing.assert_allclose(loss, -log_p[np.arange(len(loss)), batch[1]], rtol=1e-4)
+    assert net.paths == []
