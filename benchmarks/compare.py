@@ -2,6 +2,7 @@
 
     pip install -e '.[benchmark]'
     python benchmarks/compare.py --json=comparison.json
+    python benchmarks/compare.py --old=CHECKOUT         # another version of dfa_tf, alone
 
 Each implementation runs in its own process, which waits for requests. In a round, each one runs a
 step for about a second, and the order rotates from round to round. A ratio is the time of a peer
@@ -11,14 +12,18 @@ the joint search of dfa_tf, compared with a peer's iterations of the three group
 
 import argparse
 import json
+import os
 import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
+from dfa_tf.benchmark.timing import median_and_interval
+
 PAUSE = 0.5  # seconds; OpenMP threads keep spinning for a while after PyTorch's turn
-PEERS = pathlib.Path(__file__).parent / "peers"
+ROOT = pathlib.Path(__file__).parents[1]
+OLD = "dfa_tf, old"
 COMMANDS = {
     "dfa_tf": ["ours.py"],
     "Keras 3": ["stock_keras.py"],
@@ -42,26 +47,39 @@ class Peer:
     """The process of one implementation.
 
     Args:
-        name: Name in `COMMANDS`.
+        name: Name of the implementation.
+        command: A script in benchmarks/peers, and its switches.
         precision: "float32" or "bfloat16".
         networks: Flags that set teacher and student.
+        checkout: The checkout that contains the script and dfa_tf.
     """
 
-    def __init__(self, name: str, precision: str, networks: list[str]):
-        script, *switches = COMMANDS[name]
-        command = [
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        precision: str,
+        networks: list[str],
+        checkout: pathlib.Path = ROOT,
+    ):
+        script, *switches = command
+        arguments = [
             sys.executable,
-            str(PEERS / script),
+            str(checkout / "benchmarks" / "peers" / script),
             f"--precision={precision}",
             *switches,
             *networks,
         ]
         self.name = name
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
         )
         if self._process.stdout.readline() != "ready\n":
-            raise SystemExit(f"{name} did not start: {' '.join(command)}")
+            raise SystemExit(f"{name} did not start: {' '.join(arguments)}")
         self._counts = {}
 
     def seconds(self, step: tuple[str, int]) -> float:
@@ -86,9 +104,11 @@ class Peer:
         self._process.wait()
 
 
-def compare(precision: str, names: list[str], rounds: int, networks: list[str]) -> list[dict]:
-    """Returns a row for each step and peer: milliseconds and ratios over the rounds."""
-    peers = [Peer(name, precision, networks) for name in names]
+def compare(peers: list[Peer], precision: str, rounds: int) -> list[dict]:
+    """Returns a row for each step and peer: milliseconds and ratios over the rounds.
+
+    The first peer is dfa_tf. All processes are ended.
+    """
     rows = []
     for step in STEPS:
         samples = {peer.name: [] for peer in peers}
@@ -108,7 +128,8 @@ def compare(precision: str, names: list[str], rounds: int, networks: list[str]) 
                     "precision": precision,
                     "peer": name,
                     "ms": min_median_max([1000 * value for value in seconds]),
-                    "ratio": min_median_max([peer / dfa for peer, dfa in pairs]),
+                    "ratio": min_median_max(ratios := [peer / dfa for peer, dfa in pairs]),
+                    "ratios": ratios,
                 }
             )
             print(line(rows[-1]), flush=True)
@@ -157,17 +178,28 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precision", nargs="+", default=["bfloat16", "float32"])
     parser.add_argument("--peers", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
+    parser.add_argument("--old", type=pathlib.Path, metavar="CHECKOUT")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--teacher", nargs=2, default=["28", "4"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--student", nargs=2, default=["16", "2"], metavar=("DEPTH", "WIDTH"))
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--check", action="store_true", help="fail if an aim is missed")
     arguments = parser.parse_args()
-    names = ["dfa_tf", *(name for name in arguments.peers if name != "dfa_tf")]
     networks = ["--teacher", *arguments.teacher, "--student", *arguments.student]
     rows = []
     for precision in arguments.precision:
-        rows += compare(precision, names, arguments.rounds, networks)
+        peers = [Peer("dfa_tf", COMMANDS["dfa_tf"], precision, networks)]
+        if arguments.old:
+            checkout = arguments.old.resolve()
+            peers.append(Peer(OLD, COMMANDS["dfa_tf"], precision, networks, checkout))
+        else:
+            others = [name for name in arguments.peers if name != "dfa_tf"]
+            peers += [Peer(name, COMMANDS[name], precision, networks) for name in others]
+        rows += compare(peers, precision, arguments.rounds)
+    if arguments.old:
+        ratios = [1 / ratio for row in rows if row["peer"] == OLD for ratio in row["ratios"]]
+        median, low, high = median_and_interval(ratios)
+        print(f"new over old: {median:.3f} ({low:.3f} to {high:.3f}), {len(ratios)} pairs")
     results = aims(rows)
     for text, is_reached in results:
         print(text, "reached" if is_reached else "missed")

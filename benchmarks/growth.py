@@ -127,11 +127,11 @@ def table(found: list[dict]) -> str:
     heading = "| | search, ms | operations | time | GiB | distill, ms | operations | time | GiB | export, s |"
     lines = [heading, "|" + " --- |" * 10]
     for axis in AXES:
-        of_axis = [each for each in found if each["axis"] == axis]
-        for each in of_axis:
+        axis_points = [each for each in found if each["axis"] == axis]
+        for each in axis_points:
             cells = [f"{NAMES[axis]}: {each['settings'][axis]:,}"]
             for step in STEPS:
-                now, first = each[step], of_axis[0][step]
+                now, first = each[step], axis_points[0][step]
                 cells += [
                     f"{now['ms']:,.0f}",
                     f"{now['gflop'] / first['gflop']:.1f} x",
@@ -152,14 +152,14 @@ def draw(found: list[dict], path: pathlib.Path) -> None:
 
     figure, axes = pyplot.subplots(2, 3, figsize=(10, 6), layout="constrained")
     for panel, axis in zip(axes.flat, AXES, strict=True):
-        of_axis = [each for each in found if each["axis"] == axis]
-        if not of_axis:
+        axis_points = [each for each in found if each["axis"] == axis]
+        if not axis_points:
             continue
-        values = [each["settings"][axis] for each in of_axis]
+        values = [each["settings"][axis] for each in axis_points]
         for step, color in zip(STEPS, ("#0072b2", "#d55e00"), strict=True):
             for key, style in (("gflop", ":"), ("ms", "-"), ("memory_bytes", "--")):
                 label = {"gflop": "operations", "ms": "time", "memory_bytes": "memory"}[key]
-                ratios = [each[step][key] / of_axis[0][step][key] for each in of_axis]
+                ratios = [each[step][key] / axis_points[0][step][key] for each in axis_points]
                 panel.plot(values, ratios, style, color=color, marker=".", label=f"{step}, {label}")
         panel.set(xscale="log", yscale="log", xlabel=NAMES[axis], xticks=values)
         panel.set_xticklabels([f"{value:,}" for value in values])

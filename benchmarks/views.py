@@ -18,18 +18,10 @@ import tensorflow as tf
 
 from dfa_tf import data, models
 from dfa_tf.benchmark.cases import KD_VIEWS, PLAIN, Workload, cases
+from dfa_tf.benchmark.timing import median_and_interval
 
-ROUNDS, STEPS, BATCH_SIZE, RESAMPLES = 25, 4, 128, 4000
+ROUNDS, STEPS, BATCH_SIZE = 25, 4, 128
 TIMED = (PLAIN, KD_VIEWS, "kd")
-
-
-def median_and_interval(values):
-    """Returns the median and its 95 % bootstrap interval."""
-    draws = random.Random(0)
-    medians = sorted(
-        statistics.median(draws.choices(values, k=len(values))) for _ in range(RESAMPLES)
-    )
-    return statistics.median(values), medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
 
 
 def main():
@@ -51,11 +43,11 @@ def main():
             started = time.process_time()
             seconds["duration"][step].append(runs[step].run(STEPS) / STEPS)
             seconds["CPU time"][step].append((time.process_time() - started) / STEPS)
-    for kind, of in seconds.items():
+    for kind, by_step in seconds.items():
         for step in TIMED[1:]:
-            ratios = [a / b for a, b in zip(of[step], of[PLAIN], strict=True)]
+            ratios = [a / b for a, b in zip(by_step[step], by_step[PLAIN], strict=True)]
             median, low, high = median_and_interval(ratios)
-            ms, plain_ms = (1000 * statistics.median(of[name]) for name in (step, PLAIN))
+            ms, plain_ms = (1000 * statistics.median(by_step[name]) for name in (step, PLAIN))
             print(
                 f"{precision} {kind}: {step} {ms:.0f} ms, {PLAIN} {plain_ms:.0f} ms, "
                 f"{median:.3f} x ({low:.3f} to {high:.3f})"

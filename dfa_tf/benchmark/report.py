@@ -92,8 +92,8 @@ class BenchmarkReport:
         rows: A row for each step and precision.
         joint_over_groups: For each precision and round, the duration of an iteration of the joint
             search over the sum of the groups' durations. Empty if it is not timed.
-        views_over_plain: For each precision and round, the duration of a step of KD with remembered
-            logits over one of plain training. Empty if it is not timed.
+        views_over_plain: For each precision and round, the duration of a step of KD with cached logits
+            over one of plain training. Empty if it is not timed.
     """
 
     machine: dict[str, str | int]
@@ -177,14 +177,14 @@ def _joint_over_groups(timed, samplers):
     """Returns the ratio of each round, `{precision: [ratios]}`."""
     ratios = {}
     for precision in DTYPES:
-        of_group = {
+        by_group = {
             case.group: sampler.samples
             for case, sampler in zip(timed, samplers, strict=True)
             if (case.step, case.precision) == ("search", precision)
         }
-        joint = of_group.pop(ALL_GROUPS, None)
+        joint = by_group.pop(ALL_GROUPS, None)
         if joint:
-            ratios[precision] = _ratios(joint, list(map(sum, zip(*of_group.values(), strict=True))))
+            ratios[precision] = _ratios(joint, list(map(sum, zip(*by_group.values(), strict=True))))
     return ratios
 
 

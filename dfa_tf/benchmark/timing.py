@@ -1,8 +1,9 @@
 """Timings of steps in turn, so that a change in the machine's speed affects all of them."""
 
 import dataclasses
+import random
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 SECONDS_PER_SAMPLE = 0.7
 ROUNDS = 7
@@ -50,3 +51,12 @@ class Sampler:
         """Returns the duration of a step over all samples."""
         functions = min, statistics.median, max
         return Milliseconds(*(round(1000 * function(self.samples), 3) for function in functions))
+
+
+def median_and_interval(values: Sequence[float], resamples: int = 4000) -> tuple[float, ...]:
+    """Returns the median and its 95 % bootstrap interval: (median, lower end, upper end)."""
+    draws = random.Random(0)
+    medians = sorted(
+        statistics.median(draws.choices(values, k=len(values))) for _ in range(resamples)
+    )
+    return statistics.median(values), medians[resamples // 40], medians[-resamples // 40]

@@ -1,4 +1,4 @@
-"""The checks of all stages of a command, before hours are spent on the first of them."""
+"""The checks of all stages of a command, which run before the first stage starts."""
 
 import pathlib
 
@@ -24,7 +24,7 @@ def check_ahead(plan: Plan) -> None:
     """Checks all stages of a command before the first of them runs.
 
     Raises:
-        UserError: For what a later stage would only find after hours.
+        UserError: If a later stage would fail.
     """
     setup, config, stages = plan.setup, plan.config, plan.stages
     roots = ["dataset", "runtime", *stages]

@@ -53,12 +53,12 @@ class Pipeline:
         check_ahead(self._plan)
 
     def train_teacher(self) -> None:
-        """Makes WORKDIR/teacher, and teacher_2 and so on if the config has several teachers."""
+        """Creates WORKDIR/teacher, and teacher_2 and so on if the config has several teachers."""
         check_ahead(self._plan)
         self._teachers  # noqa: B018
 
     def search(self) -> None:
-        """Makes WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
+        """Creates WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
 
         If it needs none of the two, alpha is searched.
         """
@@ -70,7 +70,7 @@ class Pipeline:
             self._searched_process  # noqa: B018
 
     def distill(self) -> None:
-        """Makes WORKDIR/distill and what it needs, exports the student, and prints a summary."""
+        """Creates WORKDIR/distill and what it needs, exports the student, and prints a summary."""
         check_ahead(self._plan)
         student = self._student
         if self._setup.is_chief:
@@ -81,13 +81,13 @@ class Pipeline:
                 figures.draw(make, self._setup.workdir / "distill", "accuracy", dpi=120)
 
     def export(self) -> None:
-        """Makes WORKDIR/export, and what it needs."""
+        """Creates WORKDIR/export, and what it needs."""
         check_ahead(self._plan)
         student = self._student
         if self._setup.is_chief:
             print(export_table(self._exported(student), self._setup.workdir))
 
-    # The stages. Each result is made once.
+    # The stages. Each result is computed once.
 
     @functools.cached_property
     def _teachers(self) -> list[Network]:
@@ -140,7 +140,7 @@ class Pipeline:
             )
 
     def _search_arguments(self, stage, purpose, *roots) -> dict[str, Any]:
-        """Makes the teacher, and returns the arguments that both searches have.
+        """Creates the teacher, and returns the arguments that both searches have.
 
         Args:
             stage: The stage of the search.

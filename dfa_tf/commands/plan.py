@@ -24,15 +24,15 @@ DISTILL, EXPORT = "distill", "export"
 
 
 class Plan:
-    """What one command does with one config. Nothing is computed before it is asked for.
+    """What one command does with one config. Values are computed on first use.
 
     Args:
         command: The command that runs. --fresh applies to its stage alone.
         setup: The command's setup.
 
     Attributes:
-        command: As above.
-        setup: As above.
+        command: Name of the command.
+        setup: The setup of the command.
         config: The parsed config.
     """
 

@@ -219,16 +219,16 @@ class _Reader:
         """Returns a random window of a picture. Of a JPEG file, little more is decoded."""
         channels = self._shape[-1]
 
-        def of_jpeg():
+        def jpeg_window():
             begin, extent = random_window(tf.io.extract_jpeg_shape(image), areas, seed)
             window = tf.concat([begin[:2], extent[:2]], 0)
             return tf.image.decode_and_crop_jpeg(image, window, channels, dct_method=EXACT)
 
-        def of_other():
+        def decoded_window():
             picture = self._builder.info.features[self._image_key].decode_example(image)
             return tf.slice(picture, *random_window(tf.shape(picture), areas, seed))
 
-        return tf.cond(tf.io.is_jpeg(image), of_jpeg, of_other)
+        return tf.cond(tf.io.is_jpeg(image), jpeg_window, decoded_window)
 
     def _decode(self, image):
         picture = self._picture(image)

@@ -241,7 +241,7 @@ class Optimizer:
             gradients = [g + d for g, d in zip(gradients, self.decay(), strict=True)]
         if self._loss_scaling:
             gradients = [g * self.loss_scale for g in gradients]  # Keras divides them by it
-            # An overflow on one replica is one for all, so that all of them skip the step.
+            # If the gradients of one replica overflow, all replicas skip the step.
             gradients[0] += replica_total([_zero_or_nan(gradients)])[0]
         steps = tf.convert_to_tensor(self._optimizer.iterations)
         self._optimizer.apply(gradients, self._variables)
@@ -282,7 +282,7 @@ def scaled_gradients(
 ) -> list[tf.Tensor]:
     """Returns the gradients of a loss. The backward pass computes those of scale * loss.
 
-    The scale is a power of 2, so that it changes no number that float16 holds without it.
+    Scaling by a power of 2 is exact: gradients that float16 can represent do not change.
     """
     sources = [v.value if isinstance(v, keras.Variable) else v for v in variables]
     if scale is None:

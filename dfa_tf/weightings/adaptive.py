@@ -22,9 +22,9 @@ class Adaptive(Weighting):
     1 / (lambda_k L_k), so that all paths contribute equally. lambda_k changes the start alone. The
     combined loss can be negative.
 
-    A path whose loss is far above 10 switches itself off for many steps, because a_k overshoots. Use
-    weights lambda_k that bring the losses below about 10. The methods' own weights of the cross
-    entropy, such as `kd.gamma`, should be 1 or be overridden by `distill.ce_weight`.
+    The weight of a path whose loss is far above 10 stays near 0 for many steps, because a_k
+    overshoots. Use weights lambda_k that bring the losses below about 10. CE has the weight 1, or
+    `distill.ce_weight`. The methods' own weights of it, such as `kd.gamma`, do not apply.
 
     Args:
         layerwise: Whether each part of a term has an importance of its own.
