@@ -1,4 +1,6 @@
-"""The ImageNet configs, with drawn JPEG files of 256 pixels and more in place of ImageNet."""
+"""The ImageNet configs, with synthetic JPEG files of 256 pixels and more in place of ImageNet."""
+
+import dataclasses
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from dfa_tf.config import NETWORKS, Config
 from dfa_tf.data import IndexedExamples
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.teacher import train_teacher
+from dfa_tf.training.optimizers import SGD
 from dfa_tf.training.runtime import Runtime
 
 
@@ -47,6 +50,8 @@ def test_config_trains_two_steps_on_crops_of_jpeg_files(folder, tmp_path, name):
     def settings(stage):
         assert config.value(stage, "batch_size") == 256
         found = config.stage(stage, epochs=8 / 12, batch_size=4)
+        # The config's rate is for batches of 256. The same rate for each image: 0.1 * 4 / 256.
+        found["training"] = dataclasses.replace(found["training"], optimizer=SGD(0.0016))
         return {key: value for key, value in found.items() if key not in OF_COMMANDS}
 
     teacher = train_teacher(network=networks["teacher"], **settings("train_teacher"), **common)
