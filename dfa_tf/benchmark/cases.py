@@ -35,7 +35,7 @@ from dfa_tf.training.logit_cache import LogitCache
 from dfa_tf.training.loop import Phase, StepFunction
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.runtime import Runtime
-from dfa_tf.training.teacher_logits import fill
+from dfa_tf.training.teacher_logits import fill_cache
 from dfa_tf.weightings import Adaptive
 
 STEPS_PER_EPOCH, STEPS = 100, 10**6  # of the learning-rate schedules
@@ -222,7 +222,7 @@ class _CaseBuilder:
         counts = CACHED, workload.batch_size, 1, student.num_classes
         cache = LogitCache(pathlib.Path(folder.name), *counts, identity={})
         runtime = Runtime(self._strategy, quiet=True)
-        fill(cache, [self._teacher], lambda first: workload.batches(0, first), None, runtime)
+        fill_cache(cache, [self._teacher], lambda first: workload.batches(0, first), None, runtime)
         objective = student_objective([], student, [kd], [1.0])
         step = objective_step(objective, optimizer, workload.batch_size)
         batches = cache.joined(workload.batches(0, period=CACHED), 0)

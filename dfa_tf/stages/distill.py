@@ -46,7 +46,7 @@ from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.logit_cache import SETTING
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
-from dfa_tf.training.teacher_logits import fill
+from dfa_tf.training.teacher_logits import fill_cache
 from dfa_tf.validation import NonNegative, check_value
 from dfa_tf.weightings import ProcessWeighting, Weighting
 
@@ -207,14 +207,14 @@ def distill(
         pathlib.Path(workdir),
         runtime,
     )
-    is_replaced = bool(cache) and runtime.fresh and not runtime.views_folder
+    # --fresh computes the logits in the workdir again, but not those that other runs share.
+    is_replaced = runtime.fresh and not runtime.views_folder
     if cache and not is_replaced:
         cache.check_identity()
         cache.check_content()
     with folder.work(runtime):
         if cache and is_replaced and chief:
             cache.delete()
-        steps = training.steps(len(train))
         with runtime.devices.scope():
             net = DistillationNet(
                 teachers,
@@ -222,38 +222,13 @@ def distill(
                 methods,
                 weights,
                 ce_weight,
-                steps=steps,
+                steps=training.steps(len(train)),
                 precision=training.precision,
                 seed=derived_seed(training.seed, "distill"),
             )
-        target_arguments = targets.arguments(
-            train.labels, student.num_classes, training.seed, cache.period if cache else 0
-        )
-        if cache:
-            _fill(cache, net, train, training, target_arguments["targets"], runtime)
-        phases = [
-            _pretrain(net, method, pretraining, train, training, folder, runtime)
-            for method, pretraining in net.pretrainings
-        ]
-        ends = epoch_ends(training.steps_per_epoch(len(train)), steps)
-        trained, result = fit(
-            Problem(
-                net.student,
-                [Segment(*each) for each in net.objectives(ends, **target_arguments)],
-                net.models,
-                net.variables,
-                fine_tuning,
-                cache,
-                net.paths,
-            ),
-            train,
-            test,
-            training,
-            label=LABEL,
-            folder=folder.path,
-            runtime=runtime,
-            config=folder.config,
-            validation=validation,
+        splits = {"train": train, "test": test, "validation": validation}
+        trained, result, phases = _train(
+            net, splits, training, fine_tuning, targets, cache, folder, runtime
         )
         if chief:
             process = _process_of(net, result, record, teachers, training) if net.paths else None
@@ -287,16 +262,49 @@ def _inputs(teachers, student, train, weights, used_alpha):
     return inputs
 
 
-def _fill(cache, net, train, training, targets, runtime):
-    """Computes the logits that the file does not have yet."""
-    with report_lost_workers(SETTING, runtime.devices):
-        fill(
-            cache,
-            net.teachers,
-            lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
-            targets,
-            runtime,
-        )
+def _train(net, splits, training, fine_tuning, targets, cache, folder, runtime):
+    """Runs the pretraining phases and the distillation.
+
+    Returns (trained network, TrainingResult, entries of metrics.json for the phases).
+    """
+    train = splits["train"]
+    period = cache.period if cache else 0
+    arguments = targets.arguments(train.labels, net.student.num_classes, training.seed, period)
+    if cache:
+        with report_lost_workers(SETTING, runtime.devices):
+            fill_cache(
+                cache,
+                net.teachers,
+                lambda first: drawn_batches(train, training, LABEL, first, runtime.devices),
+                arguments["targets"],
+                runtime,
+            )
+    phases = [
+        _pretrain(net, method, pretraining, train, training, folder, runtime)
+        for method, pretraining in net.pretrainings
+    ]
+    ends = epoch_ends(training.steps_per_epoch(len(train)), training.steps(len(train)))
+    problem = Problem(
+        net.student,
+        [Segment(*each) for each in net.objectives(ends, **arguments)],
+        net.models,
+        net.variables,
+        fine_tuning=fine_tuning,
+        cache=cache,
+        paths=net.paths,
+    )
+    trained, result = fit(
+        problem,
+        train,
+        splits["test"],
+        training,
+        label=LABEL,
+        folder=folder.path,
+        runtime=runtime,
+        config=folder.config,
+        validation=splits["validation"],
+    )
+    return trained, result, phases
 
 
 def _pretrain(net, method, pretraining, train, training, folder, runtime):

@@ -40,7 +40,6 @@ FILLED, CHECKSUM = "filled", "crc32"
 CHUNK = 2**24  # bytes that are read at a time
 HALF = np.dtype("<f2")
 SECONDS_PER_RECORD = 10.0
-WAIT_SECONDS = 60  # for a shared file system
 
 
 def period_of(views: int, examples: int, batch_size: int, steps: int) -> int:

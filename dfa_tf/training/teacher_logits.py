@@ -23,7 +23,7 @@ from dfa_tf.training.summation_order import fixed_summation_order
 WAIT_SECONDS = 60  # for a shared file system
 
 
-def fill(
+def fill_cache(
     cache: LogitCache,
     teachers: Sequence[Network],
     batches: Callable[[int], tf.data.Dataset],
