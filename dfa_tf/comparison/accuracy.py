@@ -84,8 +84,12 @@ class AccuracyRow:
     @property
     def processes(self) -> list[Process]:
         """The weights of the paths over the training, of each seed for which they are recorded."""
-        processes = [process for run in self.distinct_runs if (process := run.process)]
-        return [process for process in processes if process.paths == processes[0].paths]
+        return _same_paths([run.process for run in self.distinct_runs])
+
+    @property
+    def searched_processes(self) -> list[Process]:
+        """The processes that searches found, of each seed for which there is one."""
+        return _same_paths([run.searched_process for run in self.distinct_runs])
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row under `HEADING`."""
@@ -216,6 +220,12 @@ def mean_and_deviation(fractions: Sequence[float]) -> str:
         return ""
     mean = f"{statistics.mean(percent):.2f}"
     return f"{mean} +- {statistics.stdev(percent):.2f}" if len(percent) > 1 else mean
+
+
+def _same_paths(processes):
+    """Returns those processes that have the paths of the first one."""
+    found = [process for process in processes if process]
+    return [process for process in found if process.paths == found[0].paths]
 
 
 def _over_seeds(networks, name):

@@ -8,6 +8,7 @@ import pathlib
 
 from dfa_tf.comparison.accuracy import AccuracyTable, accuracy_tables
 from dfa_tf.comparison.paper import Reference
+from dfa_tf.comparison.processes import Processes
 from dfa_tf.comparison.runs import FINISHED, STUDENT_METRICS, TITLES, Run
 from dfa_tf.comparison.searches import Searches, load_searches
 from dfa_tf.files import write_text
@@ -68,6 +69,15 @@ class Report:
             return load_searches(self.runs)
         return load_searches(run for run in self.finished if run.is_searched)
 
+    @functools.cached_property
+    def processes(self) -> Processes:
+        """The learnt weights and the processes of these runs."""
+        return Processes(
+            used={row.title: row.processes for row in self._rows if row.processes},
+            searched={row.title: p for row in self._rows if (p := row.searched_processes)},
+            epochs={row.title: row.runs[0].student.epochs for row in self._rows},
+        )
+
     @property
     def notes(self) -> list[str]:
         """The runs that are not in the tables, and why."""
@@ -85,6 +95,7 @@ class Report:
                 parts.append(f"{DIFFERENCES}\n{table(differences)}")
         if self.searches_only and self.searches:
             parts.append(self.searches.text())
+        parts += [agreement] if (agreement := self.processes.text()) else []
         if self.notes:
             parts.append("\n".join(self.notes))
         return "\n\n".join(parts)
@@ -98,6 +109,7 @@ class Report:
                 parts.append(f"{DIFFERENCES}\n\n{markdown_table(differences)}")
         if self.searches:
             parts.append(self.searches.markdown())
+        parts += [agreement] if (agreement := self.processes.markdown()) else []
         if self.notes:
             parts.append("\n".join(["Notes:", "", *(f"- {note}" for note in self.notes)]))
         return "\n\n".join([*parts, ""])
@@ -137,9 +149,8 @@ class Report:
                 folder,
                 "accuracy_ranking",
             )
-            if processes := {r.title: r.processes for r in self._rows if r.processes}:
-                epochs = {r.title: r.runs[0].student.epochs for r in self._rows}
-                figures.draw(lambda: figures.process_lines(processes, epochs), folder, "weights")
+            if self.processes.used:
+                self.processes.write(folder)
             if several := self._several_alphas():
                 figures.draw(
                     lambda: figures.accuracy_by_last_weight(*several),

@@ -264,10 +264,12 @@ class Run:
     @property
     def process(self) -> Process | None:
         """The weights of the paths over the training, if they were not constant."""
-        try:
-            return Process.load(self.path / "distill" / "process.json")
-        except UserError:
-            return None
+        return _process(self.path / "distill")
+
+    @property
+    def searched_process(self) -> Process | None:
+        """The process that this workdir's search found, if there is one."""
+        return _process(self.path / "process")
 
 
 def shared_bindings(runs: Iterable[Run]) -> set[tuple[str, str]]:
@@ -400,6 +402,13 @@ def _last_weight(path):
     try:
         return Alpha.load(path).last_weight
     except UserError:  # the method does not use alpha
+        return None
+
+
+def _process(stage):
+    try:
+        return Process.load(stage / "process.json")
+    except UserError:
         return None
 
 

@@ -7,6 +7,8 @@ import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dfa_tf import figures
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
@@ -150,7 +152,9 @@ def search_process(
         if chief:
             names = {"teacher": teacher.name, "student": student.name, "dataset": record.dataset}
             method = "+".join(method.name for method in methods)
-            entries = names | {"method": method} | _final_entries(net) | dict(record.entries)
+            entries = (
+                names | {"method": method} | _final_entries(net, journal) | dict(record.entries)
+            )
             entries["artifact"] = process.digest
             write_metrics(folder, training.seed, student, result, **entries)
             process.save(folder.artifact)
@@ -173,13 +177,18 @@ def _process_of(net, journal, record, teacher, student, seed) -> Process:
     )
 
 
-def _final_entries(net) -> dict:
-    """Returns entries of metrics.json: alpha and the weights after the last step."""
+def _final_entries(net, journal) -> dict:
+    """Returns entries of metrics.json: alpha and the weights after the last step, and gradients."""
     alpha, weights = net.alpha.numpy(), net.weights().numpy()
+    moments = np.stack(journal.gradient_moments(), 1).tolist()
     return {
         "alpha": dict(zip(net.paths, alpha.tolist(), strict=True)),
         "weights": dict(zip(net.paths, weights.tolist(), strict=True)),
         "alpha_range": float(alpha.max() - alpha.min()),
+        "alpha_gradient": {
+            path: {"mean": mean, "deviation": deviation}
+            for path, (mean, deviation) in zip(net.paths, moments, strict=True)
+        },
     }
 
 
@@ -190,11 +199,21 @@ class ProcessJournal(Journal):
     Attributes:
         history: `[step, weights, alpha]` of each recorded step, counted from 0: the weights `[K]`
             that this step used, and the alpha `[K]` behind them. See `process.is_recorded`.
+        gradient_sums: Sums over all steps of alpha's gradient, "first", and of its square, "second",
+            each `[K]`.
         validation_loss: Mean of the validation loss at the last log; None before the first.
     """
 
     history: list = dataclasses.field(default_factory=list)
+    gradient_sums: dict = dataclasses.field(default_factory=dict)
     validation_loss: float | None = None
+
+    def gradient_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the mean of alpha's gradient over all steps, and its standard deviation (n)."""
+        first, second = (
+            np.array(self.gradient_sums[power]) / self.step for power in ("first", "second")
+        )
+        return first, np.sqrt(np.maximum(second - first**2, 0))
 
     def add(self, block: Block, steps: int) -> None:
         """Records a block of a search of `steps` steps."""
@@ -203,6 +222,11 @@ class ProcessJournal(Journal):
         for step, *values in zip(range(first, block.step), weights, alpha, strict=True):
             if is_recorded(step, steps):
                 self.history.append([step, *values])
+        for gradient in np.float64(block.measurements["alpha_gradient"]):
+            # Step by step, so that a resumed search has exactly the same sums.
+            for power, value in (("first", gradient), ("second", gradient**2)):
+                sums = np.float64(self.gradient_sums.get(power, 0.0)) + value
+                self.gradient_sums[power] = sums.tolist()
         if block.means is not None:
             self.validation_loss = float(block.means["validation/cross_entropy"])
 

@@ -66,6 +66,24 @@ def test_weights_that_changed_are_written_as_a_figure_over_epochs(tmp_path):
     assert (tmp_path / "out" / "weights.png").exists()
 
 
+def test_agreement_of_learnt_weights_between_seeds_is_reported(tmp_path):
+    """The means over time are 1.5 and .75 with seed 0, and 1.5 and 1.25 with seed 1. Over paths,
+    1.5 and 1 have a deviation of .354; over seeds, 0 and .354 have a mean of .177."""
+    for seed in range(2):
+        more = {"method": "at+kd", "weighting": "adaptive", "seed": seed}
+        folder = write_workdir(tmp_path / str(seed), 0.5, **more)
+        process = Process(["at", "kd"], [0, 99], [[1.0, 1.0], [2.0, 0.5 + seed]], 100)
+        process.save(folder / "distill/process.json")
+        process.save(folder / "process/process.json")
+    report = Report(find_runs([tmp_path]))
+    _, used, searched = report.processes.agreement_cells()
+    assert used[:2] == ("Adaptive (AT + KD)", "2")
+    assert searched[0] == "Adaptive (AT + KD), search"
+    assert used[3:] == searched[3:] == ("0.354", "0.177")
+    for text in (report.text(), report.markdown()):
+        assert "0.354" in text
+
+
 def test_differences_to_the_baselines_are_reported(tmp_path):
     for seed in range(2):
         plain = {"method": "plain", "aggregation": "none", "seed": seed}

@@ -95,6 +95,20 @@ def test_process_records_the_weights_from_the_first_to_the_last_step(finished):
     assert np.abs(np.array(process.alpha[-1]) - 1).max() > 0.1
 
 
+def test_metrics_contain_the_moments_of_the_gradient_of_alpha(tmp_path):
+    """Without momentum, each step moves alpha by -learning rate x gradient."""
+    rate = 10.0
+    sgd = SGD(rate, momentum=0.0, nesterov=False, weight_decay=0.0)
+    process = _search(tmp_path, methods=(KD(),), alpha_optimizer=sgd)
+    metrics = json.loads((tmp_path / "process" / "metrics.json").read_text())
+    alpha = np.array([*(a for (a,) in process.alpha), metrics["alpha"]["kd"]])
+    gradients = -np.diff(alpha) / rate
+    assert len(gradients) == 9
+    found = metrics["alpha_gradient"]["kd"]
+    assert found["mean"] == pytest.approx(gradients.mean(), rel=1e-3)
+    assert found["deviation"] == pytest.approx(gradients.std(), rel=1e-3)
+
+
 def test_process_does_not_depend_on_the_log_interval(finished, tmp_path):
     _, process = finished
     assert _search(tmp_path, runtime=Runtime(quiet=True, log_every=7)) == process
