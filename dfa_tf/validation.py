@@ -61,9 +61,6 @@ class Interval:
 
 # Metadata of a dataclass field that a config does not set: the caller does.
 NOT_BINDABLE = {"bindable": False}
-# Metadata of a dataclass field that folders of earlier versions do not record: it is recorded only
-# if it is not at its default.
-OMIT_DEFAULT = {"omit_default": True}
 
 Positive = Annotated[float, Interval(0, open=True)]
 NonNegative = Annotated[float, Interval(0)]

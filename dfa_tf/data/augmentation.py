@@ -17,7 +17,7 @@ ChangesAndMagnitude = tuple[
 ]
 
 
-@dataclasses.dataclass(frozen=True, repr=False)
+@dataclasses.dataclass(frozen=True)
 class Augmentation(Settings):
     """Random changes of each training image: shift, flip, colours, RandAugment, in this order.
 
@@ -41,12 +41,6 @@ class Augmentation(Settings):
     rand_augment: ChangesAndMagnitude | None = None
 
     name = "dataset"
-
-    def __repr__(self):
-        """Omits what is not used, so that the text equals the one that earlier versions recorded."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        used = [f"{name}={value!r}" for name, value in fields.items() if value is not None]
-        return f"Augmentation({', '.join(used)})"
 
     @property
     def is_slow(self) -> bool:

@@ -38,7 +38,7 @@ from dfa_tf.methods.replicas import global_mean
 from dfa_tf.methods.vectors import flatten, unit
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
-from dfa_tf.validation import OMIT_DEFAULT, NonNegative, Settings
+from dfa_tf.validation import NonNegative, Settings
 
 Step = Callable[..., dict[str, tf.Tensor]]
 Searched = TypeVar("Searched")
@@ -118,7 +118,7 @@ class SearchOptions(Settings):
     connector_normalization: bool = False
     final: Literal["last", "mean"] = "last"
     order: Literal[1, 2] = 1
-    joint: bool = dataclasses.field(default=False, metadata=OMIT_DEFAULT)
+    joint: bool = False
 
     name = "search"
 

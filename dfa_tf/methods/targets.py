@@ -34,11 +34,6 @@ class Targets(Settings):
 
     name = "targets"
 
-    @property
-    def changed(self) -> dict[str, Any]:
-        """The settings that are not at their default; None for the others."""
-        return {field.name: getattr(self, field.name) or None for field in dataclasses.fields(self)}
-
     def check(
         self,
         stage: str,

@@ -158,14 +158,12 @@ def distill(
         "distill",
         training,
         fine_tuning,
+        targets,
         methods=methods,
         weights=weights,
         ce_weight=ce_weight,
-        optional={
-            "keep": None if keep == LAST else keep,
-            "teacher_views": teacher_views or None,
-            **targets.changed,
-        },
+        keep=keep,
+        teacher_views=teacher_views,
     )
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()

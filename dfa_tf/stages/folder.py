@@ -232,30 +232,21 @@ def _shortened(*texts):
     ]
 
 
-def recorded_settings(
-    stage: str, *bundles, optional: Mapping[str, Any] | None = None, **values
-) -> dict[str, str]:
+def recorded_settings(stage: str, *bundles, **values) -> dict[str, str]:
     """Returns the settings of a stage that was called from Python, in place of gin bindings.
 
     Args:
         stage: Name of the stage.
-        *bundles: Dataclasses of settings, recorded field by field. Fields marked OMIT_DEFAULT are
-            recorded only if they are not at their default.
-        optional: Settings that are recorded unless they are None. Folders of earlier versions do
-            not record them.
+        *bundles: Dataclasses of settings, recorded field by field.
         **values: Further settings.
 
     Returns:
         `{name: text}`, as `StageFolder` expects.
     """
-    settings = {}
-    for bundle in bundles:
-        for field in dataclasses.fields(bundle):
-            value = getattr(bundle, field.name)
-            if not (field.metadata.get("omit_default") and value == field.default):
-                settings[f"{stage}.{field.name}"] = repr(value)
-    values |= {name: value for name, value in (optional or {}).items() if value is not None}
-    return settings | {f"{stage}.{name}": repr(value) for name, value in values.items()}
+    fields = {
+        f.name: getattr(bundle, f.name) for bundle in bundles for f in dataclasses.fields(bundle)
+    }
+    return {f"{stage}.{name}": repr(value) for name, value in (fields | values).items()}
 
 
 def validation_inputs(validation: AnyExamples | None, runtime: Runtime) -> dict[str, str]:

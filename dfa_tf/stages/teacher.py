@@ -98,7 +98,8 @@ def train_teacher(
         "train_teacher",
         training,
         fine_tuning,
-        optional={"keep": None if keep == LAST else keep, **targets.changed},
+        targets,
+        keep=keep,
     )
     inputs = {"network": starting_point(network), "train": train.description}
     inputs |= validation_inputs(validation, runtime)

@@ -108,7 +108,8 @@ class Checkpoints:
     ):
         self.journal = journal
         self._checkpoint = tf.train.Checkpoint(journal=_SavedJournal(journal), **variables)
-        self._checkpoint.save_counter  # noqa: B018, creates it: states of earlier versions have it
+        # `restore` creates this variable, and then expects every state to contain it.
+        self._checkpoint.save_counter  # noqa: B018
         self._variables = [v for group in variables.values() for v in group if v.dtype.is_floating]
         self._folder = pathlib.Path(folder)
         self._chief = chief

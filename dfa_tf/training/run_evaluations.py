@@ -86,11 +86,8 @@ class RunEvaluations:
             "best": {"accuracy": best[1], "step": best[0]} if best else None,
         }
         if self._best is None:
-            last = journal.last or None
-            if best and not last:  # checkpoints of earlier versions contain the curve alone
-                last = {"accuracy": journal.curve[-1][1], "loss": journal.curve[-1][2]}
             network = self._evaluator.network(self._network)
-            return network, entries | {"last": last, "kept_step": journal.step}
+            return network, entries | {"last": journal.last or None, "kept_step": journal.step}
         last, kept_step = self._best.test_result(), best[0]
         if last:
             self._check_finite(last, "test", kept_step)

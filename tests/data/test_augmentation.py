@@ -124,9 +124,3 @@ def test_jitter_multiplies_the_brightness_by_a_factor_from_one_minus_to_one_plus
     assert 60 <= values.min() < 63
     assert 137 < values.max() <= 140
     assert abs(values.mean() - 100) < 4
-
-
-def test_text_of_an_augmentation_without_colours_is_that_of_earlier_versions():
-    """Workdirs record it, and compare it."""
-    assert repr(Augmentation(2, False)) == "Augmentation(pad=2, flip=False)"
-    assert "color_jitter=(0.4, 0.4, 0.4)" in repr(Augmentation(color_jitter=(0.4, 0.4, 0.4)))

@@ -9,7 +9,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dfa_tf import data
 from dfa_tf.stages import distill as stage
 from dfa_tf.stages.evaluate import evaluate
-from dfa_tf.training.checkpoints import Journal, _SavedJournal
 from tests.stages.conftest import Run
 
 METRICS = {"accuracy", "loss", "macro_accuracy", "calibration_error"}  # top-5 needs 6 classes
@@ -77,20 +76,3 @@ def test_run_killed_after_its_last_evaluation_has_the_metrics_of_a_straight_one(
     resumed = _train(_killed_before_it_wrote_metrics(tmp_path, monkeypatch))
     for entry in ("last", "best", "curve"):
         assert resumed[entry] == straight.metrics[entry]
-
-
-def test_state_of_an_earlier_version_has_the_accuracy_and_loss_of_its_curve(
-    straight, tmp_path, monkeypatch
-):
-    """Its journal has the curve, but no metrics of the last evaluation."""
-
-    def serialize(self):
-        entries = dataclasses.asdict(self._journal)
-        return json.dumps({name: value for name, value in entries.items() if name != "last"})
-
-    assert "last" in {field.name for field in dataclasses.fields(Journal)}
-    with monkeypatch.context() as patched:
-        patched.setattr(_SavedJournal, "serialize", serialize)
-        run = _killed_before_it_wrote_metrics(tmp_path, monkeypatch)
-    expected = {name: straight.metrics["last"][name] for name in ("accuracy", "loss")}
-    assert _train(run)["last"] == expected

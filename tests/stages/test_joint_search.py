@@ -84,11 +84,6 @@ def test_joint_search_does_not_match_the_folder_of_a_search_by_groups(joint, fin
         joint.search()
 
 
-def test_search_by_groups_does_not_record_the_setting(finished):
-    """Folders from before the setting existed do not record it either, and stay valid."""
-    assert "joint" not in (finished.workdir / "search" / "config.gin").read_text()
-
-
 @pytest.mark.parametrize("changes", [{"loss": "student"}, {"order": 2}])
 def test_options_without_a_joint_form_name_the_setting_and_nothing_is_written(run, changes):
     with pytest.raises(UserError, match=r"search\.joint") as error:
