@@ -16,8 +16,7 @@ from dfa_tf.data.examples import Examples
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.dfa_search import BridgeLoss, SearchOptions, Supernet, first_order_steps
-from dfa_tf.methods.dfa_search_joint import joint_steps
+from dfa_tf.methods.dfa_search import SearchOptions, Supernet, bridge_loss, first_order_steps
 from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
@@ -280,8 +279,7 @@ class _CaseBuilder:
         group = list(supernet.beta)[len(supernet.beta) // 2]
         orders = {"search": first_order_steps, "search_order_2": second_order_steps}
         for name, steps_of in orders.items():
-            optimizers = self._search_optimizers(supernet, group)
-            steps = steps_of(supernet, group, BridgeLoss(), optimizers, self._batch_size)
+            steps = self._search_steps(supernet, group, steps_of=steps_of)
             seeds = {"train": 0, "validation": 1}
             streams = [[seeds[split] for split in splits] for splits in steps]
             yield self._case(name, list(steps.values()), 0, group, streams=streams)
@@ -292,30 +290,32 @@ class _CaseBuilder:
         with self._strategy.scope():
             return Supernet(*networks, options, precision=self._precision, seed=0)
 
-    def _search_optimizers(self, supernet, *groups):
+    def _search_steps(self, supernet, *groups, steps_of=first_order_steps):
         betas = [supernet.beta[group] for group in groups]
         with self._strategy.scope():
-            return (
+            optimizers = (
                 Adam().build(betas, STEPS_PER_EPOCH, STEPS),
                 SGD(Cosine(0.01)).build(supernet.weights(*groups), STEPS_PER_EPOCH, STEPS),
             )
+        return steps_of(supernet, groups, bridge_loss, optimizers, self._batch_size)
 
     def search(self):
         """Stage 1: for each group the beta step, the w step, and both in turn; then both jointly."""
-        supernet, loss = self._supernet(), BridgeLoss()
+        supernet = self._supernet()
         for group in supernet.beta:
-            optimizers = self._search_optimizers(supernet, group)
-            steps = first_order_steps(supernet, group, loss, optimizers, self._batch_size)
+            steps = self._search_steps(supernet, group)
             on_beta, on_w = steps.values()
-            beta_flops = flops.beta_step_flops(supernet, group)
-            w_flops = flops.w_step_flops(supernet, group)
+            beta_flops = flops.beta_step_flops(supernet, [group])
+            w_flops = flops.w_step_flops(supernet, [group])
             yield self._case("beta", [on_beta], beta_flops, group)
             yield self._case("w", [on_w], w_flops, group)
             yield self._case("search", [on_beta, on_w], beta_flops + w_flops, group)
         if len(supernet.beta) > 1:
-            optimizers = self._search_optimizers(supernet, *supernet.beta)
-            steps = joint_steps(supernet, loss, optimizers, self._batch_size)
-            operations = flops.joint_beta_step_flops(supernet) + flops.joint_w_step_flops(supernet)
+            steps = self._search_steps(supernet, *supernet.beta)
+            operations = sum(
+                count(supernet, list(supernet.beta))
+                for count in (flops.beta_step_flops, flops.w_step_flops)
+            )
             yield self._case("search", list(steps.values()), operations, ALL_GROUPS)
 
     def _case(

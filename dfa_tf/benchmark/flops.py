@@ -36,50 +36,28 @@ def bridge_loss_flops(supernet: Supernet, group: str) -> int:
     return forward_flops(teacher) + st_path + ts_path
 
 
-def beta_step_flops(supernet: Supernet, group: str) -> int:
+def beta_step_flops(supernet: Supernet, groups: Sequence[str]) -> int:
     """Returns the operations of one example in `beta_step`.
 
-    The gradient with respect to beta passes back through the TS path to the aggregation, without
-    gradients of weights.
+    One pass of the teacher and one of the student serve all groups. The gradient with respect to
+    beta passes back through the TS paths to the aggregations, without gradients of weights.
     """
-    _, _, tail, _, ts = _parts(supernet, group)
-    return bridge_loss_flops(supernet, group) + forward_flops(ts) + forward_flops(tail)
-
-
-def w_step_flops(supernet: Supernet, group: str) -> int:
-    """Returns the operations of one example in `w_step`.
-
-    All of w is trained. The aggregation is a constant.
-    """
-    teacher, head, tail, st, ts = _parts(supernet, group)
-    return (
-        forward_flops(teacher)
-        + training_flops(head, needs_input_gradient=False)
-        + training_flops(st)
-        + training_flops(ts, needs_input_gradient=False)
-        + training_flops(tail)
-    )
-
-
-def joint_beta_step_flops(supernet: Supernet) -> int:
-    """Returns the operations of one example in `joint_beta_step`.
-
-    One pass of the teacher and one of the student serve all groups. The tails and connectors are
-    those of the steps of each group.
-    """
-    teacher, head, *_ = _parts(supernet, list(supernet.beta)[-1])
+    teacher, head, *_ = _parts(supernet, groups[-1])
     total = forward_flops(teacher) + forward_flops(head)
-    for group in supernet.beta:
+    for group in groups:
         *_, tail, st, ts = _parts(supernet, group)
         total += forward_flops(st) + 2 * (forward_flops(ts) + forward_flops(tail))
     return total
 
 
-def joint_w_step_flops(supernet: Supernet) -> int:
-    """Returns the operations of one example in `joint_w_step`."""
-    teacher, head, *_ = _parts(supernet, list(supernet.beta)[-1])
+def w_step_flops(supernet: Supernet, groups: Sequence[str]) -> int:
+    """Returns the operations of one example in `w_step`.
+
+    All of w is trained. The aggregations are constants.
+    """
+    teacher, head, *_ = _parts(supernet, groups[-1])
     total = forward_flops(teacher) + training_flops(head, needs_input_gradient=False)
-    for group in supernet.beta:
+    for group in groups:
         *_, tail, st, ts = _parts(supernet, group)
         total += training_flops(st) + training_flops(tail)
         total += training_flops(ts, needs_input_gradient=False)

@@ -4,12 +4,12 @@ T_i^1 ... T_i^N are the features of the teacher's group i. S_i is the last featu
 
     Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
     Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
-    Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `BridgeLoss`
+    Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `bridge_loss`
     Eqn 11  L_ST = |F_s(S_i) / |F_s(S_i)| - A_i / |A_i||^2             `normalized_l2`
-    Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `BridgeLoss`
+    Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `bridge_loss`
     Eqn 7   minimise L_val(w, beta) + lambda R(beta) over beta         `beta_step`
     Eqn 8   minimise L_train(w, beta) over w                           `w_step`
-    Algorithm 1, lines 3 to 8                                          `algorithm_1`
+    Algorithm 1, lines 3 to 8                                          dfa_tf/stages/search.py
 
 F_t and F_s, the teacher and student transforms, are 1x1 convolutions. Fig 3 shows them as the
 teacher-to-student (TS) and student-to-teacher (ST) connectors. f_i is group i of the student. Both
@@ -17,14 +17,19 @@ steps minimise the bridge loss of group i: the beta step on a validation batch, 
 training batch.
 
 The search is first order: the beta step uses the current w in place of w*(beta), as in first-order
-DARTS. This agrees with the cost in Eqn 13, which has no second-order term. Two other forms are
-options: the second order (dfa_search_second_order.py), and one search of all groups at once
-(dfa_search_joint.py).
+DARTS. This agrees with the cost in Eqn 13, which has no second-order term. The second order is an
+option (dfa_search_second_order.py).
+
+Algorithm 1 searches one group after the other. Another option is one search of all groups at once, in
+which both steps minimise the sum of the groups' bridge losses. beta_i enters L_Bridge^i alone, through
+A_i, so its gradient at given weights is that of the search of group i. The gradient of w is the sum of
+the groups' gradients; the decay of w enters once. For three groups, 6 group passes of the teacher
+become 3, and 9 of the student become 6. docs/results/joint compares the two.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -41,7 +46,6 @@ from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import NonNegative, Settings
 
 Step = Callable[..., dict[str, tf.Tensor]]
-Searched = TypeVar("Searched")
 
 
 def aggregation_weights(beta: tf.Tensor) -> tf.Tensor:
@@ -105,7 +109,10 @@ class SearchOptions(Settings):
         order: 1, or 2 for a beta step that takes the effect of beta on w into account (see
             dfa_search_second_order.py).
         joint: Whether one search finds the weights of all groups at once, instead of one search
-            for each group (see dfa_search_joint.py).
+            for each group. The learning rate of w is that of the search by groups: without momentum
+            and to first order, one step moves w as far as the steps of all groups that it replaces.
+            The gradients of the TS losses add up in the student's later groups. If its classifier
+            diverges, divide the rate by the number of groups.
     """
 
     loss: Literal["bridge", "student"] = "bridge"
@@ -197,20 +204,27 @@ class Supernet:
         models = [self.student, *(by_group[group] for by_group in connectors for group in groups)]
         return [variable for model in models for variable in model.trainable_variables]
 
-    def teacher_features(self, group: str, images: tf.Tensor) -> list[tf.Tensor]:
-        """Returns the teacher's features of a group, without computing later groups.
+    def teacher_features(
+        self, groups: Sequence[str], images: tf.Tensor
+    ) -> dict[str, list[tf.Tensor]]:
+        """Returns the teacher's features of groups, without computing groups behind the last one.
 
         Args:
-            group: The group's name.
+            groups: Names of the groups, in order.
             images: Tensor `[B, H, W, C]`.
 
         Returns:
-            The features `[T_i^1, ..., T_i^N]`, each `[B, h, w, c]`.
+            For each group, the features `[T_i^1, ..., T_i^N]`, each `[B, h, w, c]`.
         """
-        return self.teacher.features(group, images, training=False)
+        features = self.teacher.features_up_to(groups[-1], images, training=False)
+        return {group: features[group] for group in groups}
+
+    def aggregations(self, features: Mapping[str, Sequence[tf.Tensor]]) -> dict[str, tf.Tensor]:
+        """Returns A_i `[B, h, w, c]` of each group, from its features."""
+        return {group: self.aggregation(group, Ts) for group, Ts in features.items()}
 
     def aggregation(self, group: str, features: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns A_i, the sum of N features `[B, H, W, C]` weighted by the softmax of beta_i."""
+        """Returns A_i, the sum of N features `[B, h, w, c]` weighted by the softmax of beta_i."""
         alpha = aggregation_weights(self.beta[group])  # Eqn 6
         return aggregate(features, alpha, self.options.clip)  # Eqn 2
 
@@ -219,100 +233,82 @@ class Supernet:
         return clip(features[-1]) if self.options.clip else features[-1]
 
 
-class SearchLoss(Protocol):
-    """The loss that both steps minimise.
-
-    Attributes:
-        name: Name of the loss among its measurements.
-        progress_metrics: Measurements that the progress line shows, `{title: name}`.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def progress_metrics(self) -> Mapping[str, str]: ...
-
-    def __call__(
-        self,
-        net: Supernet,
-        group: str,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        aggregation: tf.Tensor,
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Computes the loss of one group.
-
-        Args:
-            net: The supernet.
-            group: The group's name.
-            images: Tensor `[B, H, W, C]`.
-            labels: Integer tensor `[B]`.
-            aggregation: A_i, a tensor `[B, h, w, c]`.
-
-        Returns:
-            The loss of each example, `[B]`, and measurements `{name: [B]}`.
-        """
+Loss = Callable[
+    [Supernet, tf.Tensor, tf.Tensor, Mapping[str, tf.Tensor]],
+    tuple[tf.Tensor, dict[str, tf.Tensor]],
+]
 
 
-@dataclasses.dataclass(frozen=True)
-class BridgeLoss:
-    """The bridge loss of a group (Eqns 10 to 12).
+def bridge_loss(
+    net: Supernet, images: tf.Tensor, labels: tf.Tensor, aggregations: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """Computes the bridge loss of the searched groups, from one pass of the student to the last one.
+
+    Several groups share batch normalizations. Each pass uses the statistics of its own maps, and a
+    moving average records one after the other: those of the images, then those of A_1, A_2 and so on,
+    as far as the layer lies behind them.
 
     Args:
-        gamma_st: Weight of the ST loss.
-        gamma_ts: Weight of the TS loss.
+        net: The supernet.
+        images: Tensor `[B, H, W, C]`.
+        labels: Integer tensor `[B]`.
+        aggregations: For each searched group in order, A_i `[B, h, w, c]`.
+
+    Returns:
+        The loss of each example, `[B]`, summed over the groups, and measurements `{name: [B]}`, as
+        from `over_groups`.
     """
-
-    gamma_st: float = 1e-3
-    gamma_ts: float = 1.0
-
-    name = "bridge"
-    progress_metrics = {"bridge loss": "bridge", "TS accuracy": "ts_accuracy"}  # noqa: RUF012
-
-    def __call__(self, net, group, images, labels, aggregation):
-        """Implements `SearchLoss`."""
-        features = net.student.features(group, images, training=True)
-        return self.of_features(net, group, features, labels, aggregation)
-
-    def of_features(self, net, group, features, labels, aggregation):
-        """Computes the loss from the student's features of the group, which the images determine.
-
-        Args:
-            net: The supernet.
-            group: The group's name.
-            features: The student's features of the group, each `[B, h, w, c]`.
-            labels: Integer tensor `[B]`.
-            aggregation: A_i, a tensor `[B, h, w, c]`.
-
-        Returns:
-            As `SearchLoss`.
-        """
+    features = net.student.features_up_to(list(aggregations)[-1], images, training=True)
+    losses, measurements = [], {}
+    for group, A in aggregations.items():
         # The student-to-teacher path (Fig 3 c): the image, groups 1..i, the ST connector.
-        feature = net.student_feature(features)
-        st = normalized_l2(net.st_connectors[group](feature, training=True), aggregation)  # Eqn 11
+        S = net.student_feature(features[group])
+        st = normalized_l2(net.st_connectors[group](S, training=True), A)  # Eqn 11
 
         # The teacher-to-student path (Fig 3 b): A_i, the TS connector, groups i+1..G.
-        x = net.ts_connectors[group](aggregation, training=True)
+        x = net.ts_connectors[group](A, training=True)
         logits = net.student.tail(group, x, training=True, tail_input=net.options.tail_input)
         ts = cross_entropy(logits, labels)  # Eqn 10
 
-        bridge = self.gamma_st * st + self.gamma_ts * ts  # Eqn 12
-        correct = is_correct(logits, labels)
-        return bridge, {"bridge": bridge, "st": st, "ts": ts, "ts_accuracy": correct}
+        bridge = net.options.gamma_st * st + net.options.gamma_ts * ts  # Eqn 12
+        losses.append(bridge)
+        measurements[group] = {
+            "bridge": bridge,
+            "st": st,
+            "ts": ts,
+            "ts_accuracy": is_correct(logits, labels),
+        }
+    return tf.add_n(losses), over_groups(measurements)
 
 
-def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
-    """Returns the step that minimises L_val + lambda R(beta) over beta_i alone (Eqn 7).
+def over_groups(measurements: Mapping[str, Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
+    """Returns the measurements of several groups, `{"st": mean, "st/group1": that of group 1, ...}`.
+
+    Args:
+        measurements: `{group: {name: [B]}}`. Those of a single group are returned as they are.
+    """
+    groups = list(measurements)
+    if len(groups) == 1:
+        return dict(measurements[groups[0]])
+    merged = {}
+    for name in measurements[groups[0]]:
+        each = {f"{name}/{group}": measurements[group][name] for group in groups}
+        mean = tf.add_n([tf.cast(m, tf.float32) for m in each.values()]) / len(each)
+        merged |= {name: mean, **each}
+    return merged
+
+
+def beta_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch_size: int) -> Step:
+    """Returns the step that minimises L_val + lambda R(beta) over the beta of groups alone (Eqn 7).
 
     The step leaves w, the teacher, the other groups' beta and all moving averages unchanged. The
     gradient reaches beta_i through A_i alone. Validation images are not used to train w.
 
     Args:
         net: The supernet.
-        group: The group whose beta is trained.
+        groups: The groups whose beta is trained: one (Algorithm 1), or all at once.
         loss: The loss L_val.
-        optimizer: An `Optimizer` of `[beta_i]` with weight decay lambda.
+        optimizer: An `Optimizer` of these beta, in this order, with weight decay lambda.
         batch_size: Size of the global batch.
 
     Returns:
@@ -320,24 +316,73 @@ def beta_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size
         batch, images `[B, H, W, C]` and labels `[B]`, and returns the replica's share of each
         measurement, `{name: tensor}`.
     """
-    beta = net.beta[group]
+    betas = [net.beta[group] for group in groups]
 
     def step(images, labels):
-        features = net.teacher_features(group, images)
+        features = net.teacher_features(groups, images)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(beta)
+            tape.watch(betas)
             # The student uses batch statistics, as in DARTS. The scope discards the updates of the
             # moving averages, so that only beta changes.
             with keras.StatelessScope():
-                aggregation = net.aggregation(group, features)
-                loss_per_example, measurements = loss(net, group, images, labels, aggregation)
+                aggregations = net.aggregations(features)
+                loss_per_example, measurements = loss(net, images, labels, aggregations)
             mean_loss = global_mean(loss_per_example, batch_size)
         gradients = optimizer.gradients(tape, mean_loss)
-        measured = beta_measurements([beta], gradients, measurements, optimizer, batch_size)
+        measured = beta_measurements(betas, gradients, measurements, optimizer, batch_size)
         optimizer.apply(gradients)  # adds the decay
         return measured
 
     return step
+
+
+def w_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch_size: int) -> Step:
+    """Returns the step that minimises L_train over w alone (Eqn 8).
+
+    Args:
+        net: The supernet.
+        groups: The groups whose loss is used.
+        loss: The loss L_train.
+        optimizer: An `Optimizer` of `net.weights(*groups)`.
+        batch_size: Size of the global batch.
+
+    Returns:
+        A function like that of `beta_step`, for a training batch.
+    """
+
+    def step(images, labels):
+        # Outside the tape, because every A_i is a constant in this step.
+        aggregations = net.aggregations(net.teacher_features(groups, images))
+        with tf.GradientTape() as tape:
+            loss_per_example, measurements = loss(net, images, labels, aggregations)
+            mean_loss = global_mean(loss_per_example, batch_size)
+        # The student's own loss does not use the TS connector, which then has no gradient.
+        optimizer.apply(optimizer.gradients(tape, mean_loss))
+        return means("train", measurements, batch_size)
+
+    return step
+
+
+def first_order_steps(
+    net: Supernet, groups: Sequence[str], loss: Loss, optimizers, batch_size: int
+) -> dict[tuple[str, ...], Step]:
+    """Returns the two steps of an iteration, in order (Eqns 7 and 8).
+
+    Args:
+        net: The supernet.
+        groups: The groups to search: one (Algorithm 1), or all at once.
+        loss: The loss of both steps.
+        optimizers: The optimizers of the groups' beta and of w.
+        batch_size: Size of the global batches.
+
+    Returns:
+        `{splits: step}`, where a step receives a batch of each of its splits.
+    """
+    beta_optimizer, w_optimizer = optimizers
+    return {
+        ("validation",): beta_step(net, groups, loss, beta_optimizer, batch_size),
+        ("train",): w_step(net, groups, loss, w_optimizer, batch_size),
+    }
 
 
 def beta_measurements(
@@ -364,76 +409,6 @@ def beta_measurements(
         # The gradient of lambda R(beta), R = |beta|^2 / 2.
         "beta_decay": tf.concat(optimizer.decay(), 0),
     }
-
-
-def w_step(net: Supernet, group: str, loss: SearchLoss, optimizer, batch_size: int) -> Step:
-    """Returns the step that minimises L_train over w alone (Eqn 8).
-
-    Args:
-        net: The supernet.
-        group: The group whose loss is used.
-        loss: The loss L_train.
-        optimizer: An `Optimizer` of `net.weights(group)`.
-        batch_size: Size of the global batch.
-
-    Returns:
-        A function like that of `beta_step`, for a training batch.
-    """
-
-    def step(images, labels):
-        # Outside the tape, because A_i is a constant in this step.
-        aggregation = net.aggregation(group, net.teacher_features(group, images))
-        with tf.GradientTape() as tape:
-            loss_per_example, measurements = loss(net, group, images, labels, aggregation)
-            mean_loss = global_mean(loss_per_example, batch_size)
-        # The student's own loss does not use the TS connector, which then has no gradient.
-        optimizer.apply(optimizer.gradients(tape, mean_loss))
-        return means("train", measurements, batch_size)
-
-    return step
-
-
-def first_order_steps(
-    net: Supernet, group: str, loss: SearchLoss, optimizers, batch_size: int
-) -> dict[tuple[str, ...], Step]:
-    """Returns the two steps of an iteration, in order (Eqns 7 and 8).
-
-    Args:
-        net: The supernet.
-        group: The group.
-        loss: The loss of both steps.
-        optimizers: The optimizers of beta_i and of w.
-        batch_size: Size of the global batches.
-
-    Returns:
-        `{splits: step}`, where a step receives a batch of each of its splits.
-    """
-    beta_optimizer, w_optimizer = optimizers
-    return {
-        ("validation",): beta_step(net, group, loss, beta_optimizer, batch_size),
-        ("train",): w_step(net, group, loss, w_optimizer, batch_size),
-    }
-
-
-def algorithm_1(
-    groups: Iterable[Searched],
-    steps_of: Callable[[Searched], Mapping[tuple[str, ...], Step]],
-    iterate: Callable[[Searched, Mapping[tuple[str, ...], Step]], Iterable],
-) -> Iterator[tuple]:
-    """Searches the groups one after the other (Algorithm 1, lines 3 to 8).
-
-    Args:
-        groups: The groups to search; a joint search has one item, a tuple of all groups.
-        steps_of: A function of a group that returns its steps, as `first_order_steps` does.
-        iterate: A function of a group and its steps that runs the steps in turn for all
-            iterations, and yields its progress.
-
-    Yields:
-        (group, progress) for each item that `iterate` yields.
-    """
-    for group in groups:
-        for progress in iterate(group, steps_of(group)):
-            yield group, progress
 
 
 def means(

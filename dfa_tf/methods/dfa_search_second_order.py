@@ -15,11 +15,13 @@ The last gradient is exact, by reverse mode through grad_w L_train, which w' nee
 finite difference would need two more passes, and rounds in bfloat16.
 """
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 
 from dfa_tf.methods.dfa_search import (
-    SearchLoss,
+    Loss,
     Step,
     Supernet,
     beta_measurements,
@@ -29,30 +31,30 @@ from dfa_tf.methods.replicas import global_mean, replica_total
 
 
 def second_order_steps(
-    net: Supernet, group: str, loss: SearchLoss, optimizers, batch_size: int
+    net: Supernet, groups: Sequence[str], loss: Loss, optimizers, batch_size: int
 ) -> dict[tuple[str, ...], Step]:
-    """Returns both steps of a group, as `dfa_search.first_order_steps` does."""
+    """Returns both steps of an iteration, as `dfa_search.first_order_steps` does."""
     beta_optimizer, w_optimizer = optimizers
-    on_beta = second_order_beta_step(net, group, loss, beta_optimizer, w_optimizer, batch_size)
+    on_beta = second_order_beta_step(net, groups, loss, beta_optimizer, w_optimizer, batch_size)
     return {
         ("train", "validation"): on_beta,
-        ("train",): w_step(net, group, loss, w_optimizer, batch_size),
+        ("train",): w_step(net, groups, loss, w_optimizer, batch_size),
     }
 
 
 def second_order_beta_step(
-    net: Supernet, group: str, loss: SearchLoss, optimizer, w_optimizer, batch_size: int
+    net: Supernet, groups: Sequence[str], loss: Loss, optimizer, w_optimizer, batch_size: int
 ) -> Step:
-    """Returns the step that minimises L_val(w', beta) + lambda R(beta) over beta_i alone.
+    """Returns the step that minimises L_val(w', beta) + lambda R(beta) over the beta of groups alone.
 
-    Like `dfa_search.beta_step`, it leaves everything but beta_i unchanged.
+    Like `dfa_search.beta_step`, it leaves everything else unchanged.
 
     Args:
         net: The supernet.
-        group: The group whose beta is trained.
+        groups: The groups whose beta is trained.
         loss: The loss L_train and L_val.
-        optimizer: An `Optimizer` of `[beta_i]` with weight decay lambda.
-        w_optimizer: The `Optimizer` of `net.weights(group)`, an `SGD`.
+        optimizer: An `Optimizer` of these beta, in this order, with weight decay lambda.
+        w_optimizer: The `Optimizer` of `net.weights(*groups)`, an `SGD`.
         batch_size: Size of the global batches.
 
     Returns:
@@ -60,20 +62,19 @@ def second_order_beta_step(
         a validation batch, each a tuple of images `[B, H, W, C]` and labels `[B]`. It returns the
         replica's share of each measurement, `{name: tensor}`.
     """
-    beta, variables = net.beta[group], net.weights(group)
+    betas, variables = [net.beta[group] for group in groups], net.weights(*groups)
     weights = [variable.value for variable in variables]
 
     def mean_loss(batch, features):
         images, labels = batch
-        aggregation = net.aggregation(group, features)
-        loss_per_example, measurements = loss(net, group, images, labels, aggregation)
+        loss_per_example, measurements = loss(net, images, labels, net.aggregations(features))
         return global_mean(loss_per_example, batch_size), measurements
 
     def step(train, validation):
-        train_features, features = (net.teacher_features(group, x) for x, _ in (train, validation))
+        train_features, features = (net.teacher_features(groups, x) for x, _ in (train, validation))
         # grad_w L_train, recorded as a function of beta.
         with tf.GradientTape(watch_accessed_variables=False) as of_training:
-            of_training.watch(beta)
+            of_training.watch(betas)
             with tf.GradientTape() as tape, keras.StatelessScope():
                 training_loss, _ = mean_loss(train, train_features)
             gradients = tape.gradient(training_loss, weights, unconnected_gradients="zero")
@@ -83,18 +84,18 @@ def second_order_beta_step(
 
         # grad_beta L_val(w', beta), and v = grad_w' L_val(w', beta).
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([beta, *trial])
+            tape.watch([*betas, *trial])
             with keras.StatelessScope(state_mapping=list(zip(variables, trial, strict=True))):
                 validation_loss, measurements = mean_loss(validation, features)
-        direct, *v = tape.gradient(validation_loss, [beta, *trial], unconnected_gradients="zero")
+        direct, v = tape.gradient(validation_loss, [betas, trial], unconnected_gradients="zero")
 
         # grad_beta <grad_w L_train, v>.
         through_w = of_training.gradient(
-            gradients, beta, replica_total(v), unconnected_gradients="zero"
+            gradients, betas, replica_total(v), unconnected_gradients="zero"
         )
-        gradient = direct - rate * through_w
-        measured = beta_measurements([beta], [gradient], measurements, optimizer, batch_size)
-        optimizer.apply([gradient])  # adds the decay
+        total = [d - rate * t for d, t in zip(direct, through_w, strict=True)]
+        measured = beta_measurements(betas, total, measurements, optimizer, batch_size)
+        optimizer.apply(total)  # adds the decay
         return measured
 
     return step

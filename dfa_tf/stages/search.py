@@ -1,12 +1,11 @@
-"""Stage 1 of DFA: runs the aggregation search, and resumes it after an interruption.
+"""Stage 1 of DFA: Algorithm 1, left, as a run that resumes after an interruption.
 
-The algorithm itself is in dfa_tf/methods/dfa_search.py.
+Its equations and steps are in dfa_tf/methods/dfa_search.py.
 """
 
 import functools
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
@@ -14,16 +13,13 @@ from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups
 from dfa_tf.methods.dfa_search import (
-    BridgeLoss,
-    SearchLoss,
     SearchOptions,
     Supernet,
-    algorithm_1,
+    bridge_loss,
     first_order_steps,
     searched_groups,
 )
-from dfa_tf.methods.dfa_search_ablation import StudentLoss
-from dfa_tf.methods.dfa_search_joint import joint_steps
+from dfa_tf.methods.dfa_search_ablation import student_loss
 from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.models.network import Network
 from dfa_tf.progress import print_line
@@ -41,6 +37,12 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 FIGURE = "alpha"  # .png and .pdf
+LOSSES = {"bridge": bridge_loss, "student": student_loss}
+STEPS = {1: first_order_steps, 2: second_order_steps}
+PROGRESS_METRICS = {
+    "bridge": {"bridge loss": "train/bridge", "TS accuracy": "train/ts_accuracy"},
+    "student": {"student loss": "train/student", "accuracy": "train/accuracy"},
+}
 TRAINING = Training(epochs=40, optimizer=SGD(Cosine(0.1)))  # epochs: §4.1; cosine: docs/method.md
 
 
@@ -167,13 +169,6 @@ def search(
     return alpha
 
 
-def search_loss(options: SearchOptions) -> SearchLoss:
-    """Returns the loss that `options.loss` selects."""
-    if options.loss == "student":
-        return StudentLoss(options.gamma_fd)
-    return BridgeLoss(options.gamma_st, options.gamma_ts)
-
-
 def _rounds(net) -> list[tuple[str, ...]]:
     """Returns the groups of each round: one group after the other (Algorithm 1), or all at once."""
     return [tuple(net.beta)] if net.options.joint else [(group,) for group in net.beta]
@@ -185,26 +180,23 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     A round searches one group, or all of them in a joint search.
     """
     strategy, chief = runtime.devices, is_chief(runtime.devices)
-    steps_per_epoch = training.steps_per_epoch(len(splits["train"]))
-    steps_per_round = training.steps(len(splits["train"]))
-    rounds = _rounds(net)
-    loss: Any = search_loss(net.options)  # in a joint search the bridge loss, see `check`
+    examples = len(splits["train"])
+    steps_per_epoch, steps_per_round = training.steps_per_epoch(examples), training.steps(examples)
+    rounds, name = _rounds(net), net.options.loss
     with strategy.scope():
-        optimizers = {
-            groups: (
-                training.build_optimizer(
-                    [net.beta[g] for g in groups], len(splits["train"]), beta_optimizer
-                ),
-                training.build_optimizer(net.weights(*groups), len(splits["train"])),
+        optimizers = [
+            (
+                training.build_optimizer([net.beta[g] for g in groups], examples, beta_optimizer),
+                training.build_optimizer(net.weights(*groups), examples),
             )
             for groups in rounds
-        }
+        ]
     journal = SearchJournal()
-    record = SearchRecord(net, journal, loss.name, steps_per_round)
+    record = SearchRecord(net, journal, name, steps_per_round)
     state = {
         "weights": [v.value for model in net.models for v in model.variables],
         "beta": list(net.beta.values()),
-        "optimizers": [v for pair in optimizers.values() for o in pair for v in o.state],
+        "optimizers": [v for pair in optimizers for o in pair for v in o.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
     checkpoints.restore()
@@ -212,51 +204,49 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
     if journal.step == 0:
         summaries.text("config", folder.config.text)
     images_per_step = 2 * training.batch_size  # a validation and a training batch
-    ends = {groups: (k + 1) * steps_per_round for k, groups in enumerate(rounds)}
 
-    def batches_of(split):
-        seed = derived_seed(training.seed, f"search/{split}")
-        examples = splits[split], training.batch_size, training.augmentation
-        return training_batches(*examples, seed, journal.step, part_of_process(strategy))
-
-    def steps_of(groups):
-        arguments = loss, optimizers[groups], training.batch_size
-        if net.options.joint:
-            return joint_steps(net, *arguments)
-        steps = second_order_steps if net.options.order == 2 else first_order_steps
-        (group,) = groups
-        return steps(net, group, *arguments)
-
-    def iterate(groups, steps):
-        if journal.step >= ends[groups]:  # finished before the search was interrupted
-            return
+    for k, groups in enumerate(rounds):
+        start, end = k * steps_per_round, (k + 1) * steps_per_round
+        if journal.step >= end:  # finished before the search was interrupted
+            continue
         record.start(groups)
-        label = f"search {', '.join(groups)}"
-        metrics = {title: f"train/{name}" for title, name in loss.progress_metrics.items()}
-        finite = f"train/{loss.name}"
-        loop = Loop(label, runtime, checkpoints, images_per_step, finite, metrics)
+        # The beta step and the w step, in turn (Algorithm 1, lines 4 to 7).
+        steps = STEPS[net.options.order](
+            net, groups, LOSSES[name], optimizers[k], training.batch_size
+        )
         phases = [
-            Phase.of(step, [batches_of(split) for split in names]) for names, step in steps.items()
+            Phase.of(step, [_batches(splits, s, training, journal.step, strategy) for s in names])
+            for names, step in steps.items()
         ]
-        start = ends[groups] - steps_per_round
-        yield from loop.run(phases, ends[groups], log_from=start)
-
-    with report_lost_workers("search", strategy):
-        for groups, block in algorithm_1(rounds, steps_of, iterate):
-            record.add(groups, block)
-            if block.means is not None:
-                rates = zip(("beta", "w"), optimizers[groups], strict=True)
-                scalars = {f"learning_rate/{name}": o.learning_rate for name, o in rates}
-                scalars |= block.scalar_means | record.scalars(groups, block.means)
-                summaries.scalars(scalars, block.step)
-            if block.step == ends[groups]:
-                if chief and not runtime.quiet:
-                    for group in groups:
-                        print_line(f"search {group}: {record.alpha_line(group)}")
-                make = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
-                summaries.figure("alpha", make, block.step)
+        label, metrics = f"search {', '.join(groups)}", PROGRESS_METRICS[name]
+        loop = Loop(label, runtime, checkpoints, images_per_step, f"train/{name}", metrics)
+        with report_lost_workers("search", strategy):
+            for block in loop.run(phases, end, log_from=start):
+                record.add(groups, block)
+                if block.means is not None:
+                    rates = zip(("beta", "w"), optimizers[k], strict=True)
+                    scalars = {f"learning_rate/{of}": o.learning_rate for of, o in rates}
+                    scalars |= block.scalar_means | record.scalars(groups, block.means)
+                    summaries.scalars(scalars, block.step)
+        if chief and not runtime.quiet:
+            for group in groups:
+                print_line(f"search {group}: {record.alpha_line(group)}")
+        draw = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
+        summaries.figure("alpha", draw, journal.step)
     epochs = training.epochs * len(rounds)
     return record, SearchResult.of(journal, splits, epochs, images_per_step)
+
+
+def _batches(splits, split, training, first_step, strategy):
+    """Returns this process's parts of the batches of a split, from `first_step` on."""
+    return training_batches(
+        splits[split],
+        training.batch_size,
+        training.augmentation,
+        derived_seed(training.seed, f"search/{split}"),
+        first_step,
+        part_of_process(strategy),
+    )
 
 
 def _draw(alpha, steps_per_epoch, folder):

@@ -9,6 +9,7 @@ from dfa_tf.methods.connectors import group_connectors
 from tests.conftest import small_network, small_supernet
 
 # WRN_10_1 on 8x8 images with 3 channels and 4 classes, in multiply-additions:
+GROUPS = ("group1", "group2", "group3")
 STEM = 64 * 9 * 3 * 16
 GROUP1 = 64 * 9 * 16 * 16 * 2
 GROUP2 = 16 * (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32)
@@ -58,7 +59,7 @@ def test_beta_step_adds_the_gradient_through_the_ts_path(supernet):
     student = 2 * (STEM + GROUP1 + GROUP2)
     tail = 2 * (GROUP3 + CLASSIFIER)
     connector = 2 * CONNECTOR2
-    assert flops.beta_step_flops(supernet, "group2") == (
+    assert flops.beta_step_flops(supernet, ["group2"]) == (
         teacher + student + connector + 2 * (connector + tail)
     )
 
@@ -68,7 +69,7 @@ def test_w_step_counts_no_gradient_of_image_and_aggregation(supernet):
     student = 2 * (STEM + GROUP1 + GROUP2)
     tail = 2 * (GROUP3 + CLASSIFIER)
     connector = 2 * CONNECTOR2
-    assert flops.w_step_flops(supernet, "group2") == (
+    assert flops.w_step_flops(supernet, ["group2"]) == (
         teacher
         + (3 * student - 2 * STEM)  # without the gradient of the image
         + 3 * connector
@@ -95,7 +96,7 @@ def test_joint_steps_count_one_pass_of_each_network_and_all_tails(supernet):
     student = 2 * (STEM + GROUP1 + GROUP2 + GROUP3)
     tails = 2 * (GROUP2 + GROUP3 + CLASSIFIER + GROUP3 + CLASSIFIER + CLASSIFIER)
     connectors = 2 * (64 * 16 * 16 + CONNECTOR2 + 4 * 64 * 64)
-    assert flops.joint_beta_step_flops(supernet) == teacher + student + 3 * connectors + 2 * tails
-    assert flops.joint_w_step_flops(supernet) == (
+    assert flops.beta_step_flops(supernet, GROUPS) == teacher + student + 3 * connectors + 2 * tails
+    assert flops.w_step_flops(supernet, GROUPS) == (
         teacher + (3 * student - 2 * STEM) + (3 + 2) * connectors + 3 * tails
     )

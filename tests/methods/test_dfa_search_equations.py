@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.dfa_search import (
-    BridgeLoss,
     aggregate,
     aggregation_weights,
+    bridge_loss,
     clip,
     normalized_l2,
 )
@@ -133,15 +133,19 @@ def test_normalized_l2_of_a_zero_map_is_finite():
     assert np.isfinite(tape.gradient(loss, zeros)).all()
 
 
-def test_bridge_loss_is_the_weighted_sum_of_both_paths(batch):
+@pytest.mark.parametrize(
+    ("weights", "gamma_st", "gamma_ts"),
+    [({}, 1e-3, 1.0), ({"gamma_st": 0.5, "gamma_ts": 3.0}, 0.5, 3.0)],
+)
+def test_bridge_loss_is_the_weighted_sum_of_both_paths(batch, weights, gamma_st, gamma_ts):
     """L_Bridge = gamma_ST L_ST + gamma_TS L_TS, by default 1e-3 and 1 (Eqn 12, §3.4)."""
     images, labels = batch
-    net = small_supernet(small_network(depth=16, seed=1), small_network(depth=10, seed=2))
-    aggregation = net.aggregation("group2", net.teacher_features("group2", images))
-    for loss, gamma_st, gamma_ts in ((BridgeLoss(), 1e-3, 1.0), (BridgeLoss(0.5, 3.0), 0.5, 3.0)):
-        value, parts = loss(net, "group2", images, labels, aggregation)
-        expected = gamma_st * parts["st"].numpy() + gamma_ts * parts["ts"].numpy()
-        np.testing.assert_allclose(value, expected, rtol=1e-6)
+    networks = small_network(depth=16, seed=1), small_network(depth=10, seed=2)
+    net = small_supernet(*networks, **weights)
+    aggregations = net.aggregations(net.teacher_features(["group2"], images))
+    value, parts = bridge_loss(net, images, labels, aggregations)
+    expected = gamma_st * parts["st"].numpy() + gamma_ts * parts["ts"].numpy()
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])

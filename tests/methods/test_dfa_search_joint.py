@@ -5,23 +5,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import BridgeLoss, beta_step, w_step
-from dfa_tf.methods.dfa_search_joint import joint_beta_step, joint_steps, joint_w_step
+from dfa_tf.methods.dfa_search import beta_step, bridge_loss, first_order_steps, w_step
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Optimizer
 from tests.conftest import same, small_network, small_supernet, values
 
 GROUPS = ("group1", "group2", "group3")
-LOSS = BridgeLoss(1.0, 1.0)
+EQUAL = {"gamma_st": 1.0, "gamma_ts": 1.0}
 
 
-def _supernet(precision="float32", student_depth=10, **more):
+def _supernet(precision="float32", **more):
     return small_supernet(
         small_network(depth=16, width=2, seed=1).copy(precision),
-        small_network(depth=student_depth, width=1, seed=2).copy(precision),
+        small_network(depth=10, width=1, seed=2).copy(precision),
         initial="random",
         precision=precision,
-        **more,
+        **EQUAL | more,
     )
 
 
@@ -49,12 +48,12 @@ def _by_groups(supernet, batch):
     betas, sums = {}, {}
     for group in GROUPS:
         (betas[group],) = _gradients(
-            lambda optimizer, g=group: beta_step(supernet, g, LOSS, optimizer, 8),
+            lambda optimizer, g=group: beta_step(supernet, [g], bridge_loss, optimizer, 8),
             [supernet.beta[group]],
             batch,
         )
         of_w = _gradients(
-            lambda optimizer, g=group: w_step(supernet, g, LOSS, optimizer, 8),
+            lambda optimizer, g=group: w_step(supernet, [g], bridge_loss, optimizer, 8),
             supernet.weights(group),
             batch,
         )
@@ -73,14 +72,16 @@ def test_gradients_are_those_of_the_groups(batch, precision, tolerance):
     betas, sums = _by_groups(supernet, batch)
     of_beta = list(supernet.beta.values())
     found = _gradients(
-        lambda optimizer: joint_beta_step(supernet, LOSS, optimizer, 8), of_beta, batch
+        lambda optimizer: beta_step(supernet, GROUPS, bridge_loss, optimizer, 8), of_beta, batch
     )
     for gradient, group in zip(found, GROUPS, strict=True):
         scale = np.abs(betas[group]).max()
         assert scale > 0
         np.testing.assert_allclose(gradient, betas[group], atol=tolerance * scale)
     weights = supernet.weights(*GROUPS)
-    found = _gradients(lambda optimizer: joint_w_step(supernet, LOSS, optimizer, 8), weights, batch)
+    found = _gradients(
+        lambda optimizer: w_step(supernet, GROUPS, bridge_loss, optimizer, 8), weights, batch
+    )
     for gradient, expected in zip(found, sums, strict=True):
         assert np.linalg.norm(gradient - expected) <= tolerance * np.linalg.norm(expected)
 
@@ -93,7 +94,7 @@ def test_weight_decay_enters_once(batch):
         weights = supernet.weights(*GROUPS)
         optimizer = SGD(0.5, 0.0, nesterov=False, weight_decay=decay).build(weights, 10, 100)
         before = values(weights)
-        joint_w_step(supernet, LOSS, optimizer, 8)(*batch)
+        w_step(supernet, GROUPS, bridge_loss, optimizer, 8)(*batch)
         moved.append([b - a for b, a in zip(before, values(weights), strict=True)])
     for start, without, decayed in zip(before, *moved, strict=True):
         np.testing.assert_allclose(decayed - without, 0.5 * 0.25 * start, atol=1e-5)
@@ -104,7 +105,7 @@ def test_beta_step_changes_the_beta_of_all_groups_and_nothing_else(batch):
     variables = [v for m in (supernet.teacher, *supernet.models) for v in m.variables]
     before, betas = values(variables), values(supernet.beta.values())
     optimizer = Adam().build(list(supernet.beta.values()), 10, 100)
-    joint_beta_step(supernet, LOSS, optimizer, 8)(*batch)
+    beta_step(supernet, GROUPS, bridge_loss, optimizer, 8)(*batch)
     assert same(before, values(variables))  # moving statistics among them
     for after, start in zip(values(supernet.beta.values()), betas, strict=True):
         assert np.all(after != start)
@@ -116,7 +117,7 @@ def test_w_step_changes_all_of_w_and_nothing_else(batch):
     fixed = [*supernet.beta.values(), *supernet.teacher.variables]
     before, fixed_before = values(weights), values(fixed)
     optimizer = SGD(0.1).build(weights, 10, 100)
-    joint_w_step(supernet, LOSS, optimizer, 8)(*batch)
+    w_step(supernet, GROUPS, bridge_loss, optimizer, 8)(*batch)
     pairs = zip(weights, before, strict=True)
     assert [w.path for w, b in pairs if np.array_equal(w.numpy(), b)] == []
     assert same(fixed_before, values(fixed))
@@ -134,7 +135,7 @@ def test_moving_statistics_see_the_image_then_the_aggregations_in_order(batch):
     )
     student.features("group3", images, training=True)
     for group in GROUPS:
-        aggregation = supernet.aggregation(group, supernet.teacher_features(group, images))
+        aggregation = supernet.aggregations(supernet.teacher_features([group], images))[group]
         x = supernet.ts_connectors[group](aggregation)
         student.tail(group, x, training=True, tail_input="stream")
     norm.call = call
@@ -143,7 +144,7 @@ def test_moving_statistics_see_the_image_then_the_aggregations_in_order(batch):
         moving = 0.9 * moving + 0.1 * mean
     supernet = _supernet()
     optimizer = SGD(0.1).build(supernet.weights(*GROUPS), 10, 100)
-    tf.function(joint_w_step(supernet, LOSS, optimizer, 8))(images, labels)
+    tf.function(w_step(supernet, GROUPS, bridge_loss, optimizer, 8))(images, labels)
     found = supernet.student.get_layer("norm").moving_mean.numpy()
     np.testing.assert_allclose(found, moving, rtol=1e-4, atol=1e-5)
 
@@ -169,7 +170,7 @@ def test_teacher_and_student_run_once_to_the_last_group(batch):
     supernet = _supernet()
     beta_optimizer = Adam().build(list(supernet.beta.values()), 10, 100)
     w_optimizer = SGD(0.1).build(supernet.weights(*GROUPS), 10, 100)
-    steps = joint_steps(supernet, LOSS, (beta_optimizer, w_optimizer), 8)
+    steps = first_order_steps(supernet, GROUPS, bridge_loss, (beta_optimizer, w_optimizer), 8)
     teacher = 1 + 3 * (2 * 2 + 1)  # stem; groups of two blocks and a shortcut each (width 2)
     student = 1 + 2 + 3 + 3  # stem; groups of one block, a shortcut in the second and third
     tails = (3 + 3) + 3 + 0  # behind A_1, A_2 and A_3
@@ -188,7 +189,7 @@ def test_both_passes_end_at_the_last_searched_group(batch):
     for by_group in (supernet.beta, supernet.st_connectors, supernet.ts_connectors):
         del by_group["group3"]
     optimizer = Adam().build(list(supernet.beta.values()), 10, 100)
-    step = joint_beta_step(supernet, LOSS, optimizer, 8)
+    step = beta_step(supernet, GROUPS[:2], bridge_loss, optimizer, 8)
     forward, *_ = _convolutions(step, batch)
     assert forward == (1 + 2 * 5) + (1 + 2 + 3) + (6 + 3) + 2 * 2
 
@@ -196,7 +197,7 @@ def test_both_passes_end_at_the_last_searched_group(batch):
 def _run_replicated(strategy, images, labels, steps=3):
     """Losses, beta and w after a few iterations, the batch shared out."""
     with strategy.scope():
-        supernet = _supernet()
+        supernet = _supernet(gamma_st=1e-3)
         for layer in supernet.student.layers:
             if isinstance(layer, BatchNormalization):
                 layer.trainable = False  # no batch statistics
@@ -204,7 +205,7 @@ def _run_replicated(strategy, images, labels, steps=3):
             Adam(0.05).build(list(supernet.beta.values()), 10, 100),
             SGD(0.1, 0.9, True, 5e-4).build(supernet.weights(*GROUPS), 10, 100),
         )
-    phases = joint_steps(supernet, BridgeLoss(), optimizers, 8)
+    phases = first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8)
     size = 8 // strategy.num_replicas_in_sync
 
     def shared_out(tensor):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import BridgeLoss, beta_step
-from dfa_tf.methods.dfa_search_ablation import StudentLoss
+from dfa_tf.methods.dfa_search import beta_step, bridge_loss
+from dfa_tf.methods.dfa_search_ablation import student_loss
 from dfa_tf.methods.dfa_search_second_order import second_order_beta_step, second_order_steps
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam
@@ -15,10 +15,10 @@ from tests.conftest import made_examples, same, small_network, small_supernet, v
 RATE, DECAY = 0.2, 5e-4
 
 
-def _supernet(precision="float32"):
+def _supernet(precision="float32", **options):
     teacher, student = small_network(22, 2, seed=1), small_network(10, 1, seed=2)
     networks = teacher.copy(precision), student.copy(precision)
-    return small_supernet(*networks, initial="random", precision=precision)
+    return small_supernet(*networks, initial="random", precision=precision, **options)
 
 
 def _optimizers(supernet, group, momentum=0.9, rate=RATE):
@@ -33,37 +33,41 @@ def _batches(count=8):
     return [(tf.constant(m.images), tf.constant(m.labels)) for m in made]
 
 
-def _beta_step(supernet, group, loss=None, optimizers=None):
+def _beta_step(supernet, group, optimizers=None):
     optimizers = optimizers or _optimizers(supernet, group)
-    return tf.function(
-        second_order_beta_step(supernet, group, loss or BridgeLoss(), *optimizers, 8)
-    )
+    return tf.function(second_order_beta_step(supernet, [group], bridge_loss, *optimizers, 8))
 
 
 @pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("group", "loss"),
+    ("group", "loss", "weights"),
     [
-        ("group2", BridgeLoss(1.0, 1.0)),
-        pytest.param("group1", BridgeLoss(1.0, 0.0), marks=pytest.mark.slow),
-        pytest.param("group3", BridgeLoss(0.0, 1.0), marks=pytest.mark.slow),
-        pytest.param("group2", StudentLoss(1.0), marks=pytest.mark.slow),
+        ("group2", bridge_loss, {"gamma_st": 1.0, "gamma_ts": 1.0}),
+        pytest.param(
+            "group1", bridge_loss, {"gamma_st": 1.0, "gamma_ts": 0.0}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "group3", bridge_loss, {"gamma_st": 0.0, "gamma_ts": 1.0}, marks=pytest.mark.slow
+        ),
+        pytest.param("group2", student_loss, {"gamma_fd": 1.0}, marks=pytest.mark.slow),
     ],
 )
-def test_gradient_is_that_of_the_validation_loss_through_the_step_of_w(group, loss, momentum):
+def test_gradient_is_that_of_the_validation_loss_through_the_step_of_w(
+    group, loss, weights, momentum
+):
     """The exact gradient by nested tapes, through SGD's step with a filled momentum buffer."""
     train, validation = _batches()
-    supernet = _supernet()
+    supernet = _supernet(**weights)
     optimizers = _optimizers(supernet, group, momentum)
-    steps = second_order_steps(supernet, group, loss, optimizers, 8)
+    steps = second_order_steps(supernet, [group], loss, optimizers, 8)
     tf.function(steps["train",])(*validation)  # fills the buffer
     variables, beta = supernet.weights(group), supernet.beta[group]
     buffers = [v for v in optimizers[1]._optimizer.variables if "momentum" in v.path]
     buffers = buffers or [tf.zeros(v.shape) for v in variables]
 
     def mean_loss(images, labels):
-        aggregation = supernet.aggregation(group, supernet.teacher_features(group, images))
-        return tf.reduce_mean(loss(supernet, group, images, labels, aggregation)[0])
+        aggregations = supernet.aggregations(supernet.teacher_features([group], images))
+        return tf.reduce_mean(loss(supernet, images, labels, aggregations)[0])
 
     @tf.function
     def exact():
@@ -86,14 +90,14 @@ def test_gradient_is_that_of_the_validation_loss_through_the_step_of_w(group, lo
         return outer.gradient(validation_loss, beta), validation_loss
 
     gradient, validation_loss = exact()
-    first_order = beta_step(supernet, group, loss, Adam(0.0).build([beta], 10, 100), 8)
+    first_order = beta_step(supernet, [group], loss, Adam(0.0).build([beta], 10, 100), 8)
     first_order = first_order(*validation)["beta_loss_gradient"]
     measured = tf.function(steps["train", "validation"])(train, validation)
     found = measured["beta_loss_gradient"]
     scale = np.abs(gradient).max()
     np.testing.assert_allclose(found, gradient, atol=1e-4 * scale)
     assert np.abs(found - first_order).max() > 0.02 * scale  # the second order matters here
-    mean = measured[f"validation/{loss.name}"]
+    mean = measured["validation/" + ("student" if loss is student_loss else "bridge")]
     assert float(mean) == pytest.approx(float(validation_loss), rel=1e-4)
 
 
@@ -102,7 +106,7 @@ def test_learning_rate_of_zero_leaves_the_first_order():
     supernet = _supernet()
     optimizers = _optimizers(supernet, "group2", rate=0.0)
     idle = Adam(0.0).build([supernet.beta["group2"]], 10, 100)
-    first_order = beta_step(supernet, "group2", BridgeLoss(), idle, 8)(*validation)
+    first_order = beta_step(supernet, ["group2"], bridge_loss, idle, 8)(*validation)
     measured = _beta_step(supernet, "group2", optimizers=optimizers)(train, validation)
     expected = first_order["beta_loss_gradient"]
     np.testing.assert_allclose(
@@ -131,7 +135,7 @@ def test_bfloat16_gradient_is_close_to_float32():
     for precision in ("float32", "mixed_bfloat16"):
         supernet = _supernet(precision)
         optimizers = _optimizers(supernet, "group2", rate=0.02)
-        step = second_order_beta_step(supernet, "group2", BridgeLoss(), *optimizers, 64)
+        step = second_order_beta_step(supernet, ["group2"], bridge_loss, *optimizers, 64)
         measured = tf.function(step)(*_batches(64))
         found[precision] = measured["beta_loss_gradient"].numpy()
     difference = found["mixed_bfloat16"] - found["float32"]
@@ -146,7 +150,7 @@ def _run_replicated(strategy):
             if isinstance(layer, BatchNormalization):
                 layer.trainable = False  # no batch statistics
         optimizers = _optimizers(supernet, "group2")
-    steps = second_order_steps(supernet, "group2", BridgeLoss(), optimizers, 8)
+    steps = second_order_steps(supernet, ["group2"], bridge_loss, optimizers, 8)
     size = 8 // strategy.num_replicas_in_sync
 
     def shared_out(tensor):

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import (
-    BridgeLoss,
-    algorithm_1,
-    beta_step,
-    first_order_steps,
-    w_step,
-)
-from dfa_tf.methods.dfa_search_ablation import StudentLoss
+from dfa_tf.methods.dfa_search import beta_step, bridge_loss, w_step
+from dfa_tf.methods.dfa_search_ablation import student_loss
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from tests.conftest import made_examples, same, small_network, small_supernet, values
@@ -33,14 +27,14 @@ def _sgd(rate=0.1, momentum=0.0, decay=0.0):
     return SGD(Cosine(rate), momentum, nesterov=momentum > 0, weight_decay=decay)
 
 
-def _beta_step(supernet, group, loss=None, adam=None):
-    optimizer = (adam or Adam()).build([supernet.beta[group]], 10, 100)
-    return beta_step(supernet, group, loss or BridgeLoss(), optimizer, 8)
+def _beta_step(supernet, group):
+    optimizer = Adam().build([supernet.beta[group]], 10, 100)
+    return beta_step(supernet, [group], bridge_loss, optimizer, 8)
 
 
-def _w_step(supernet, group, loss=None, sgd=None):
-    optimizer = (sgd or _sgd()).build(supernet.weights(group), 10, 100)
-    return w_step(supernet, group, loss or BridgeLoss(), optimizer, 8)
+def _w_step(supernet, group, loss=bridge_loss):
+    optimizer = _sgd().build(supernet.weights(group), 10, 100)
+    return w_step(supernet, [group], loss, optimizer, 8)
 
 
 def _everything(supernet):
@@ -53,25 +47,28 @@ def _everything(supernet):
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize(
-    "loss",
-    [BridgeLoss(1.0, 0.0), BridgeLoss(0.0, 1.0), StudentLoss(1.0)],
+    ("loss", "weights"),
+    [
+        (bridge_loss, {"gamma_st": 1.0, "gamma_ts": 0.0}),
+        (bridge_loss, {"gamma_st": 0.0, "gamma_ts": 1.0}),
+        (student_loss, {"gamma_fd": 1.0}),
+    ],
     ids=["ST", "TS", "student"],
 )
-def test_gradient_for_beta_equals_a_numerical_gradient(group, loss):
+def test_gradient_for_beta_equals_a_numerical_gradient(group, loss, weights):
     # Many examples, so that the kinks of the ReLUs average out of the difference quotient.
     made = made_examples(256, seed=5)
     images, labels = tf.constant(made.images), tf.constant(made.labels)
-    supernet = _supernet(initial="random")
+    supernet = _supernet(initial="random", **weights)
     beta = supernet.beta[group]
     idle = Adam(learning_rate=0.0).build([beta], 10, 100)
-    measured = beta_step(supernet, group, loss, idle, 256)(images, labels)
+    measured = beta_step(supernet, [group], loss, idle, 256)(images, labels)
     start = beta.numpy()
 
     def at(values):
         beta.assign(values)
-        features = supernet.teacher_features(group, images)
-        aggregation = supernet.aggregation(group, features)
-        values_of_loss, _ = loss(supernet, group, images, labels, aggregation)
+        aggregations = supernet.aggregations(supernet.teacher_features([group], images))
+        values_of_loss, _ = loss(supernet, images, labels, aggregations)
         return np.mean(values_of_loss.numpy().astype(np.float64))
 
     steps = 0.003 * np.eye(3)
@@ -114,9 +111,9 @@ def test_w_step_trains_all_weights_of_the_group(batch):
     assert unchanged == []
 
 
-def _changed_by_w_step(loss, batch):
+def _changed_by_w_step(loss, batch, **weights):
     """Paths of the weights that a step of group 2 changes."""
-    supernet = _supernet()
+    supernet = _supernet(**weights)
     weights = supernet.weights("group2")
     before = values(weights)
     tf.function(_w_step(supernet, "group2", loss))(*batch)
@@ -126,7 +123,7 @@ def _changed_by_w_step(loss, batch):
 
 def test_ts_path_trains_only_later_groups(batch):
     """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
-    changed = _changed_by_w_step(BridgeLoss(0.0, 1.0), batch)
+    changed = _changed_by_w_step(bridge_loss, batch, gamma_st=0.0)
     assert changed
     assert all(
         path.startswith(("group3", "norm/", "logits", "group2_ts", "convolution"))
@@ -136,7 +133,7 @@ def test_ts_path_trains_only_later_groups(batch):
 
 def test_st_path_trains_only_earlier_groups(batch):
     """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
-    changed = _changed_by_w_step(BridgeLoss(1.0, 0.0), batch)
+    changed = _changed_by_w_step(bridge_loss, batch, gamma_st=1.0, gamma_ts=0.0)
     assert "stem/kernel" in changed
     later = [path for path in changed if path.startswith(("group3", "norm/", "logits"))]
     # S_2 is normalized by the third group's first normalization: a part of the path.
@@ -146,10 +143,10 @@ def test_st_path_trains_only_earlier_groups(batch):
 def test_student_loss_is_cross_entropy_and_the_weighted_distance_of_one_group(batch):
     """Eqn 4 by NumPy: group 2 of 3 counts a half; both maps clipped at -1."""
     images, labels = batch
-    supernet = _supernet(initial="random")
-    features = supernet.teacher_features("group2", images)
-    aggregation = supernet.aggregation("group2", features).numpy()
-    loss, _ = StudentLoss(0.01)(supernet, "group2", images, labels, tf.constant(aggregation))
+    supernet = _supernet(initial="random", gamma_fd=0.01)
+    aggregations = supernet.aggregations(supernet.teacher_features(["group2"], images))
+    loss, _ = student_loss(supernet, images, labels, aggregations)
+    aggregation = aggregations["group2"].numpy()
     outputs = supernet.student(images, training=True)
     feature = np.maximum(outputs["features"]["group2"][-1].numpy(), -1)
     mapped = np.maximum(supernet.st_connectors["group2"](feature).numpy(), -1)
@@ -161,7 +158,7 @@ def test_student_loss_is_cross_entropy_and_the_weighted_distance_of_one_group(ba
 
 
 def test_student_loss_trains_the_student_and_no_ts_connector(batch):
-    changed = _changed_by_w_step(StudentLoss(), batch)
+    changed = _changed_by_w_step(student_loss, batch)
     names = [variable.path for variable in _supernet().student.trainable_variables]
     assert set(names) <= changed
     assert len(changed) == len(names) + 1  # the ST connector's kernel
@@ -211,24 +208,6 @@ def test_groups_with_one_feature_are_skipped():
     assert supernet.models == [supernet.student]
 
 
-def test_algorithm_1_alternates_both_steps_group_after_group():
-    """Lines 3 to 8: each group has one beta step and one w step, in this order."""
-    supernet = _supernet()
-    optimizers = {
-        group: (Adam().build([beta], 10, 100), _sgd().build(supernet.weights(group), 10, 100))
-        for group, beta in supernet.beta.items()
-    }
-
-    def iterate(group, steps):
-        yield from steps
-
-    def steps_of(group):
-        return first_order_steps(supernet, group, BridgeLoss(), optimizers[group], 8)
-
-    visited = list(algorithm_1(supernet.beta, steps_of, iterate))
-    assert visited == [(group, (split,)) for group in GROUPS for split in ("validation", "train")]
-
-
 def _without_batch_statistics(supernet):
     for model in (supernet.student,):
         for layer in model.layers:
@@ -246,8 +225,8 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         beta_optimizer = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
         w_optimizer = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
     phases = [
-        beta_step(supernet, "group2", BridgeLoss(), beta_optimizer, 8),
-        w_step(supernet, "group2", BridgeLoss(), w_optimizer, 8),
+        beta_step(supernet, ["group2"], bridge_loss, beta_optimizer, 8),
+        w_step(supernet, ["group2"], bridge_loss, w_optimizer, 8),
     ]
     replicas = strategy.num_replicas_in_sync
 
@@ -290,9 +269,8 @@ def test_two_replicas_report_the_mean_over_the_global_batch(one_replica, two_rep
     halves = []
     for part in (slice(0, 4), slice(4, 8)):
         supernet = _supernet()
-        features = supernet.teacher_features("group2", images[part])
-        aggregation = supernet.aggregation("group2", features)
-        bridge, _ = BridgeLoss()(supernet, "group2", images[part], labels[part], aggregation)
+        aggregations = supernet.aggregations(supernet.teacher_features(["group2"], images[part]))
+        bridge, _ = bridge_loss(supernet, images[part], labels[part], aggregations)
         halves.append(float(tf.reduce_mean(bridge)))
     assert two == pytest.approx(np.mean(halves), rel=1e-4)
 
@@ -315,7 +293,7 @@ def test_bfloat16_steps_are_close_to_float32_steps(batch):
 def test_search_aggregates_features_clipped_at_minus_one(batch, clip):
     """§3.4: A_i of the clipped features, with that resolution switched on and off."""
     supernet = _supernet(initial="random", clip=clip)
-    features = supernet.teacher_features("group2", batch[0])
+    features = supernet.teacher_features(["group2"], batch[0])["group2"]
     beta = supernet.beta["group2"].numpy()
     maps = np.stack([feature.numpy() for feature in features])
     assert maps.min() < -1
@@ -334,7 +312,8 @@ def test_st_path_reads_the_clipped_last_feature_of_the_student(batch, clip):
     connector = {model.name: model for model in supernet.models}["group2_st"]
     draws = np.random.default_rng(0)
     aggregation = draws.normal(size=(8, *connector.output_shape[1:])).astype(np.float32)
-    st = BridgeLoss()(supernet, "group2", images, labels, tf.constant(aggregation))[1]["st"]
+    aggregations = {"group2": tf.constant(aggregation)}
+    st = bridge_loss(supernet, images, labels, aggregations)[1]["st"]
     feature = supernet.student(images, training=True)["features"]["group2"][-1].numpy()
     assert feature.min() < -1
     if clip:
@@ -353,7 +332,7 @@ def _ts_logits(supernet, images, aggregation):
     columns = []
     for k in range(4):
         labels = tf.fill([8], k)
-        _, parts = BridgeLoss()(supernet, "group2", images, labels, aggregation)
+        _, parts = bridge_loss(supernet, images, labels, {"group2": aggregation})
         columns.append(-parts["ts"].numpy())
     return np.stack(columns, 1)  # log-probabilities
 
@@ -364,7 +343,7 @@ def test_ts_path_enters_the_student_at_tail_input(batch):
     for tail_input in ("stream", "feature"):
         supernet = _supernet(tail_input=tail_input)
         connector = {model.name: model for model in supernet.models}["group2_ts"]
-        aggregation = supernet.teacher_features("group2", images)[0]
+        aggregation = supernet.teacher_features(["group2"], images)["group2"][0]
         logits[tail_input] = _ts_logits(supernet, images, aggregation)
         entering = connector(aggregation, training=True)
         if tail_input == "stream":
