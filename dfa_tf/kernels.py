@@ -100,19 +100,22 @@ def clip(feature):
 def normalized_l2(x, y):
     """Computes `dfa_tf.methods.dfa_search.normalized_l2`."""
 
-    # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|), so the normalized maps are not needed.
+    # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|), so the normalized maps are not needed. If a
+    # squared norm is below TINY, its map is divided by the root of TINY instead.
     @tf.custom_gradient
     def distance(x, y):
         xy, xx, yy = (tf.reduce_sum(sums, 1) for sums in _inner_products(x, y))
-        norms = xx * yy
-        scale = tf.math.rsqrt(tf.maximum(norms, TINY))  # 1 / (|x| |y|)
+        x2, y2 = tf.maximum(xx, TINY), tf.maximum(yy, TINY)
+        scale = tf.math.rsqrt(x2 * y2)  # 1 / (|x| |y|)
 
         def gradient(upstream):
             across = -2.0 * upstream * scale
-            along = tf.where(norms > TINY, 2.0 * upstream * xy * scale**3, 0.0)
-            return _combined(across, y, along * yy, x), _combined(across, x, along * xx, y)
+            along = 2.0 * upstream * xy * scale**3
+            along_x = tf.where(xx > TINY, along * y2, 2.0 * upstream / TINY)
+            along_y = tf.where(yy > TINY, along * x2, 2.0 * upstream / TINY)
+            return _combined(across, y, along_x, x), _combined(across, x, along_y, y)
 
-        return 2.0 - 2.0 * xy * scale, gradient
+        return xx / x2 + yy / y2 - 2.0 * xy * scale, gradient
 
     return distance(x, y)
 

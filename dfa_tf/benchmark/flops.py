@@ -12,6 +12,12 @@ import keras
 from dfa_tf.methods.dfa_search import Supernet
 from dfa_tf.models.network import Network
 
+CONVOLUTIONS = (
+    keras.layers.Conv2D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv2D,
+)
+
 
 def bridge_loss_flops(supernet: Supernet, group: str) -> int:
     """Returns the operations of one example in the two paths of the bridge loss (paper, Eqn 13).
@@ -121,13 +127,20 @@ def _parts(supernet, group):
 
 
 def _layer_flops(layer):
-    if isinstance(layer, keras.layers.Conv2D):
-        _, height, width, _ = layer.output.shape
-        return 2 * height * width * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Dense):
         return 2 * math.prod(layer.kernel.shape)
+    if isinstance(layer, CONVOLUTIONS):
+        _, height, width, _ = layer.output.shape
+        return 2 * height * width * sum(math.prod(kernel.shape) for kernel in _kernels(layer))
     return 0
 
 
+def _kernels(layer):
+    """Returns the kernels of a convolution: a separable one has two, one after the other."""
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        return [layer.depthwise_kernel, layer.pointwise_kernel]
+    return [layer.kernel]
+
+
 def _first_convolution(model):
-    return next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    return next(layer for layer in model.layers if isinstance(layer, CONVOLUTIONS))

@@ -8,8 +8,8 @@ from dfa_tf.benchmark import flops
 from dfa_tf.methods.connectors import group_connectors
 from tests.conftest import small_network, small_supernet
 
-# WRN_10_1 on 8x8 images with 3 channels and 4 classes, in multiply-additions:
 GROUPS = ("group1", "group2", "group3")
+# WRN_10_1 on 8x8 images with 3 channels and 4 classes, in multiply-additions:
 STEM = 64 * 9 * 3 * 16
 GROUP1 = 64 * 9 * 16 * 16 * 2
 GROUP2 = 16 * (9 * 16 * 32 + 9 * 32 * 32 + 16 * 32)
@@ -46,6 +46,18 @@ def test_count_of_wrn_16_2_is_the_published_one():
     """About 0.10 billion multiply-additions for 32x32 images."""
     network = models.wide_resnet(16, 2, 100)
     assert flops.forward_flops(network) / 2 == pytest.approx(0.101e9, rel=0.01)
+
+
+def test_count_of_mobilenet_v2_is_the_published_one():
+    """300 million multiply-additions for 224x224 images and 1000 classes (its Table 4)."""
+    network = keras.applications.MobileNetV2(weights=None)
+    assert flops.forward_flops(network) / 2 == pytest.approx(300e6, rel=0.01)
+
+
+def test_separable_convolution_counts_both_kernels():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.SeparableConv2D(5, 3, 2, padding="same")(inputs))
+    assert flops.forward_flops(model) == 2 * 4 * 4 * (9 * 3 + 3 * 5)
 
 
 def test_bridge_loss_counts_the_student_once_and_the_teacher_up_to_the_group(supernet):

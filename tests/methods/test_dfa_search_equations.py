@@ -124,13 +124,15 @@ def test_normalized_l2_gradient_equals_a_numerical_gradient():
         np.testing.assert_allclose(a, n, atol=2e-3)
 
 
-def test_normalized_l2_of_a_zero_map_is_finite():
-    zeros = tf.zeros([1, 2, 2, 1])
-    with tf.GradientTape() as tape:
-        tape.watch(zeros)
-        loss = normalized_l2(zeros, tf.ones([1, 2, 2, 1]))
-    assert np.isfinite(loss).all()
-    assert np.isfinite(tape.gradient(loss, zeros)).all()
+def test_normalized_l2_of_a_zero_map_is_the_squared_norm_of_the_other():
+    """|0 - y/|y||^2 = 1, |0 - 0|^2 = 0, and the gradients are finite."""
+    zeros, ones = tf.zeros([1, 2, 2, 1]), tf.ones([1, 2, 2, 1])
+    for x, y, expected in ((zeros, ones, 1.0), (ones, zeros, 1.0), (zeros, zeros, 0.0)):
+        with tf.GradientTape() as tape:
+            tape.watch([x, y])
+            loss = normalized_l2(x, y)
+        np.testing.assert_array_equal(loss, [expected])
+        assert all(np.isfinite(g).all() for g in tape.gradient(loss, [x, y]))
 
 
 @pytest.mark.parametrize(
@@ -169,4 +171,11 @@ def test_clip_kernel_equals_its_formula(dtype):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_normalized_l2_kernel_equals_its_formula(dtype):
     maps = [tf.cast(_map(3, 4, 4, 5), dtype) for _ in range(2)]
+    assert_kernel_equals_formula(lambda function, x, y: function(x, y), normalized_l2, maps)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-7])
+def test_normalized_l2_kernel_equals_its_formula_for_small_maps(size):
+    """The squared norm of 80 elements of 1e-7 is below the limit for normalization, 1e-12."""
+    maps = [tf.constant(size * _map(3, 4, 4, 5)), tf.constant(_map(3, 4, 4, 5))]
     assert_kernel_equals_formula(lambda function, x, y: function(x, y), normalized_l2, maps)
