@@ -133,9 +133,3 @@ def _check_process_search(plan, teachers, student, replicas):
     splits, training = plan.setup.dataset.search_split(0), plan.stage(PROCESS)["training"]
     arguments = *splits, plan.methods, training, replicas
     process_stage.check(teachers[0], student, *arguments)
-    for method in plan.methods:
-        if any(each.pretraining for each in build_method(method, teachers, student, 0, "float32")):
-            raise UserError(
-                f"distill.methods: {method.name} has a pretraining phase, which the search for "
-                "a process does not run; use other methods, or bind process.file"
-            )

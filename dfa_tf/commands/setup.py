@@ -17,7 +17,7 @@ from dfa_tf.seeds import derived_seed
 from dfa_tf.training.devices import build_strategy, is_chief
 from dfa_tf.training.recipe import FLOAT16
 
-PRECISE_STAGES = ("train_teacher", "search", "distill")
+STAGES_WITH_PRECISION = ("train_teacher", "search", "search_process", "distill")
 
 
 class Setup:
@@ -84,7 +84,7 @@ class Setup:
             print(line, file=sys.stderr)
 
     def _warn_of_slow_precision(self):
-        precisions = {self.config.value(stage, "precision") for stage in PRECISE_STAGES}
+        precisions = {self.config.value(stage, "precision") for stage in STAGES_WITH_PRECISION}
         on_gpu = bool(tf.config.list_physical_devices("GPU"))
         if "mixed_bfloat16" in precisions and not on_gpu and not system.cpu_has_bfloat16():
             self.say(

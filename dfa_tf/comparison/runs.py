@@ -192,8 +192,8 @@ class SearchMetrics:
 
     Attributes:
         seconds: Duration of the search.
-        steps: Iterations for each group, or None.
-        epochs: Epochs for each group, or None.
+        steps: Iterations over all groups, or None.
+        epochs: Epochs over all groups, or None.
     """
 
     seconds: float = 0

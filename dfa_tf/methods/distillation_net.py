@@ -55,6 +55,9 @@ class DistillationNet:
         self.student = student
         self.teachers = [each.folded(precision) for each in teachers]
         built = [build_method(method, teachers, student, seed, precision) for method in methods]
+        for method, group in zip(methods, built, strict=True):
+            if sum(each.pretraining is not None for each in group) > 1:
+                raise ValueError(f"{method.name}: expected at most one pretraining phase")
         self._distillations = [each for group in built for each in group]
         self._needs = {need for method in methods for need in method.needs}
         self._ce_weight = ce_weight

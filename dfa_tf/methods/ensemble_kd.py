@@ -37,6 +37,4 @@ class EnsembleKD(Method):
             student_log_probs = tf.nn.log_softmax(student.logits / self.temperature)
             return {"ensemble_kd": self.temperature**2 * kl_divergence(mean, student_log_probs)}
 
-        return Distillation(
-            terms, {"ensemble_kd": self.alpha}, cross_entropy=self.gamma, all_teachers=True
-        )
+        return Distillation(terms, {"ensemble_kd": self.alpha}, cross_entropy=self.gamma)

@@ -74,9 +74,7 @@ class FEED(Method):
             return {"feed": dict(zip(names, losses, strict=True))}
 
         weight = self.beta / len(teacher) if self.average else self.beta
-        return Distillation(
-            terms, {"feed": weight}, parts={"feed": names}, connectors=layers, all_teachers=True
-        )
+        return Distillation(terms, {"feed": weight}, parts={"feed": names}, connectors=layers)
 
     def _transformation(self, shape, channels, name, seed, precision):
         if self.kernel == 1:

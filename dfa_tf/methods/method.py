@@ -100,7 +100,7 @@ class Distillation:
         helpers: Keras models that only the pretraining trains.
         pretraining: The phase that runs first; None if the method has none.
         all_teachers: Whether `terms` receives a tuple with the `Outputs` of all teachers instead of
-            those of the only one.
+            those of the only one. `teachers.build_method` sets it.
     """
 
     terms: Callable
@@ -152,6 +152,7 @@ class Method(Settings):
             precision: Keras dtype policy of the connectors.
 
         Returns:
-            The `Distillation`, or several of them, each of which can be left out of a step.
+            The `Distillation`, or several of them, each of which can be left out of a step. At most
+            one of them has a pretraining phase.
         """
         raise NotImplementedError

@@ -29,6 +29,7 @@ import keras
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
+from dfa_tf.methods.directional_derivatives import directional_derivatives
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.methods.method import ALPHA, Method, Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
@@ -36,7 +37,6 @@ from dfa_tf.methods.replicas import global_mean, replica_total
 from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import check_names, path_names, term_names, total
 from dfa_tf.models.network import Network, Precision
-from dfa_tf.training.second_order import directional_derivatives
 from dfa_tf.validation import Settings
 
 ZERO_PATH = 1.0  # the parameter of the path without a loss; alpha starts at the same value
@@ -101,12 +101,6 @@ class PathNet:
         built = [build_method(method, [teacher], student, seed, precision) for method in methods]
         self._teacher = teacher.folded(precision)
         self._distillations = [each for group in built for each in group]
-        for method, group in zip(methods, built, strict=True):
-            if any(each.pretraining for each in group):
-                raise UserError(
-                    f"distill.methods: {method.name} has a pretraining phase, which this "
-                    "search does not run; use other methods"
-                )
         self._names = term_names(self._distillations)
         self._needs = {need for method in methods for need in method.needs}
         self._ce_weight = ce_weight
@@ -195,8 +189,8 @@ def check_methods(teacher: Network, student: Network, methods: Sequence[Method])
     """Checks that the paths of the methods can be searched.
 
     Raises:
-        UserError: If there is no method, a method does not support the networks, or needs what
-            the search does not have.
+        UserError: If there is no method, or a method does not support the networks, needs what the
+            search does not have, or has a pretraining phase.
     """
     if not methods:
         raise UserError("distill.methods: expected methods such as [@pathways()], got none")
@@ -207,6 +201,11 @@ def check_methods(teacher: Network, student: Network, methods: Sequence[Method])
                 "search does not have; use other methods"
             )
         check_method(method, [teacher], student)
+        if any(d.pretraining for d in build_method(method, [teacher], student, 0, "float32")):
+            raise UserError(
+                f"distill.methods: {method.name} has a pretraining phase, which this search does "
+                "not run; use other methods, or bind process.file"
+            )
 
 
 def meta_step(net: PathNet, optimizer, alpha_optimizer, batch_size: int) -> Callable:

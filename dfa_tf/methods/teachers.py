@@ -1,5 +1,6 @@
 """Methods with several teachers: built for each teacher, with the mean of the losses."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
@@ -27,6 +28,9 @@ def check_method(method: Method, teachers: Sequence[Network], student: Network) 
         )
     for teacher in teachers:
         method.check(teacher, student)
+    layouts = {(teacher.group_names, teacher.stem_shape is None) for teacher in teachers}
+    if len(layouts) > 1:
+        _check_terms(method, teachers, student)
 
 
 def build_method(
@@ -34,14 +38,34 @@ def build_method(
 ) -> list[Distillation]:
     """Builds a method for one or several teachers. Arguments are as in `Method.build`."""
     if TEACHERS in method.needs:
-        return _listed(method.build(tuple(teachers), student, seed, precision))
+        built = _listed(method.build(tuple(teachers), student, seed, precision))
+        return [dataclasses.replace(each, all_teachers=True) for each in built]
     if len(teachers) == 1:
         return _listed(method.build(teachers[0], student, seed, precision))
-    built = [
+    of_teachers = [
         _listed(method.build(teacher, student, derived_seed(seed, f"teacher {k}"), precision))
         for k, teacher in enumerate(teachers, start=1)
     ]
-    return [_mean(each) for each in zip(*built, strict=True)]
+    return [_mean(each) for each in zip(*of_teachers, strict=True)]
+
+
+def _check_terms(method, teachers, student):
+    """Checks that the method has the same terms with each teacher, so that they have a mean."""
+    names = [
+        [
+            name
+            for each in _listed(method.build(teacher, student, 0, "float32"))
+            for name in each.weights
+        ]
+        for teacher in teachers
+    ]
+    for number, (teacher, found) in enumerate(zip(teachers, names, strict=True), start=1):
+        if found != names[0]:
+            raise UserError(
+                f"{method.name}: expected teachers with which it has the same terms, got "
+                f"{', '.join(names[0])} with {teachers[0].name}, and {', '.join(found)} with teacher "
+                f"{number}, {teacher.name}; use teachers with the same groups and stems"
+            )
 
 
 def _listed(built):

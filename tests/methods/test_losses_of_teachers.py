@@ -12,8 +12,10 @@ from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.method import Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
+from dfa_tf.methods.pathways import Pathways
 from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import total
+from dfa_tf.models import cifar_resnet
 from tests.conftest import small_network
 from tests.methods.numerics import assert_equals_formula, flat, maps, softmax, unit
 
@@ -55,6 +57,16 @@ def test_feed_has_three_convolutions_with_bias_for_each_teacher(networks):
     shapes = [[tuple(w.shape) for w in layer.weights] for layer in built.connectors]
     assert shapes[0][::2] == [(3, 3, 64, 64), (3, 3, 64, 128), (3, 3, 128, 128)]
     assert shapes[1][1::2] == [(64,), (64,), (64,)]
+
+
+def test_pathways_need_teachers_with_the_same_positions(networks):
+    """Without a stem, the second teacher has six pathways instead of ten."""
+    (first, _), student = networks
+    without_stem = cifar_resnet(8, 4, image_shape=first.image_shape)
+    assert without_stem.stem_shape is None
+    check_method(Pathways(), [without_stem, without_stem], student)
+    with pytest.raises(UserError, match=r"^pathways: .* teacher 2"):
+        check_method(Pathways(), [first, without_stem], student)
 
 
 def test_exchanging_feeds_teachers_exchanges_its_terms(networks, batch):
