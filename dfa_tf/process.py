@@ -100,7 +100,7 @@ class Process:
         if set(paths) != set(self.paths):
             raise UserError(
                 f"{source}: expected the paths {', '.join(paths)}, got {', '.join(self.paths)}; "
-                "use it with the methods that it was made with"
+                "use it with the methods and with process.layerwise as it was made"
             )
 
     def save(self, path: pathlib.Path) -> None:
@@ -131,6 +131,9 @@ class Process:
 
     def _problem(self):
         """Returns what is wrong with the values, or an empty text."""
+        numbers = [*self.at, *(w for row in [*self.weights, *self.alpha] for w in row)]
+        if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+            return "expected numbers in 'at', 'weights' and 'alpha'"
         weights, at = np.asarray(self.weights, np.float64), np.asarray(self.at, np.float64)
         shape = (len(at), len(self.paths))
         if not isinstance(self.paths, list) or not all(isinstance(p, str) for p in self.paths):
@@ -143,7 +146,7 @@ class Process:
             return f"expected alpha of shape {shape}, got {np.shape(self.alpha)}"
         if not isinstance(self.steps, int) or not np.isfinite(at).all():
             return "expected finite steps"
-        if not np.isfinite(weights).all() or (weights < 0).any():
+        if not (weights >= 0).all() or (weights > np.finfo(np.float32).max).any():
             return "expected non-negative finite weights"
         if (np.diff(at) <= 0).any() or at[0] < 0 or at[-1] > self.steps - 1:
             return f"expected ascending steps from 0 to {self.steps - 1} in 'at'"

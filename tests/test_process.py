@@ -59,6 +59,9 @@ def test_file_restores_the_process(tmp_path):
         {"weights": [[0, 4], [1, 3]]},
         {"weights": [[0, -1]] * 5},
         {"weights": [[0, float("nan")]] * 5},
+        {"weights": [["0", "1"]] * 5},
+        {"weights": [[0, 1e300]] * 5},  # infinite in float32
+        {"at": ["0", "1", "2", "3", "4"]},
         {"weights": [[0, float("inf")]] * 5},
         {"weights": "many"},
         {"at": [0, 1, 1, 3, 4]},

@@ -1,5 +1,6 @@
 """The checks of all stages of a command, which run before the first stage starts."""
 
+import dataclasses
 import pathlib
 
 from dfa_tf.commands.aggregation import alpha_without_search
@@ -7,15 +8,14 @@ from dfa_tf.commands.plan import DISTILL, EXPORT, PROCESS, SEARCH, TEACHER, Plan
 from dfa_tf.errors import UserError
 from dfa_tf.files import check_writable
 from dfa_tf.methods.method import ALPHA
-from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import path_names
+from dfa_tf.process import Process
 from dfa_tf.stages import distill as distill_stage
 from dfa_tf.stages import export as export_stage
 from dfa_tf.stages import search as search_stage
 from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
-from dfa_tf.stages.folder import numbered
+from dfa_tf.stages.folder import StageFolder, numbered
 from dfa_tf.stages.teacher_views import logit_cache
 from dfa_tf.weightings import ProcessWeighting
 
@@ -53,7 +53,8 @@ def check_ahead(plan: Plan) -> None:
     if SEARCH in stages:
         if len(teachers) > 1:
             raise UserError(
-                f"dfa: expected one teacher, whose features alpha weighs, got {len(teachers)}"
+                f"dfa: expected one teacher, whose features alpha weighs, got {len(teachers)}; bind "
+                "train_teacher.count = 1, or use another method"
             )
         stage = plan.stage(SEARCH)
         settings = stage["training"], stage["options"], replicas
@@ -61,7 +62,7 @@ def check_ahead(plan: Plan) -> None:
     if PROCESS in stages:
         _check_process_search(plan, teachers, student, replicas)
     if DISTILL in stages:
-        stage, weights = plan.stage(DISTILL), plan.weights
+        stage = plan.stage(DISTILL)
         names = ("training", "targets", "fine_tuning", "keep", "teacher_views")
         how = {name: stage[name] for name in names} | plan.examples(DISTILL)
         how |= {"methods": plan.methods, "replicas": replicas}
@@ -71,10 +72,11 @@ def check_ahead(plan: Plan) -> None:
             distill_stage.check(student, student, **how)
         if plan.needs_alpha and not (plan.needs_search or plan.uses_other_search):
             alpha_without_search(plan.aggregation, teachers[0])
-        if isinstance(weights, ProcessWeighting) and weights.process:
-            _check_process(plan, weights, teachers, student)
+        if isinstance(plan.weights, ProcessWeighting):
+            _check_process(plan, teachers, student)
             if plan.generations > 2:
-                _check_process(plan, weights, [student], student)
+                _check_process(plan, [student], student)
+        _check_settings(plan)
     if EXPORT in stages:
         teacher = teachers[0] if teachers else None
         arguments = dataset.train, teacher, dataset.class_names, plan.export_options()
@@ -105,13 +107,23 @@ def _check_logit_cache(plan, stage, files):
         cache.check_identity(ignored=() if is_known else ("teacher",))
 
 
-def _check_process(plan, weights, teachers, student):
-    """Checks that a process has the paths of the methods."""
+def _check_process(plan, teachers, student):
+    """Checks that the methods can follow the process, if it is known before the first stage."""
+    weights, found = plan.weights, plan.setup.workdir / "process/process.json"
+    if plan.needs_process and found.exists() and not plan.is_fresh(SEARCH):
+        weights = dataclasses.replace(weights, process=Process.load(found))
     alpha = alpha_without_search("average", teachers[0])  # no path depends on its weights
     methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in plan.methods]
-    built = [build_method(m, teachers, student, 0, "float32") for m in methods]
-    paths = path_names([each for group in built for each in group], weights.layerwise)
-    weights.check(paths)
+    distill_stage.check_process(weights, teachers, student, methods)
+
+
+def _check_settings(plan):
+    """Checks that a distillation in the workdir has the settings of this config."""
+    if plan.is_fresh(DISTILL):
+        return
+    roots = ["dataset", *(["teacher"] if plan.methods else []), "student", DISTILL]
+    settings = plan.record(*roots, generation=plan.generations).settings
+    StageFolder(plan.setup.workdir, DISTILL, "student.keras", settings).check_settings()
 
 
 def _check_process_search(plan, teachers, student, replicas):

@@ -123,7 +123,10 @@ class Plan:
         """The factors of the methods, or a weighting whose process is loaded if it has a file."""
         weights = self.config.value(DISTILL, "weights") if self.methods else None
         if isinstance(weights, ProcessWeighting) and weights.file:
-            return dataclasses.replace(weights, process=Process.load(weights.file))
+            try:
+                return dataclasses.replace(weights, process=Process.load(weights.file))
+            except UserError as error:
+                raise UserError(f"process.file: {error}") from error
         return weights
 
     @property
@@ -133,6 +136,11 @@ class Plan:
             return [TEACHER]
         searches = [SEARCH] * self.needs_search + [PROCESS] * self.needs_process
         if self.command == SEARCH:
+            if not searches and self.methods and not self.needs_alpha:
+                raise UserError(
+                    "distill.methods: expected dfa, or weights = @process() without a file, for a "
+                    f"search, got {distill_stage.methods_label(self.methods)}; run bin/distill"
+                )
             return [TEACHER, *(searches or [SEARCH])]
         before = [TEACHER, *searches] if self.methods else []
         is_exported = self.command == EXPORT or self.setup.flags.export
@@ -190,12 +198,19 @@ class Plan:
             generation: Number of the generation.
         """
         # Whether images are held in memory shows in the examples; by default the machine decides.
-        # A sixth teacher, or a fifth generation, does not change the others.
-        without = ["dataset.in_memory", "train_teacher.count", "distill.generations"]
+        without = ["dataset.in_memory", "train_teacher.count"]
+        is_last = generation == self.generations
+        if not is_last:  # a fifth generation does not change the others
+            without.append("distill.generations")
         keeps_best = any(self._keeps_best(stage) for stage in {TEACHER, DISTILL} & set(roots))
         if not keeps_best and not {SEARCH, PROCESS} & set(roots):
             without.append("dataset.validation_fraction")
         settings = self.config.settings(*roots, without=without, number=number)
+        if is_last:
+            # The last student depends on the number of teachers. The teachers do not.
+            settings["train_teacher.count"] = repr(self.config.value(TEACHER, "count"))
+            if self.config.value(TEACHER, "count") == 1:
+                settings.unbound.add("train_teacher.count")
         settings["# flag --seed"] = str(self.setup.flags.seed)
         entries = {"generation": generation} if generation else {}
         return Record(self.setup.dataset.name, settings, entries)

@@ -264,12 +264,12 @@ class Run:
     @property
     def process(self) -> Process | None:
         """The weights of the paths over the training, if they were not constant."""
-        return _process(self.path / "distill")
+        return _load_process(self.path / "distill" / "process.json")
 
     @property
     def searched_process(self) -> Process | None:
         """The process that this workdir's search found, if there is one."""
-        return _process(self.path / "process")
+        return _load_process(self.path / "process" / "process.json")
 
 
 def shared_bindings(runs: Iterable[Run]) -> set[tuple[str, str]]:
@@ -405,9 +405,9 @@ def _last_weight(path):
         return None
 
 
-def _process(stage):
+def _load_process(path):
     try:
-        return Process.load(stage / "process.json")
+        return Process.load(path) if path else None
     except UserError:
         return None
 
@@ -423,12 +423,20 @@ def _last_metrics(evaluation):
 
 
 def _bindings(stage, student, teacher):
-    try:
-        lines = (stage / "config.gin").read_text().splitlines()
-    except OSError:
+    """Returns the settings that shaped a student, with those of the stages that it needed."""
+    if not (stage / "config.gin").exists():
         return UNRECORDED
-    pairs = [line.split(" = ", 1) for line in lines if " = " in line and not line.startswith("#")]
-    bindings = {name: text for name, text in pairs if not name.endswith(".path")}
+    bindings = _settings(stage)
+    if followed := _load_process(bindings.get("process.file", "").strip("'\"")):
+        # Each seed may follow a process of its own, so its path would separate the seeds of a row.
+        bindings["process.file"] = f"of {followed.student}, {followed.steps} steps"
+    workdir = stage.parent
+    if student.teacher and student.generation == 2:
+        bindings = _settings(workdir / "teacher") | bindings
+    if student.aggregation == "search":
+        bindings = _settings(workdir / "search") | bindings
+    if student.weighting == "process":
+        bindings = _settings(workdir / "process") | bindings
     if student.teacher:
         bindings["teacher"] = student.teacher
         if not (teacher and teacher.steps):
@@ -436,6 +444,16 @@ def _bindings(stage, student, teacher):
             # trained depends on the seed, so its weights would separate the seeds of a row.
             bindings["teacher"] += f" {teacher.fingerprint if teacher else ''}"
     return bindings
+
+
+def _settings(stage):
+    """Returns the bindings in a stage's config.gin, without paths; empty if it is missing."""
+    try:
+        lines = (stage / "config.gin").read_text().splitlines()
+    except OSError:
+        return {}
+    pairs = [line.split(" = ", 1) for line in lines if " = " in line and not line.startswith("#")]
+    return {name: text for name, text in pairs if not name.endswith(".path")}
 
 
 def _workdirs(path):

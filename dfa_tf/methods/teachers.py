@@ -24,7 +24,7 @@ def check_method(method: Method, teachers: Sequence[Network], student: Network) 
     if ALPHA in method.needs and len(teachers) > 1:
         raise UserError(
             f"{method.name}: expected one teacher, whose features alpha weighs, got {len(teachers)}; "
-            "use another method, or one teacher"
+            "use another method, or bind train_teacher.count = 1"
         )
     for teacher in teachers:
         method.check(teacher, student)

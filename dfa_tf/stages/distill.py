@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
@@ -14,7 +14,8 @@ from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.methods.targets import Targets
-from dfa_tf.methods.teachers import check_method
+from dfa_tf.methods.teachers import build_method, check_method
+from dfa_tf.methods.terms import path_names
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
@@ -88,6 +89,25 @@ def check(
     classes, batch_size = student.num_classes, training.batch_size
     targets.check("distill", train.labels, classes, batch_size, replicas, methods)
     fine_tuning.check(student, training.epochs)
+
+
+def check_process(
+    weights: Any, teachers: Sequence[Network], student: Network, methods: Sequence[Method]
+) -> None:
+    """Checks that the methods can follow a process, if the weights have one.
+
+    Args:
+        weights: As in `distill`.
+        teachers: The teachers.
+        student: The student.
+        methods: The methods, which have an alpha if they need one.
+
+    Raises:
+        UserError: If the process has other paths, or no weight reaches the threshold.
+    """
+    if isinstance(weights, ProcessWeighting) and weights.process:
+        built = [build_method(m, teachers, student, 0, "float32") for m in methods]
+        weights.check(path_names([each for group in built for each in group], weights.layerwise))
 
 
 def distill(
@@ -195,6 +215,7 @@ def distill(
         validation,
         teacher_views,
     )
+    check_process(weights, teachers, student, methods)
     cache = logit_cache(
         teacher_views,
         teachers,

@@ -23,8 +23,8 @@ CONFIG = "config.gin"
 INPUT = "# input "
 MAX_DIFFERENCES = 6
 COMMANDS = {"teacher": "train_teacher", "process": "search"}  # where stages have other names
-# The path may differ between machines. The weights themselves are recorded as an input.
-IGNORED = "keras_file.path"
+# Paths may differ between machines. What the files contain is recorded as an input.
+IGNORED = ("keras_file.path", "process.file")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,17 @@ class StageFolder:
         """
         self._check_config()
         return os.path.exists(self.artifact)
+
+    def check_settings(self) -> None:
+        """Checks that the folder was written with these settings, before the inputs are known.
+
+        Raises:
+            UserError: If it contains a result or a checkpoint of other settings.
+        """
+        if os.path.exists(self.path / CONFIG) and self._has_state():
+            text = (self.path / CONFIG).read_text()
+            lines = [line for line in text.splitlines() if not line.startswith(INPUT)]
+            self._check_text("\n".join(lines), self.path)
 
     @contextlib.contextmanager
     def work(self, runtime: Runtime = Runtime()) -> Iterator[None]:

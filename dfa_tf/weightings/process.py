@@ -45,6 +45,8 @@ class ProcessWeighting(Weighting):
         self.process.check_paths(paths, self.file or "process")
         used = self.process.weights[-1:] if self.final else self.process.weights
         highest = float(np.max(used))
+        if highest == 0:
+            raise UserError(f"{self.file or 'process'}: expected a weight above 0, got none")
         if highest < self.threshold:
             raise UserError(
                 f"process.threshold: expected at most {highest:.3g}, the highest weight of the "

@@ -39,7 +39,7 @@ def test_teachers_of_other_seeds_are_trained_in_folders_of_their_own(command, tm
     assert (workdir / "teacher/model.keras").read_bytes() == first  # today's workdir stays valid
     status, _, err = command("distill", *SHORT, *arguments)
     assert status == 2  # the distillation has another teacher now
-    assert "teacher_2" in _last_line(err)
+    assert "train_teacher.count" in _last_line(err)
     status, out, err = command("distill", *SHORT, *arguments, "--fresh")
     assert status == 0, err
     teachers = [_fingerprint(workdir / name / "model.keras") for name in ("teacher", "teacher_2")]
@@ -88,6 +88,48 @@ def test_killed_generation_resumes_to_the_same_student(tmp_path):
     for path in ("generation_2/distill/student.keras", "distill/student.keras"):
         students = [models.load(workdir / path).get_weights() for workdir in workdirs]
         assert same(*students)
+
+
+@pytest.mark.slow
+def test_changed_settings_of_a_finished_distillation_are_refused_before_anything_is_trained(
+    command,  # noqa: F811
+    tmp_path,
+):
+    workdir = tmp_path / "runs" / "digits"
+    status, _, err = command("distill", *SHORT, *WEIGHTS)
+    assert status == 0, err
+    before = sorted(path.name for path in workdir.iterdir())
+    for more, setting in (
+        (["--gin_bindings=train_teacher.count=2"], "train_teacher.count"),
+        (["--gin_bindings=distill.generations=3"], "distill.generations"),
+        (["--gin_bindings=distill.weights=@process()"], "distill.weights"),
+        (["--gin_bindings=distill.methods=[@dfa()]"], "distill.methods"),
+    ):
+        status, _, err = command("distill", *SHORT, *WEIGHTS, *more)
+        assert status == 2
+        assert setting in _last_line(err)
+        assert sorted(path.name for path in workdir.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_fresh_with_a_process_that_cannot_be_followed_keeps_the_student(command, tmp_path):  # noqa: F811
+    searched = [*WEIGHTS, "--gin_bindings=distill.weights=@process()"]
+    searched += ["--gin_bindings=search_process.epochs=1"]
+    status, _, err = command("distill", *SHORT, *searched)
+    assert status == 0, err
+    student = tmp_path / "runs/digits/distill/student.keras"
+    before = student.read_bytes()
+    threshold = "--gin_bindings=process.threshold=50.0"
+    status, _, err = command("distill", *SHORT, *searched, threshold, "--fresh")
+    assert status == 2
+    assert "process.threshold" in _last_line(err)
+    assert student.read_bytes() == before
+
+
+def test_search_of_a_config_that_needs_none_names_its_methods(command):  # noqa: F811
+    status, _, err = command("search", *SHORT, "--gin_bindings=distill.methods=[@kd()]")
+    assert status == 2
+    assert "distill.methods" in _last_line(err)
 
 
 def _process(path, *paths):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dfa_tf.comparison.accuracy import accuracy_tables
 from dfa_tf.comparison.runs import (
     FINISHED,
     MISSING,
@@ -12,7 +13,8 @@ from dfa_tf.comparison.runs import (
     method_title,
     read_run,
 )
-from tests.comparison.workdirs import write_workdir
+from dfa_tf.process import Process
+from tests.comparison.workdirs import write_bindings, write_workdir
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,41 @@ def test_note_of_an_unfinished_run_has_its_phase_and_step(tmp_path):
 def test_workdir_found_twice_is_read_once(tmp_path):
     write_workdir(tmp_path / "run", 0.5)
     assert len(find_runs([tmp_path, tmp_path / "run"])) == 1
+
+
+def _row_titles(folder):
+    return [row.title for row in accuracy_tables(find_runs([folder]))[0].rows]
+
+
+@pytest.mark.parametrize(
+    ("stage", "metrics"),
+    [
+        ("search", {"method": "dfa", "aggregation": "search"}),
+        ("process", {"method": "pathways", "weighting": "process"}),
+        ("teacher", {"method": "kd", "teachers": ["WRN_28_2 0123"]}),
+    ],
+)
+def test_runs_whose_earlier_stages_differ_are_no_seeds_of_one_row(tmp_path, stage, metrics):
+    for seed, epochs in enumerate((40, 40, 20)):
+        folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, **metrics)
+        write_bindings(folder, distill__epochs=2)
+        (folder / stage).mkdir()
+        (folder / stage / "config.gin").write_text(
+            f"# flag --seed = {seed}\n{stage}.epochs = {epochs}"
+        )
+    titles = _row_titles(tmp_path)
+    assert len(titles) == 2
+    for title, epochs in zip(sorted(titles), (20, 40), strict=True):
+        assert f"{stage}.epochs = {epochs}" in title
+
+
+def test_seeds_that_follow_processes_of_their_own_are_one_row(tmp_path):
+    for seed in range(3):
+        followed = tmp_path / f"followed{seed}.json"
+        steps = 100 if seed < 2 else 50
+        Process(["kd"], [0], [[1.0]], steps, student="WRN_16_1").save(followed)
+        folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, weighting="process")
+        write_bindings(folder, process__file=repr(str(followed)))
+    titles = _row_titles(tmp_path)
+    assert len(titles) == 2  # a process of another length is another row
+    assert not any("json" in title for title in titles)
