@@ -17,7 +17,7 @@ from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.folder import StageFolder, numbered
 from dfa_tf.stages.teacher_views import logit_cache
-from dfa_tf.weightings import ProcessWeighting
+from dfa_tf.weightings import WEIGHTINGS, ProcessWeighting
 
 
 def check_ahead(plan: Plan) -> None:
@@ -72,6 +72,11 @@ def check_ahead(plan: Plan) -> None:
             distill_stage.check(student, student, **how)
         if plan.needs_alpha and not (plan.needs_search or plan.uses_other_search):
             alpha_without_search(plan.aggregation, teachers[0])
+        for name in WEIGHTINGS:
+            if config.binds(name) and getattr(plan.weights, "name", "") != name:
+                setup.say(
+                    f"distill.weights: not @{name}(), so the bindings of {name} have no effect"
+                )
         if isinstance(plan.weights, ProcessWeighting):
             _check_process(plan, teachers, student)
             if plan.generations > 2:

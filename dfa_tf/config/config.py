@@ -120,6 +120,10 @@ class Config:
         bound = self._bound(scopes, "keras_file")
         return {name: bound[name] for name in ("scale", "offset") if name in bound}
 
+    def binds(self, name: str) -> bool:
+        """Returns whether a parameter of a configurable is bound, without a scope."""
+        return bool(self._bound((), name, resolve=False))
+
     def stage(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Builds the settings of a stage from its bindings.
 

@@ -1,13 +1,12 @@
 """Test accuracy during training, and final accuracy with its spread over seeds."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.figure
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from dfa_tf.figures.styles import line_style, panels
+from dfa_tf.figures.styles import line_style, panels, wrapped
 
 Curve = Sequence[Sequence[float]]  # [[step, accuracy, loss], ...]
 
@@ -45,8 +44,11 @@ def accuracy_ranking(
         A figure with one panel per setting and one row per method. Dots are seeds, diamonds are
         means, and error bars show one standard deviation (n - 1).
     """
-    largest = max(len(methods) for methods in settings.values())
-    figure, axes = panels(len(settings), 1, 6.0, 0.32 * largest + 1.1, extra=(0, 0))
+    heights = [
+        sum(0.17 + 0.15 * (1 + wrapped(method).count("\n")) for method in methods)
+        for methods in settings.values()
+    ]
+    figure, axes = panels(len(settings), 1, 6.0, max(heights) + 1.1, extra=(0, 0))
     for (axis,), (title, methods) in zip(axes, settings.items(), strict=True):
         _ranking(axis, title, methods, baseline)
     return figure
@@ -83,7 +85,7 @@ def accuracy_by_last_weight(
         style = line_style(index, len(points)) | {"linestyle": "none", "markersize": 6}
         weights, accuracies = np.array(runs, float).T
         percent = 100 * accuracies
-        axis.plot(weights, percent, label=f"{method} (n = {len(runs)})", **style)
+        axis.plot(weights, percent, label=f"{wrapped(method)} (n = {len(runs)})", **style)
         if len(runs) > 1 and np.ptp(weights) < 1e-6:
             axis.errorbar(
                 weights[0] + 0.015,
@@ -111,7 +113,7 @@ def _curves(axis, title, methods):
         matching = [c[:, 1] for c in curves if len(c) == len(steps) and (c[:, 0] == steps).all()]
         mean = 100 * np.mean(matching, 0)
         count = f" (n = {len(matching)})" if len(matching) > 1 else ""
-        label = f"{method} {mean[-1]:.1f}{count}"
+        label = f"{wrapped(method)} {mean[-1]:.1f}{count}"
         style = line_style(index, len(methods))
         lines[label] = (mean[-1], axis.plot(steps, mean, label=label, **style)[0])
         if len(matching) > 1:
@@ -119,7 +121,7 @@ def _curves(axis, title, methods):
             axis.fill_between(
                 steps, mean - spread, mean + spread, color=style["color"], alpha=0.15, linewidth=0
             )
-    axis.set_title(title, fontsize=10)
+    axis.set_title(wrapped(title, 70), fontsize=10)
     axis.set_xlabel("step")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel("test accuracy, %")
@@ -150,10 +152,10 @@ def _ranking(axis, title, methods, baseline):
             va="center",
             fontsize=8,
         )
-    axis.set_yticks(range(len(ranked)), ranked, fontsize=9)
+    axis.set_yticks(range(len(ranked)), [wrapped(method) for method in ranked], fontsize=9)
     axis.set_ylim(-0.6, len(ranked) - 0.4)
     axis.margins(x=0.08)
     axis.set_xlabel("test accuracy, %")
-    axis.set_title(textwrap.fill(title, 70), fontsize=10)
+    axis.set_title(wrapped(title, 70), fontsize=10)
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)

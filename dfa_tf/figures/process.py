@@ -6,7 +6,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.colors import PowerNorm
 
-from dfa_tf.figures.styles import label_rows, line_style, panels
+from dfa_tf.figures.styles import label_rows, line_style, panels, wrapped
 from dfa_tf.process import Process
 
 POINTS = 200  # at which processes of different lengths are compared
@@ -61,8 +61,8 @@ def process_heatmap(
     )
     axis.set_yticks(range(1, len(paths) + 1), paths, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlabel("epoch" if epochs else "step")
-    axis.set_title(_title(title, processes), fontsize=10)
+    axis.set_xlabel("epoch; right: last weight" if epochs else "step; right: last weight")
+    axis.set_title(wrapped(_title(title, processes), 60), fontsize=10)
     label_rows(axis, weights[-1])
     figure.colorbar(mesh, ax=axis, label="weight", pad=0.09)
     return figure
@@ -88,12 +88,14 @@ def _lines(axis, processes, title, epochs):
         axis.set_yscale("log")
     axis.set_xlabel("epoch" if epochs else "step")
     axis.set_ylabel("weight")
-    axis.set_title(_title(title, processes), fontsize=10)
+    axis.set_title(wrapped(_title(title, processes), 70), fontsize=10)
     axis.grid(color="0.9")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _title(title, processes):
-    names = " to ".join(filter(None, [processes[0].teacher, processes[0].student]))
+    first = processes[0]
+    names = " to ".join(filter(None, [first.teacher, first.student]))
+    described = ", ".join(filter(None, [names, first.dataset]))
     count = f"n = {len(processes)}" if len(processes) > 1 else ""
-    return ", ".join(filter(None, [title or names, count]))
+    return ", ".join(filter(None, [title or described, count]))

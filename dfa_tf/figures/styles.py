@@ -1,5 +1,6 @@
 """Line styles that differ in colour and in greyscale, and panels."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,6 +31,17 @@ def line_style(index: int, count: int) -> dict[str, Any]:
         "markersize": 4,
         "linewidth": 1.3,
     }
+
+
+def wrapped(title: str, width: int = 36, lines: int = 3) -> str:
+    """Returns a title in several lines. What does not fit is replaced by "...".
+
+    Args:
+        title: The title, such as that of a row with its settings.
+        width: Characters in a line.
+        lines: Number of lines.
+    """
+    return "\n".join(textwrap.wrap(title, width, max_lines=lines, placeholder=" ..."))
 
 
 def label_rows(axis: matplotlib.axes.Axes, values: Iterable[float]) -> None:

@@ -178,12 +178,16 @@ def _process_of(net, journal, record, teacher, student, seed) -> Process:
 
 
 def _final_entries(net, journal) -> dict:
-    """Returns entries of metrics.json: alpha and the weights after the last step, and gradients."""
-    alpha, weights = net.alpha.numpy(), net.weights().numpy()
+    """Returns entries of metrics.json.
+
+    They are the weights of the last step, as in process.json; alpha after it; and moments of alpha's
+    gradient.
+    """
+    alpha, (_, weights, _) = net.alpha.numpy(), journal.history[-1]
     moments = np.stack(journal.gradient_moments(), 1).tolist()
     return {
         "alpha": dict(zip(net.paths, alpha.tolist(), strict=True)),
-        "weights": dict(zip(net.paths, weights.tolist(), strict=True)),
+        "weights": dict(zip(net.paths, weights, strict=True)),
         "alpha_range": float(alpha.max() - alpha.min()),
         "alpha_gradient": {
             path: {"mean": mean, "deviation": deviation}
@@ -254,7 +258,7 @@ def _search(
     metrics = {
         "loss": "train/loss",
         "accuracy": "train/accuracy",
-        "validation": "validation/accuracy",
+        "validation accuracy": "validation/accuracy",
     }
     loop = Loop(STAGE, runtime, checkpoints, images_per_step, "train/loss", metrics)
     if journal.step == 0:
@@ -281,9 +285,9 @@ def _search(
                 if block.means is not None:
                     scalars = block.scalar_means | {"learning_rate": optimizer.learning_rate}
                     summaries.scalars(scalars | _path_scalars(net, block), block.step)
-        weights = net.weights().numpy()
+        _, weights, _ = journal.history[-1]
         named = zip(net.paths, weights, strict=True)
-        loop.say(", ".join(f"{path} {weight:.3f}" for path, weight in named))
+        loop.say("last weights: " + ", ".join(f"{path} {w:.3f}" for path, w in named))
     return journal, SearchResult.of(journal, splits, training.epochs, images_per_step)
 
 
