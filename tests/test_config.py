@@ -5,7 +5,7 @@ import pytest
 
 from dfa_tf import methods
 from dfa_tf.commands.plan import OF_COMMANDS
-from dfa_tf.config import NETWORKS, Config, find_gin_file
+from dfa_tf.config import ROLES, Config, find_gin_file
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups
 from dfa_tf.stages.distill import distill
@@ -19,7 +19,7 @@ SHIPPED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "gin").rglob("*
 METHODS = [path for path in SHIPPED if path.startswith("gin/methods/")]  # for another config
 COMPLETE = [path for path in SHIPPED if path not in METHODS]
 OFFLINE = {  # bindings in place of files to download
-    "gin/photos.gin": [f"{role}/keras_application.weights = None" for role in NETWORKS]
+    "gin/photos.gin": [f"{role}/keras_application.weights = None" for role in ROLES]
 }
 
 
@@ -42,7 +42,7 @@ def _made(config):
 def test_shipped_config_builds_its_networks(path):
     config = Config([path], OFFLINE.get(path, []))
     task, _ = _made(config)
-    teacher, student = (config.network(role, task, seed=1)[0] for role in NETWORKS)
+    teacher, student = (config.network(role, task, seed=1)[0] for role in ROLES)
     check_same_groups(teacher, student)
     assert config.settings("dataset", "train_teacher", "search", "distill", "runtime")
 
@@ -65,7 +65,7 @@ def test_shipped_config_runs_two_steps(path, tmp_path):
     # bfloat16, which many CPUs emulate slowly, is covered by the tests of the stages.
     config = Config([path], ["precision = 'float32'"])
     task, made = _made(config)
-    networks = {role: config.network(role, task, seed=1)[0] for role in NETWORKS}
+    networks = {role: config.network(role, task, seed=1)[0] for role in ROLES}
     common = {"workdir": tmp_path, "runtime": Runtime(quiet=True, evaluate_every=1e9)}
 
     def run(function, **arguments):
@@ -150,7 +150,7 @@ def test_cinic10_configs_bind_the_papers_settings(pair):
         assert (training.epochs, training.batch_size) == (140, 96)
         assert training.optimizer == SGD(StepDecay(0.01, 0.1, (100, 120)), 0.9, True, 5e-4)
     task, _ = _made(config)
-    widths = [config.network(role, task, seed=0)[0].name for role in NETWORKS]
+    widths = [config.network(role, task, seed=0)[0].name for role in ROLES]
     assert (
         widths
         == {
@@ -199,7 +199,7 @@ def test_adaptive_config_binds_the_authors_settings():
     """Four paths whose weights lambda and cross entropy are 1, of ResNet_50 and ResNet_18."""
     config = Config(["gin/adaptive.gin"])
     task, _ = _made(config)
-    names = [config.network(role, task, seed=0)[0].name for role in NETWORKS]
+    names = [config.network(role, task, seed=0)[0].name for role in ROLES]
     assert names == ["ResNet_50_cifar", "ResNet_18_cifar"]
     at, nst, logits, kd = sorted(
         config.value("distill", "methods"),
@@ -233,7 +233,7 @@ def test_adaptive_config_binds_the_authors_settings():
 def test_configs_name_the_pairs_of_table_1(path, teacher, student):
     config = Config([path])
     task, _ = _made(config)
-    names = [config.network(role, task, seed=0)[0].name for role in NETWORKS]
+    names = [config.network(role, task, seed=0)[0].name for role in ROLES]
     assert names == [teacher, student]
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from dfa_tf.alpha import fixed
 from dfa_tf.commands.plan import OF_COMMANDS
-from dfa_tf.config import NETWORKS, Config
+from dfa_tf.config import ROLES, Config
 from dfa_tf.data import IndexedExamples
 from dfa_tf.stages.distill import distill
 from dfa_tf.stages.teacher import train_teacher
@@ -39,7 +39,7 @@ def test_config_trains_two_steps_on_crops_of_jpeg_files(folder, tmp_path, name):
     assert isinstance(dataset.train, IndexedExamples)
     assert dataset.image_shape == (224, 224, 3)
     assert len(dataset.test) == 4  # ImageNet is tested on its validation images
-    networks = {role: config.network(role, dataset.task, seed=1)[0] for role in NETWORKS}
+    networks = {role: config.network(role, dataset.task, seed=1)[0] for role in ROLES}
     common = {
         "train": dataset.train,
         "test": dataset.test,

@@ -2,6 +2,6 @@
 
 from dfa_tf.config.config import Bindings, Config
 from dfa_tf.config.gin_files import find_gin_file, shipped_folder
-from dfa_tf.config.registry import NETWORKS
+from dfa_tf.config.registry import ROLES
 
-__all__ = ["NETWORKS", "Bindings", "Config", "find_gin_file", "shipped_folder"]
+__all__ = ["ROLES", "Bindings", "Config", "find_gin_file", "shipped_folder"]

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from dfa_tf.config.gin_state import Reference, State, is_macro, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, NETWORK_FUNCTIONS, NETWORKS, REFERABLE, RENAMED
+from dfa_tf.config.registry import CONFIGURABLES, NETWORK_BUILDERS, REFERABLE, RENAMED, ROLES
 from dfa_tf.errors import UserError
 from dfa_tf.validation import check_value
 
@@ -56,8 +56,8 @@ def _check_macros(state, text):
     """
     used = set(re.findall(r"%([\w./]+)", text))
     for name in macros(state):
-        if name not in used and name not in NETWORKS:
-            close = difflib.get_close_matches(name, [*NETWORKS, *used], n=1)
+        if name not in used and name not in ROLES:
+            close = difflib.get_close_matches(name, [*ROLES, *used], n=1)
             advice = f"did you mean {close[0]}?" if close else "remove it"
             raise UserError(f"{name}: nothing uses this macro; {advice}")
 
@@ -75,9 +75,9 @@ def _references(value):
 
 def _check_reference(key, reference, is_binding):
     name = reference.configurable.name
-    if name in NETWORK_FUNCTIONS and is_binding:
+    if name in NETWORK_BUILDERS and is_binding:
         raise UserError(f"{key}: expected a value, got the network {reference!r}")
-    if name not in REFERABLE | NETWORK_FUNCTIONS:
+    if name not in {*REFERABLE, *NETWORK_BUILDERS}:
         raise UserError(
             f"{key}: expected a value, or a reference to a network, method, weighting, optimizer or "
             f"schedule, got {reference!r}"

@@ -17,7 +17,7 @@ from dfa_tf.config.gin_files import (
     read_text,
 )
 from dfa_tf.config.gin_state import Reference, State, gin_state, macros, resolved
-from dfa_tf.config.registry import CONFIGURABLES, NETWORK_FUNCTIONS, NETWORKS, REQUIRED
+from dfa_tf.config.registry import CONFIGURABLES, NETWORK_BUILDERS, REQUIRED, ROLES
 from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings, check_value
@@ -106,7 +106,7 @@ class Config:
         a scope.
         """
         scopes = ()
-        for role in NETWORKS:
+        for role in ROLES:
             try:
                 references = self._network_references(role)
             except UserError:  # an evaluation needs no networks in the config
@@ -174,7 +174,7 @@ class Config:
         """
         found = Bindings()
         for root in roots:
-            if root in NETWORKS:
+            if root in ROLES:
                 references = self._network_references(root)
                 if number and len(references) > 1:
                     references = [references[number - 1]]
@@ -256,7 +256,7 @@ class Config:
             raise UserError(f"{role}: expected {expected}, got no binding")
         if not isinstance(value, Reference):
             raise UserError(f"{role}: expected {expected}, got {value!r}")
-        if value.configurable.name not in NETWORK_FUNCTIONS:
+        if value.configurable.name not in NETWORK_BUILDERS:
             raise UserError(f"{role}: expected {expected}, got {value!r}")
         return value
 

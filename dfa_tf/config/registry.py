@@ -38,12 +38,12 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.validation import Interval, NonNegative, annotations
 from dfa_tf.weightings import WEIGHTINGS, Weighting
 
-NETWORKS = ("teacher", "student")  # the macros that every config defines
+ROLES = ("teacher", "student")  # the macros that every config defines
 REQUIRED = inspect.Parameter.empty
 
 # What the data set decides about a network, and how the network is used.
 _NETWORK_ARGUMENTS = ("num_classes", "image_shape", "mean", "std", "seed", "precision", "folded")
-_NETWORK_FUNCTIONS = {
+NETWORK_BUILDERS: dict[str, Callable] = {
     **models.NETWORKS,
     "keras_application": models.keras_application,
     "keras_file": models.load,
@@ -91,11 +91,12 @@ _DISTILL = {
 }
 
 
-def _bundle_parameters(bundle):
-    hints = annotations(type(bundle))
+def _field_parameters(settings):
+    """Returns the bindable fields of a dataclass, or of an object with other defaults."""
+    hints = annotations(settings if isinstance(settings, type) else type(settings))
     return {
-        field.name: Parameter(hints[field.name], getattr(bundle, field.name))
-        for field in dataclasses.fields(bundle)
+        field.name: Parameter(hints[field.name], getattr(settings, field.name, REQUIRED))
+        for field in dataclasses.fields(settings)
         if field.metadata.get("bindable", True)
     }
 
@@ -103,7 +104,7 @@ def _bundle_parameters(bundle):
 def _stage(own=None, **bundles):
     parameters = dict(own or {})
     for bundle in bundles.values():
-        parameters |= _bundle_parameters(bundle)
+        parameters |= _field_parameters(bundle)
     return Configurable(parameters, bundles=bundles)
 
 
@@ -120,15 +121,7 @@ def _function(function, excluded=()):
 
 
 def _settings_class(cls):
-    hints = annotations(cls)
-    return Configurable(
-        {
-            field.name: Parameter(hints[field.name], field.default)
-            for field in dataclasses.fields(cls)
-            if field.metadata.get("bindable", True)
-        },
-        cls,
-    )
+    return Configurable(_field_parameters(cls), cls)
 
 
 CONFIGURABLES: dict[str, Configurable] = {
@@ -152,18 +145,17 @@ CONFIGURABLES: dict[str, Configurable] = {
     "distill": _stage(_DISTILL, training=Training(), targets=Targets(), fine_tuning=FineTuning()),
     "export": _stage(options=ExportOptions()),
     "runtime": _settings_class(Runtime),
-    **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in _NETWORK_FUNCTIONS.items()},
+    **{name: _function(build, _NETWORK_ARGUMENTS) for name, build in NETWORK_BUILDERS.items()},
     **{name: _settings_class(method) for name, method in METHODS.items()},
     **{name: _settings_class(weighting) for name, weighting in WEIGHTINGS.items()},
     **{cls.name: _settings_class(cls) for cls in (SGD, Adam, StepDecay, Cosine)},
 }
 
 # What the macros teacher and student can refer to, and what a binding can, as in @sgd().
-NETWORK_FUNCTIONS = set(_NETWORK_FUNCTIONS)
 REFERABLE = {
     name
     for name, configurable in CONFIGURABLES.items()
-    if configurable.function and name not in {"dataset", "runtime", *NETWORK_FUNCTIONS}
+    if configurable.function and name not in {"dataset", "runtime", *NETWORK_BUILDERS}
 }
 
 # Bindings of earlier versions, and what they are called now.

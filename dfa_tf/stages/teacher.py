@@ -32,6 +32,7 @@ def check(
     network: Network,
     train,
     test,
+    *,
     training: Training,
     replicas: int,
     fine_tuning: FineTuning = FineTuning(),
@@ -109,8 +110,17 @@ def train_teacher(
         check_artifact(folder, fingerprint(teacher))
         return teacher
     replicas = strategy.num_replicas_in_sync
-    how = training, replicas, fine_tuning, targets, keep, validation
-    check(network, train, test, *how)
+    check(
+        network,
+        train,
+        test,
+        training=training,
+        replicas=replicas,
+        fine_tuning=fine_tuning,
+        targets=targets,
+        keep=keep,
+        validation=validation,
+    )
     target_arguments = targets.arguments(train.labels, network.num_classes, training.seed)
     with folder.work(runtime):
         with strategy.scope():

@@ -85,8 +85,9 @@ def logit_cache(
         "first batch": _first_batch(train, training),
         "teacher_views": teacher_views,
     }
-    counts = period, training.batch_size, len(teachers), classes
-    cache = LogitCache(workdir / FOLDER, *counts, identity)
+    cache = LogitCache(
+        workdir / FOLDER, period, training.batch_size, len(teachers), classes, identity
+    )
     return cache.shared_in(runtime.views_folder) if runtime.views_folder else cache
 
 
