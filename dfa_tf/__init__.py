@@ -26,18 +26,23 @@ if TYPE_CHECKING:
     from dfa_tf.stages.search import search
     from dfa_tf.stages.teacher import train_teacher
     from dfa_tf.training.fine_tuning import FineTuning
+    from dfa_tf.training.optimizers import SGD, Adam, Cosine, StepDecay
     from dfa_tf.training.recipe import Training
     from dfa_tf.training.runtime import Runtime
 
 _MODULES = ("alpha", "data", "figures", "methods", "models", "stages", "training")
 _NAMES = {
+    "Adam": "dfa_tf.training.optimizers",
     "Alpha": "dfa_tf.alpha",
+    "Cosine": "dfa_tf.training.optimizers",
     "ExportOptions": "dfa_tf.deployment.options",
     "FineTuning": "dfa_tf.training.fine_tuning",
     "Interrupted": "dfa_tf.errors",
     "Record": "dfa_tf.stages.folder",
     "Runtime": "dfa_tf.training.runtime",
+    "SGD": "dfa_tf.training.optimizers",
     "SearchOptions": "dfa_tf.methods.dfa_search",
+    "StepDecay": "dfa_tf.training.optimizers",
     "Targets": "dfa_tf.methods.targets",
     "Training": "dfa_tf.training.recipe",
     "UserError": "dfa_tf.errors",
@@ -47,13 +52,17 @@ _NAMES = {
     "train_teacher": "dfa_tf.stages.teacher",
 }
 __all__ = [
+    "SGD",
+    "Adam",
     "Alpha",
+    "Cosine",
     "ExportOptions",
     "FineTuning",
     "Interrupted",
     "Record",
     "Runtime",
     "SearchOptions",
+    "StepDecay",
     "Targets",
     "Training",
     "UserError",

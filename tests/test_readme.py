@@ -42,6 +42,7 @@ def test_python_examples_of_readme_and_usage_run(tmp_path, monkeypatch):
     saved = models.load(tmp_path / "runs/mine/distill/student.keras")
     assert same(saved.get_weights(), names["student"].get_weights())
     assert [group.name for group in names["alpha"].groups] == ["group1", "group2", "group3"]
+    assert all(group.alpha[-1] < 0.985 for group in names["alpha"].groups)  # from 0.99
     assert names["out"]["features"]["group2"][-1].shape == (8, 4, 4, 32)
     np.testing.assert_allclose(names["logits"], names["out"]["logits"], atol=1e-4)
 

@@ -60,10 +60,13 @@ class Pipeline:
     def search(self) -> None:
         """Creates WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
 
-        If it needs none of the two, alpha is searched.
+        If DFA needs none of the two, because its alpha is fixed, alpha is searched nevertheless.
         """
         stages = self._plan.stages
         check_ahead(self._plan)
+        if not stages:
+            methods = distill_stage.methods_label(self._plan.methods)
+            self._setup.say(f"search: nothing to search for {methods}; run distill")
         if SEARCH in stages:
             self._searched_alpha  # noqa: B018
         if PROCESS in stages:

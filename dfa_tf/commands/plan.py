@@ -137,10 +137,7 @@ class Plan:
         searches = [SEARCH] * self.needs_search + [PROCESS] * self.needs_process
         if self.command == SEARCH:
             if not searches and self.methods and not self.needs_alpha:
-                raise UserError(
-                    "distill.methods: expected dfa, or weights = @process() without a file, for a "
-                    f"search, got {distill_stage.methods_label(self.methods)}; run bin/distill"
-                )
+                return []  # the methods have nothing to search
             return [TEACHER, *(searches or [SEARCH])]
         before = [TEACHER, *searches] if self.methods else []
         is_exported = self.command == EXPORT or self.setup.flags.export

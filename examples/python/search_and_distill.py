@@ -9,7 +9,6 @@ python examples/python/search_and_distill.py --tiny    # a few steps of each sta
 import argparse
 
 import dfa_tf
-from dfa_tf.training.optimizers import SGD, Adam, Cosine
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--tiny", action="store_true", help="run a few steps of each stage")
@@ -28,7 +27,7 @@ student = dfa_tf.models.wide_resnet(depth=10, width=1, **digits.task)
 training = dfa_tf.Training(
     epochs=0.2 if arguments.tiny else 5,
     batch_size=64,
-    optimizer=SGD(Cosine(0.05)),
+    optimizer=dfa_tf.SGD(dfa_tf.Cosine(0.05)),
     augmentation=digits.augmentation,
 )
 run = {"training": training, "workdir": arguments.workdir}
@@ -46,7 +45,7 @@ alpha = dfa_tf.search(
     student=student,
     train=train,
     validation=validation,
-    beta_optimizer=Adam(learning_rate=11 / training.steps(len(train))),
+    beta_optimizer=dfa_tf.Adam(learning_rate=11 / training.steps(len(train))),
     **run,
 )
 for group in alpha.groups:
