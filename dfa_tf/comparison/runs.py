@@ -357,13 +357,17 @@ def read_run(workdir: pathlib.Path) -> Run:
         student = StudentMetrics.from_json(content)
     except UserError as error:
         return dataclasses.replace(run, note=f"metrics.json is damaged: {error}")
-    bindings = _bindings(stage, student, run.teacher)
+    alpha, bindings = _alpha(stage), _bindings(stage, student, run.teacher)
+    if alpha and alpha.steps and student.aggregation not in ("search", *AGGREGATIONS):
+        # Each seed may use the search of another workdir, so its path would separate the seeds.
+        student = dataclasses.replace(student, aggregation="another search")
+        bindings["distill.aggregation"] = f"a search of {alpha.student}, {alpha.steps} steps"
     return dataclasses.replace(
         run,
         state=FINISHED,
         student=student,
         bindings=bindings,
-        last_weight=_last_weight(stage / "alpha.json"),
+        last_weight=alpha.last_weight if alpha else None,
     )
 
 
@@ -398,9 +402,9 @@ def _seconds(phases):
     return [phase.get("seconds", 0) if isinstance(phase, dict) else None for phase in phases]
 
 
-def _last_weight(path):
+def _alpha(stage):
     try:
-        return Alpha.load(path).last_weight
+        return Alpha.load(stage / "alpha.json")
     except UserError:  # the method does not use alpha
         return None
 
@@ -425,7 +429,7 @@ def _last_metrics(evaluation):
 def _bindings(stage, student, teacher):
     """Returns the settings that shaped a student, with those of the stages that it needed."""
     if not (stage / "config.gin").exists():
-        return UNRECORDED
+        return dict(UNRECORDED)
     bindings = _settings(stage)
     if followed := _load_process(bindings.get("process.file", "").strip("'\"")):
         # Each seed may follow a process of its own, so its path would separate the seeds of a row.

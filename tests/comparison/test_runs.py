@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dfa_tf.alpha import Alpha, GroupAlpha
 from dfa_tf.comparison.accuracy import accuracy_tables
 from dfa_tf.comparison.runs import (
     FINISHED,
@@ -124,3 +125,16 @@ def test_seeds_that_follow_processes_of_their_own_are_one_row(tmp_path):
     titles = _row_titles(tmp_path)
     assert len(titles) == 2  # a process of another length is another row
     assert not any("json" in title for title in titles)
+
+
+def test_seeds_that_use_searches_of_their_own_are_one_row(tmp_path):
+    for seed in range(3):
+        path = f"/elsewhere/{seed}/alpha.json"
+        folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, method="dfa", aggregation=path)
+        write_bindings(folder, distill__aggregation=repr(path))
+        groups = [GroupAlpha("group1", [], [], [0.5, 0.5])]
+        steps = 10 if seed < 2 else 20
+        Alpha("", "", "S", seed, steps, groups).save(folder / "distill/alpha.json")
+    titles = _row_titles(tmp_path)
+    assert len(titles) == 2  # a search of another length is another row
+    assert all(title.startswith("DFA of another search") for title in titles)
