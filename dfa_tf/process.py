@@ -100,7 +100,7 @@ class Process:
         if set(paths) != set(self.paths):
             raise UserError(
                 f"{source}: expected the paths {', '.join(paths)}, got {', '.join(self.paths)}; "
-                "use it with the methods and with process.layerwise as it was made"
+                "use the methods and the process.layerwise of the run that wrote it"
             )
 
     def save(self, path: pathlib.Path) -> None:

@@ -111,7 +111,10 @@ def training_flops(model: keras.Model, needs_input_gradient: bool = True) -> int
         model: A functional model.
         needs_input_gradient: False if the input of the first convolution needs no gradient.
     """
-    saved = 0 if needs_input_gradient else _layer_flops(_first_convolution(model))
+    saved = 0
+    if not needs_input_gradient:
+        first = next(layer for layer in model.layers if isinstance(layer, CONVOLUTIONS))
+        saved = _convolution_flops(first, _kernels(first)[:1])
     return 3 * forward_flops(model) - saved
 
 
@@ -130,9 +133,13 @@ def _layer_flops(layer):
     if isinstance(layer, keras.layers.Dense):
         return 2 * math.prod(layer.kernel.shape)
     if isinstance(layer, CONVOLUTIONS):
-        _, height, width, _ = layer.output.shape
-        return 2 * height * width * sum(math.prod(kernel.shape) for kernel in _kernels(layer))
+        return _convolution_flops(layer, _kernels(layer))
     return 0
+
+
+def _convolution_flops(layer, kernels):
+    _, height, width, _ = layer.output.shape
+    return 2 * height * width * sum(math.prod(kernel.shape) for kernel in kernels)
 
 
 def _kernels(layer):
@@ -140,7 +147,3 @@ def _kernels(layer):
     if isinstance(layer, keras.layers.SeparableConv2D):
         return [layer.depthwise_kernel, layer.pointwise_kernel]
     return [layer.kernel]
-
-
-def _first_convolution(model):
-    return next(layer for layer in model.layers if isinstance(layer, CONVOLUTIONS))

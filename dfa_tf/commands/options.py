@@ -13,8 +13,8 @@ LONGEST_NAME = 255  # bytes, of a file on Linux
 
 DESCRIPTIONS = {
     "train_teacher": "Train the teacher of a config.",
-    "search": "Stage 1 of DFA: search how to aggregate the teacher's features. Trains the teacher first if it is missing.",
-    "distill": "Stage 2 of DFA: train the student with the searched aggregation, evaluate it and export it. Runs the earlier stages first if their results are missing.",
+    "search": "Search what the distillation of a config needs: how to aggregate the teacher's features (stage 1 of DFA), or a process. Trains the teacher first if it is missing.",
+    "distill": "Distil: train the student by the methods of a config (by default stage 2 of DFA), evaluate it and export it. Runs the earlier stages first if their results are missing.",
     "export": "Write the student as a SavedModel and as TF Lite files, and verify each of them. Runs the distillation first if the student is missing.",
     "evaluate": "Report accuracy, top-5 and macro-averaged accuracy, calibration error and loss of saved models on the test split of the config. MODELs are .keras, SavedModel or .tflite files. Default: all models of the workdir.",
     "benchmark": "Measure the speed of each step of search and distillation in both precisions, next to the peak of this machine. Inputs are noise in the shape of the config's images.",

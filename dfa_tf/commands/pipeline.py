@@ -20,6 +20,7 @@ from dfa_tf.commands.describe import network_text
 from dfa_tf.commands.plan import DISTILL, EXPORT, PROCESS, SEARCH, TEACHER, Plan
 from dfa_tf.commands.setup import Setup
 from dfa_tf.commands.summary import export_table, summary, training_curves
+from dfa_tf.errors import UserError
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
 from dfa_tf.seeds import derived_seed
@@ -182,7 +183,13 @@ class Pipeline:
         )
         searched = setup.network("teacher")[0]
         check_same_features(searched, self._setup.network("teacher")[0], self._plan.aggregation)
-        Pipeline(SEARCH, setup).search()
+        other = Pipeline(SEARCH, setup)
+        if SEARCH not in other._plan.stages:
+            raise UserError(
+                f"distill.aggregation: expected the config of a search for alpha, got {file}, whose "
+                f"methods are {distill_stage.methods_label(other._plan.methods)}"
+            )
+        other.search()
         return Alpha.load(setup.workdir / "search/alpha.json", source=self._plan.aggregation)
 
     @property

@@ -195,19 +195,18 @@ class Plan:
             generation: Number of the generation.
         """
         # Whether images are held in memory shows in the examples; by default the machine decides.
-        without = ["dataset.in_memory", "train_teacher.count"]
-        is_last = generation == self.generations
-        if not is_last:  # a fifth generation does not change the others
-            without.append("distill.generations")
+        # A sixth teacher, or a fifth generation, does not change the others.
+        without = ["dataset.in_memory", "train_teacher.count", "distill.generations"]
         keeps_best = any(self._keeps_best(stage) for stage in {TEACHER, DISTILL} & set(roots))
         if not keeps_best and not {SEARCH, PROCESS} & set(roots):
             without.append("dataset.validation_fraction")
         settings = self.config.settings(*roots, without=without, number=number)
-        if is_last:
-            # The last student depends on the number of teachers. The teachers do not.
-            settings["train_teacher.count"] = repr(self.config.value(TEACHER, "count"))
-            if self.config.value(TEACHER, "count") == 1:
-                settings.unbound.add("train_teacher.count")
+        if generation is not None and generation == self.generations and self.methods:
+            # The last student depends on both numbers.
+            numbers = {"train_teacher.count": 1, "distill.generations": 2}
+            for name, default in numbers.items():
+                if (value := self.config.value(*name.split("."))) != default:
+                    settings[name] = repr(value)
         settings["# flag --seed"] = str(self.setup.flags.seed)
         entries = {"generation": generation} if generation else {}
         return Record(self.setup.dataset.name, settings, entries)

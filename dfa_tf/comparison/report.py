@@ -72,10 +72,16 @@ class Report:
     @functools.cached_property
     def processes(self) -> Processes:
         """The learnt weights and the processes of these runs."""
+        several = len(self.tables) > 1
+        rows = {
+            f"{table.title}: {row.title}" if several else row.title: row
+            for table in self.tables
+            for row in table.rows
+        }
         return Processes(
-            used={row.title: row.processes for row in self._rows if row.processes},
-            searched={row.title: p for row in self._rows if (p := row.searched_processes)},
-            epochs={row.title: row.runs[0].student.epochs for row in self._rows},
+            used={title: row.processes for title, row in rows.items() if row.processes},
+            searched={title: p for title, row in rows.items() if (p := row.searched_processes)},
+            epochs={title: row.runs[0].student.epochs for title, row in rows.items()},
         )
 
     @property

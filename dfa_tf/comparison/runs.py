@@ -268,7 +268,9 @@ class Run:
 
     @property
     def searched_process(self) -> Process | None:
-        """The process that this workdir's search found, if there is one."""
+        """The process that this workdir's search found, if the run followed it."""
+        if self.bindings.get("process.file", "''") != "''":
+            return None
         return _load_process(self.path / "process" / "process.json")
 
 
@@ -358,10 +360,11 @@ def read_run(workdir: pathlib.Path) -> Run:
     except UserError as error:
         return dataclasses.replace(run, note=f"metrics.json is damaged: {error}")
     alpha, bindings = _alpha(stage), _bindings(stage, student, run.teacher)
-    if alpha and alpha.steps and student.aggregation not in ("search", *AGGREGATIONS):
-        # Each seed may use the search of another workdir, so its path would separate the seeds.
+    is_file = alpha and alpha.steps and (student.aggregation or "").endswith(".json")
+    if is_file and alpha.seed == student.seed and "distill.aggregation" in bindings:
+        # Each seed uses the search of another workdir, whose path would separate the seeds.
         student = dataclasses.replace(student, aggregation="another search")
-        bindings["distill.aggregation"] = f"a search of {alpha.student}, {alpha.steps} steps"
+        bindings["distill.aggregation"] = _origin(alpha)
     return dataclasses.replace(
         run,
         state=FINISHED,
@@ -409,6 +412,11 @@ def _alpha(stage):
         return None
 
 
+def _origin(found):
+    """Returns where an alpha or a process comes from, as text."""
+    return f"{found.teacher} to {found.student} on {found.dataset}, {found.steps} steps"
+
+
 def _load_process(path):
     try:
         return Process.load(path) if path else None
@@ -431,15 +439,16 @@ def _bindings(stage, student, teacher):
     if not (stage / "config.gin").exists():
         return dict(UNRECORDED)
     bindings = _settings(stage)
-    if followed := _load_process(bindings.get("process.file", "").strip("'\"")):
-        # Each seed may follow a process of its own, so its path would separate the seeds of a row.
-        bindings["process.file"] = f"of {followed.student}, {followed.steps} steps"
+    file = bindings.get("process.file", "").strip("'\"")
+    process = _load_process(file)
+    if process and process.seed == student.seed:  # likewise
+        bindings["process.file"] = f"{_origin(process)}, {process.normalization or 'learnt'}"
     workdir = stage.parent
-    if student.teacher and student.generation == 2:
+    if student.teacher:
         bindings = _settings(workdir / "teacher") | bindings
     if student.aggregation == "search":
         bindings = _settings(workdir / "search") | bindings
-    if student.weighting == "process":
+    if student.weighting == "process" and not file:
         bindings = _settings(workdir / "process") | bindings
     if student.teacher:
         bindings["teacher"] = student.teacher

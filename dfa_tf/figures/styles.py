@@ -34,14 +34,18 @@ def line_style(index: int, count: int) -> dict[str, Any]:
 
 
 def wrapped(title: str, width: int = 36, lines: int = 3) -> str:
-    """Returns a title in several lines. What does not fit is replaced by "...".
+    """Returns a title in several lines. If it is too long, "..." replaces its middle.
+
+    The settings at its end, which distinguish it from others, remain.
 
     Args:
         title: The title, such as that of a row with its settings.
         width: Characters in a line.
         lines: Number of lines.
     """
-    return "\n".join(textwrap.wrap(title, width, max_lines=lines, placeholder=" ..."))
+    if len(title) > width * lines:
+        title = f"{title[:width]} ... {title[-width * (lines - 1) :]}"
+    return "\n".join(textwrap.wrap(title, width))
 
 
 def label_rows(axis: matplotlib.axes.Axes, values: Iterable[float]) -> None:

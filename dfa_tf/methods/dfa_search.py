@@ -207,7 +207,7 @@ class Supernet:
     def teacher_features(
         self, groups: Sequence[str], images: tf.Tensor
     ) -> dict[str, list[tf.Tensor]]:
-        """Returns the teacher's features of groups, without computing groups behind the last one.
+        """Returns the teacher's features of groups, without computing groups after the last one.
 
         Args:
             groups: Names of the groups, in order.
@@ -246,7 +246,7 @@ def bridge_loss(
 
     Several groups share batch normalizations. Each pass uses the statistics of its own maps, and a
     moving average records one after the other: those of the images, then those of A_1, A_2 and so on,
-    as far as the layer lies behind them.
+    if the layer comes after them.
 
     Args:
         net: The supernet.

@@ -55,7 +55,7 @@ def term_names(distillations: Sequence[Distillation]) -> list[dict[str, str]]:
     """Returns a unique name for each term of each method.
 
     Two methods, such as FitNets and KD, may have terms of the same name. The term of the later one,
-    in number k of `distillations`, is then called "<term>_k".
+    the k-th distillation, is then called "<term>_k".
     """
     used: set[str] = set()
     names = []

@@ -228,11 +228,12 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
                     scalars = {f"learning_rate/{of}": o.learning_rate for of, o in rates}
                     scalars |= block.scalar_means | record.scalars(groups, block.means)
                     summaries.scalars(scalars, block.step)
-        if chief and not runtime.quiet:
-            for group in groups:
-                print_line(f"search {group}: {record.alpha_line(group)}")
-        draw = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
-        summaries.figure("alpha", draw, journal.step)
+                if block.step == end:
+                    if chief and not runtime.quiet:
+                        for group in groups:
+                            print_line(f"search {group}: {record.alpha_line(group)}")
+                    draw = functools.partial(figures.alpha_heatmap, record.alpha(), steps_per_epoch)
+                    summaries.figure("alpha", draw, end)
     epochs = training.epochs * len(rounds)
     return record, SearchResult.of(journal, splits, epochs, images_per_step)
 

@@ -52,7 +52,7 @@ def search_inputs(teacher: Network, student: Network, train, validation) -> dict
 class SearchResult:
     """The result of a search, as recorded in metrics.json.
 
-    The fields that `TrainingResult` has, too, have the same meaning. A search does not measure test
+    Fields shared with `TrainingResult` have the same meaning. A search does not measure test
     accuracy, so `best` is None, `test_examples` is 0, and `last` holds the validation loss alone.
     """
 

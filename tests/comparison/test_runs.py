@@ -119,7 +119,7 @@ def test_seeds_that_follow_processes_of_their_own_are_one_row(tmp_path):
     for seed in range(3):
         followed = tmp_path / f"followed{seed}.json"
         steps = 100 if seed < 2 else 50
-        Process(["kd"], [0], [[1.0]], steps, student="WRN_16_1").save(followed)
+        Process(["kd"], [0], [[1.0]], steps, student="WRN_16_1", seed=seed).save(followed)
         folder = write_workdir(tmp_path / str(seed), 0.5, seed=seed, weighting="process")
         write_bindings(folder, process__file=repr(str(followed)))
     titles = _row_titles(tmp_path)
