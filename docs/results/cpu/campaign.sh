@@ -19,3 +19,8 @@ run gamma --seeds=3 "$@"                             # 5. what the paper leaves 
 run init --seeds=3 "$@"
 run headline --seeds=3 "$@"                          # 6. all images
 run table4 --seeds=3 "$@"                            # 7. CINIC-10
+run adaptive --seeds=3 --only=adaptive,paths_equal,adaptive_replayed "$@"    # 8. the other systems
+run feed --seeds=3 --only=student,feed_of_1,feed_of_3 "$@"
+run distpro --seeds=3 --only=distpro,pathways "$@"
+run joint --seeds=3 "$@"                             # 9. one search of all groups
+run views --seeds=3 "$@"                             # cached logits
