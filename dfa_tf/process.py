@@ -19,6 +19,7 @@ from dfa_tf.errors import UserError
 
 FORMAT = 1
 RECORDED = 1000  # steps of a run, about
+POINTS = 200  # of progress, at which processes of different lengths are compared
 
 
 def is_recorded(step: int, steps: int) -> bool:

@@ -77,11 +77,11 @@ def check_ahead(plan: Plan) -> None:
                 setup.say(
                     f"distill.weights: not @{name}(), so the bindings of {name} have no effect"
                 )
+        _check_settings(plan)
         if isinstance(plan.weights, ProcessWeighting):
             _check_process(plan, teachers, student)
             if plan.generations > 2:
                 _check_process(plan, [student], student)
-        _check_settings(plan)
     if EXPORT in stages:
         teacher = teachers[0] if teachers else None
         arguments = dataset.train, teacher, dataset.class_names, plan.export_options()
@@ -126,8 +126,7 @@ def _check_settings(plan):
     """Checks that a distillation in the workdir has the settings of this config."""
     if plan.is_fresh(DISTILL):
         return
-    roots = ["dataset", *(["teacher"] if plan.methods else []), "student", DISTILL]
-    settings = plan.record(*roots, generation=plan.generations).settings
+    settings = plan.distill_record(plan.generations).settings
     StageFolder(plan.setup.workdir, DISTILL, "student.keras", settings).check_settings()
 
 

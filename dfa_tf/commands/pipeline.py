@@ -183,13 +183,13 @@ class Pipeline:
         )
         searched = setup.network("teacher")[0]
         check_same_features(searched, self._setup.network("teacher")[0], self._plan.aggregation)
-        other = Pipeline(SEARCH, setup)
-        if SEARCH not in other._plan.stages:
+        plan = Plan(SEARCH, setup)
+        if SEARCH not in plan.stages:
             raise UserError(
                 f"distill.aggregation: expected the config of a search for alpha, got {file}, whose "
-                f"methods are {distill_stage.methods_label(other._plan.methods)}"
+                f"methods are {distill_stage.methods_label(plan.methods)}"
             )
-        other.search()
+        Pipeline(SEARCH, setup).search()
         return Alpha.load(setup.workdir / "search/alpha.json", source=self._plan.aggregation)
 
     @property
@@ -219,7 +219,6 @@ class Pipeline:
             training = settings["training"]
             seed = derived_seed(training.seed, f"generation {generation}")
             settings["training"] = dataclasses.replace(training, seed=seed)
-        roots = ["dataset", *(["teacher"] if teachers else []), "student", DISTILL]
         folder = workdir.relative_to(setup.workdir) / "distill/student.keras"
         with self._report_if_cached(DISTILL, folder):
             return distill_stage.distill(
@@ -230,7 +229,7 @@ class Pipeline:
                 **self._plan.examples(DISTILL),
                 workdir=workdir,
                 runtime=self._plan.runtime(DISTILL),
-                record=self._plan.record(*roots, generation=generation),
+                record=self._plan.distill_record(generation),
             )
 
     def _exported(self, student: Network) -> dict:

@@ -184,6 +184,11 @@ class Plan:
             return options
         return dataclasses.replace(options, kinds=("float32",))
 
+    def distill_record(self, generation: int) -> Record:
+        """Returns the origin of the student of a generation, as `record` does."""
+        teacher = ["teacher"] if self.methods else []
+        return self.record("dataset", *teacher, "student", DISTILL, generation=generation)
+
     def record(
         self, *roots: str, number: int | None = None, generation: int | None = None
     ) -> Record:

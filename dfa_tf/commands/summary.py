@@ -3,7 +3,8 @@
 import pathlib
 from collections.abc import Mapping
 
-from dfa_tf.comparison.runs import StudentMetrics, measures_test, run_title
+from dfa_tf.comparison.metrics import StudentMetrics, measures_test
+from dfa_tf.comparison.titles import run_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.stages.folder import numbered

@@ -5,9 +5,10 @@ import itertools
 import statistics
 from collections.abc import Iterable, Sequence
 
+from dfa_tf.comparison.bindings import shared_bindings
 from dfa_tf.comparison.paired import paired_difference
 from dfa_tf.comparison.paper import Reference
-from dfa_tf.comparison.runs import Run, shared_bindings
+from dfa_tf.comparison.runs import Run
 from dfa_tf.process import Process
 
 HEADING = (
@@ -241,7 +242,7 @@ def _rows(title, runs):
         groups.setdefault(tuple(sorted(run.bindings.items())), []).append(run)
     if runs[0].row_title or len(groups) == 1:
         return [AccuracyRow(title, tuple(runs))]
-    shared = shared_bindings(runs)
+    shared = shared_bindings(run.bindings for run in runs)
     rows = []
     for bindings, members in groups.items():
         settings = ", ".join(f"{n} = {v}" for n, v in bindings if (n, v) not in shared)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from dfa_tf.comparison.runs import AGGREGATIONS, TITLES
+from dfa_tf.comparison.titles import AGGREGATIONS, TITLES
 
 
 @dataclasses.dataclass(frozen=True)

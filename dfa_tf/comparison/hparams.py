@@ -11,7 +11,9 @@ from tensorboard.plugins.hparams.summary_v2 import hparams_pb
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from dfa_tf.comparison.runs import STUDENT_METRICS, Run, shared_bindings
+from dfa_tf.comparison.bindings import shared_bindings
+from dfa_tf.comparison.metrics import STUDENT_METRICS
+from dfa_tf.comparison.runs import Run
 from dfa_tf.files import replacing
 
 EVENTS = "events.out.tfevents.report"  # name of the files
@@ -31,7 +33,7 @@ def write_hparams(runs: Sequence[Run], folder: pathlib.Path) -> None:
         folder: The folder, for `tensorboard --logdir`.
     """
     _delete_earlier(folder)
-    shared = shared_bindings(runs)
+    shared = shared_bindings(run.bindings for run in runs)
     for name, run in _names(runs).items():
         differing = [pair for pair in run.bindings.items() if pair not in shared]
         hparams = {"method": run.method, "seed": run.student.seed}

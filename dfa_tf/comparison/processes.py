@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dfa_tf.process import Process
+from dfa_tf.process import POINTS, Process
 from dfa_tf.tables import markdown_table, table
 
 HEADING = ("weights of", "n", "correlation of seeds", "between paths", "between seeds")
-POINTS = 200  # of progress, at which processes of different lengths are compared
 NOTE = (
     "Agreement of the path weights between seeds. Correlation: Spearman's, of the weights of all "
     "paths and times of two seeds, mean over the pairs. Between paths, between seeds: standard "

@@ -7,10 +7,12 @@ import io
 import pathlib
 
 from dfa_tf.comparison.accuracy import AccuracyTable, accuracy_tables
+from dfa_tf.comparison.metrics import STUDENT_METRICS
 from dfa_tf.comparison.paper import Reference
 from dfa_tf.comparison.processes import Processes
-from dfa_tf.comparison.runs import FINISHED, STUDENT_METRICS, TITLES, Run
+from dfa_tf.comparison.runs import FINISHED, Run
 from dfa_tf.comparison.searches import Searches, load_searches
+from dfa_tf.comparison.titles import TITLES
 from dfa_tf.files import write_text
 from dfa_tf.tables import markdown_table, table
 

@@ -7,9 +7,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 
 from dfa_tf.figures.styles import label_rows, line_style, panels, wrapped
-from dfa_tf.process import Process
-
-POINTS = 200  # at which processes of different lengths are compared
+from dfa_tf.process import POINTS, Process
 
 
 def process_lines(

@@ -1,4 +1,4 @@
-"""Line styles that differ in colour and in greyscale, and panels."""
+"""What the figures share: line styles that differ in greyscale, texts, and panels."""
 
 import textwrap
 from collections.abc import Iterable

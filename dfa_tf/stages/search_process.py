@@ -203,8 +203,8 @@ class ProcessJournal(Journal):
     Attributes:
         history: `[step, weights, alpha]` of each recorded step, counted from 0: the weights `[K]`
             that this step used, and the alpha `[K]` behind them. See `process.is_recorded`.
-        gradient_sums: Sums over all steps of alpha's gradient, "first", and of its square, "second",
-            each `[K]`.
+        gradient_sums: Sums over all steps of alpha's gradient and of its square, `{"gradient": [K],
+            "square": [K]}`.
         validation_loss: Mean of the validation loss at the last log; None before the first.
     """
 
@@ -214,10 +214,10 @@ class ProcessJournal(Journal):
 
     def gradient_moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the mean of alpha's gradient over all steps, and its standard deviation (n)."""
-        first, second = (
-            np.array(self.gradient_sums[power]) / self.step for power in ("first", "second")
+        mean, mean_square = (
+            np.array(self.gradient_sums[name]) / self.step for name in ("gradient", "square")
         )
-        return first, np.sqrt(np.maximum(second - first**2, 0))
+        return mean, np.sqrt(np.maximum(mean_square - mean**2, 0))
 
     def add(self, block: Block, steps: int) -> None:
         """Records a block of a search of `steps` steps."""
@@ -228,9 +228,9 @@ class ProcessJournal(Journal):
                 self.history.append([step, *values])
         for gradient in np.float64(block.measurements["alpha_gradient"]):
             # Step by step, so that a resumed search has exactly the same sums.
-            for power, value in (("first", gradient), ("second", gradient**2)):
-                sums = np.float64(self.gradient_sums.get(power, 0.0)) + value
-                self.gradient_sums[power] = sums.tolist()
+            for name, value in (("gradient", gradient), ("square", gradient**2)):
+                sums = np.float64(self.gradient_sums.get(name, 0.0)) + value
+                self.gradient_sums[name] = sums.tolist()
         if block.means is not None:
             self.validation_loss = float(block.means["validation/cross_entropy"])
 

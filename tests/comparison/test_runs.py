@@ -11,9 +11,9 @@ from dfa_tf.comparison.runs import (
     MISSING,
     UNFINISHED,
     find_runs,
-    method_title,
     read_run,
 )
+from dfa_tf.comparison.titles import method_title
 from dfa_tf.process import Process
 from tests.comparison.workdirs import write_bindings, write_workdir
 

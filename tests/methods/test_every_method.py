@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
-from dfa_tf.comparison.runs import TITLES
+from dfa_tf.comparison.titles import TITLES
 from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, LOGITS_ONLY, TEACHERS, Method
 from dfa_tf.methods.objective import (
     network_outputs,
