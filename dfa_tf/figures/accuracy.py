@@ -156,6 +156,6 @@ def _ranking(axis, title, methods, baseline):
     axis.set_ylim(-0.6, len(ranked) - 0.4)
     axis.margins(x=0.08)
     axis.set_xlabel("test accuracy, %")
-    axis.set_title(wrapped(title, 70), fontsize=10)
+    axis.set_title(wrapped(title, 50), fontsize=10)
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
