@@ -45,6 +45,7 @@ class Pipeline:
         self._plan = Plan(command, setup)
         self._command, self._setup = command, setup
         self._config, self._flags = setup.config, setup.flags
+        self._teachers: list[Network] | None = None
 
     def describe(self) -> None:
         """Prints the groups of teacher and student, and checks what the command would run."""
@@ -56,7 +57,7 @@ class Pipeline:
     def train_teacher(self) -> None:
         """Creates WORKDIR/teacher, and teacher_2 and so on if the config has several teachers."""
         check_ahead(self._plan)
-        self._teachers  # noqa: B018
+        self._train_teachers()
 
     def search(self) -> None:
         """Creates WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
@@ -69,14 +70,14 @@ class Pipeline:
             methods = distill_stage.methods_label(self._plan.methods)
             self._setup.say(f"search: nothing to search for {methods}; run distill")
         if SEARCH in stages:
-            self._searched_alpha  # noqa: B018
+            self._search_alpha()
         if PROCESS in stages:
-            self._searched_process  # noqa: B018
+            self._search_process()
 
     def distill(self) -> None:
         """Creates WORKDIR/distill and what it needs, exports the student, and prints a summary."""
         check_ahead(self._plan)
-        student = self._student
+        student = self._distil()
         if self._setup.is_chief:
             exported = self._exported(student) if self._flags.export else None
             print(summary(self._setup.workdir, exported))
@@ -87,22 +88,19 @@ class Pipeline:
     def export(self) -> None:
         """Creates WORKDIR/export, and what it needs."""
         check_ahead(self._plan)
-        student = self._student
+        student = self._distil()
         if self._setup.is_chief:
             print(export_table(self._exported(student), self._setup.workdir))
 
-    # The stages. Each result is computed once.
+    # The stages. Each function returns a result that exists, or creates it.
 
-    @functools.cached_property
-    def _teachers(self) -> list[Network]:
-        return [self._make_teacher(number) for number in range(1, self._plan.teacher_count + 1)]
+    def _train_teachers(self) -> list[Network]:
+        if self._teachers is None:
+            numbers = range(1, self._plan.teacher_count + 1)
+            self._teachers = [self._train_teacher(number) for number in numbers]
+        return self._teachers
 
-    @property
-    def _teacher(self) -> Network:
-        """The only teacher, or the first one."""
-        return self._teachers[0]
-
-    def _make_teacher(self, number):
+    def _train_teacher(self, number):
         setup, folder = self._setup, numbered("teacher", number)
         network, path = setup.network("teacher", folder, number)
         common: dict[str, Any] = {
@@ -126,14 +124,12 @@ class Pipeline:
                 record=self._plan.record("dataset", "teacher", TEACHER, number=number),
             )
 
-    @functools.cached_property
-    def _searched_alpha(self) -> Alpha:
+    def _search_alpha(self) -> Alpha:
         arguments = self._search_arguments(SEARCH, "search")
         with self._report_if_cached(SEARCH, "search/alpha.json"):
             return search_stage.search(**arguments)
 
-    @functools.cached_property
-    def _searched_process(self) -> Process:
+    def _search_process(self) -> Process:
         arguments = self._search_arguments(
             PROCESS, "process", "distill.methods", "distill.ce_weight"
         )
@@ -154,7 +150,7 @@ class Pipeline:
         setup = self._setup
         train, validation = setup.dataset.search_split(setup.seed("split"))
         return self._plan.stage(stage) | {
-            "teacher": self._teacher,
+            "teacher": self._train_teachers()[0],
             "student": setup.network("student", purpose)[0],
             "train": train,
             "validation": validation,
@@ -163,17 +159,16 @@ class Pipeline:
             "record": self._plan.record("dataset", "teacher", "student", stage, *roots),
         }
 
-    @functools.cached_property
     def _alpha(self) -> Alpha | None:
         """Returns the alpha that `distill.aggregation` names, if a method needs one."""
         if not self._plan.needs_alpha:
             return None
         if self._plan.needs_search:
-            return self._searched_alpha
+            return self._search_alpha()
         if self._plan.uses_other_search:
             return self._alpha_of_other_search()
         seed = self._setup.seed("random alpha")
-        return alpha_without_search(self._plan.aggregation, self._teacher, seed)
+        return alpha_without_search(self._plan.aggregation, self._train_teachers()[0], seed)
 
     def _alpha_of_other_search(self):
         setup, file = other_search(self._setup, self._plan.aggregation)
@@ -192,27 +187,27 @@ class Pipeline:
         Pipeline(SEARCH, setup).search()
         return Alpha.load(setup.workdir / "search/alpha.json", source=self._plan.aggregation)
 
-    @property
-    def _final_weights(self):
-        """The weights for the distillation, which may need the search of a process first."""
+    def _weights(self):
+        """Returns the weights of the methods, which may need the search of a process first."""
         if self._plan.needs_process:
-            return dataclasses.replace(self._plan.weights, process=self._searched_process)
+            return dataclasses.replace(self._plan.weights, process=self._search_process())
         return self._plan.weights
 
-    @functools.cached_property
-    def _student(self) -> Network:
-        """The student of the last generation."""
-        self._alpha  # noqa: B018  # another config's search is checked before a teacher is trained
-        teachers = self._teachers if self._plan.methods else []
-        for generation in range(2, self._plan.generations):
-            teachers = [self._distilled(teachers, generation)]
-        return self._distilled(teachers, self._plan.generations)
+    def _distil(self) -> Network:
+        """Distils all generations. Returns the student of the last one."""
+        # First alpha: the search of another config is checked before this one's teacher is trained.
+        alpha = self._alpha()
+        students = self._train_teachers() if self._plan.methods else []
+        weights = self._weights()
+        for generation in range(2, self._plan.generations + 1):
+            students = [self._distil_generation(generation, students, alpha, weights)]
+        return students[0]
 
-    def _distilled(self, teachers, generation):
+    def _distil_generation(self, generation, teachers, alpha, weights):
         """Distils the teachers into the student of a generation. The teacher is the first one."""
         setup, is_last = self._setup, generation == self._plan.generations
         settings = self._plan.stage(DISTILL)
-        settings |= {"methods": self._plan.methods, "weights": self._final_weights}
+        settings |= {"methods": self._plan.methods, "weights": weights, "alpha": alpha}
         workdir, purpose = setup.workdir, "student"
         if not is_last:
             workdir, purpose = workdir / f"generation_{generation}", f"student {generation}"
@@ -225,7 +220,6 @@ class Pipeline:
                 **settings,
                 teacher=teachers,
                 student=setup.network("student", purpose)[0],
-                alpha=self._alpha,
                 **self._plan.examples(DISTILL),
                 workdir=workdir,
                 runtime=self._plan.runtime(DISTILL),
