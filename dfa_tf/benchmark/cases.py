@@ -25,9 +25,9 @@ from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.nst import NST
 from dfa_tf.methods.objective import student_objective
 from dfa_tf.methods.pathways import Pathways
-from dfa_tf.methods.process_search import PathNet, meta_step
+from dfa_tf.methods.process_search import ProcessSearchNet, meta_step
 from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import path_names
+from dfa_tf.methods.terms import path_factors
 from dfa_tf.models.network import Network
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.logit_cache import LogitCache
@@ -253,7 +253,7 @@ class _CaseBuilder:
             weights: Any = [1.0] * len(distillations)
             models = [student, *(c for each in distillations for c in each.connectors)]
             if weighting:
-                weights = weighting.build(path_names(distillations), STEPS)
+                weights = weighting.build(list(path_factors(distillations)), STEPS)
                 models += weights.layers
             variables = [v for model in models for v in model.trainable_variables]
             optimizer = SGD(Cosine(0.01)).build(variables, STEPS_PER_EPOCH, STEPS)
@@ -267,7 +267,7 @@ class _CaseBuilder:
         """The step of DistPro's search, on the same pathways."""
         with self._strategy.scope():
             teacher = self._workload.teacher
-            net = PathNet(teacher, self._student, [Pathways()], precision=self._precision)
+            net = ProcessSearchNet(teacher, self._student, [Pathways()], precision=self._precision)
             optimizer = SGD(0.01).build(net.variables, STEPS_PER_EPOCH, STEPS)
             alpha_optimizer = Adam(0.1).build([net.alpha], STEPS_PER_EPOCH, STEPS)
         step = meta_step(net, optimizer, alpha_optimizer, self._batch_size)
@@ -295,7 +295,7 @@ class _CaseBuilder:
         with self._strategy.scope():
             optimizers = (
                 Adam().build(betas, STEPS_PER_EPOCH, STEPS),
-                SGD(Cosine(0.01)).build(supernet.weights(*groups), STEPS_PER_EPOCH, STEPS),
+                SGD(Cosine(0.01)).build(supernet.variables(*groups), STEPS_PER_EPOCH, STEPS),
             )
         return steps_of(supernet, groups, bridge_loss, optimizers, self._batch_size)
 

@@ -17,7 +17,7 @@ from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.folder import StageFolder, numbered
 from dfa_tf.stages.teacher_views import logit_cache
-from dfa_tf.weightings import WEIGHTINGS, ProcessWeighting
+from dfa_tf.weightings import WEIGHTINGS, Weighting
 
 
 def check_ahead(plan: Plan) -> None:
@@ -78,10 +78,10 @@ def check_ahead(plan: Plan) -> None:
                     f"distill.weights: not @{name}(), so the bindings of {name} have no effect"
                 )
         _check_settings(plan)
-        if isinstance(plan.weights, ProcessWeighting):
-            _check_process(plan, teachers, student)
+        if isinstance(plan.weights, Weighting):
+            _check_weighting(plan, teachers, student)
             if plan.generations > 2:
-                _check_process(plan, [student], student)
+                _check_weighting(plan, [student], student)
     if EXPORT in stages:
         teacher = teachers[0] if teachers else None
         arguments = dataset.train, teacher, dataset.class_names, plan.export_options()
@@ -112,14 +112,14 @@ def _check_logit_cache(plan, stage, files):
         cache.check_identity(ignored=() if is_known else ("teacher",))
 
 
-def _check_process(plan, teachers, student):
-    """Checks that the methods can follow the process, if it is known before the first stage."""
+def _check_weighting(plan, teachers, student):
+    """Checks the weighting, with its process if that is known before the first stage."""
     weights, found = plan.weights, plan.setup.workdir / "process/process.json"
     if plan.needs_process and found.exists() and not plan.is_fresh(SEARCH):
         weights = dataclasses.replace(weights, process=Process.load(found))
     alpha = alpha_without_search("average", teachers[0])  # no path depends on its weights
     methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in plan.methods]
-    distill_stage.check_process(weights, teachers, student, methods)
+    distill_stage.check_weighting(weights, teachers, student, methods)
 
 
 def _check_settings(plan):

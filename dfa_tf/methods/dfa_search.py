@@ -198,7 +198,7 @@ class Supernet:
         """The models that hold w: the student and all connectors."""
         return [self.student, *self.st_connectors.values(), *self.ts_connectors.values()]
 
-    def weights(self, *groups: str) -> list:
+    def variables(self, *groups: str) -> list:
         """Returns the variables of w: those of the student and of the groups' connectors."""
         connectors = self.st_connectors, self.ts_connectors
         models = [self.student, *(by_group[group] for by_group in connectors for group in groups)]
@@ -343,7 +343,7 @@ def w_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch_si
         net: The supernet.
         groups: The groups whose loss is used.
         loss: The loss L_train.
-        optimizer: An `Optimizer` of `net.weights(*groups)`.
+        optimizer: An `Optimizer` of `net.variables(*groups)`.
         batch_size: Size of the global batch.
 
     Returns:

@@ -54,7 +54,7 @@ def second_order_beta_step(
         groups: The groups whose beta is trained.
         loss: The loss L_train and L_val.
         optimizer: An `Optimizer` of these beta, in this order, with weight decay lambda.
-        w_optimizer: The `Optimizer` of `net.weights(*groups)`, an `SGD`.
+        w_optimizer: The `Optimizer` of `net.variables(*groups)`, an `SGD`.
         batch_size: Size of the global batches.
 
     Returns:
@@ -62,7 +62,7 @@ def second_order_beta_step(
         a validation batch, each a tuple of images `[B, H, W, C]` and labels `[B]`. It returns the
         replica's share of each measurement, `{name: tensor}`.
     """
-    betas, variables = [net.beta[group] for group in groups], net.weights(*groups)
+    betas, variables = [net.beta[group] for group in groups], net.variables(*groups)
     weights = [variable.value for variable in variables]
 
     def mean_loss(batch, features):

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import LOGITS_ONLY, Distillation, Method
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.methods.replicas import global_batch
 from dfa_tf.methods.vectors import unit
 from dfa_tf.validation import NonNegative, Positive
@@ -29,7 +29,7 @@ class DIST(Method):
     gamma: NonNegative = 2.0
 
     name = "dist"
-    needs = (LOGITS_ONLY,)
+    logits_only = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

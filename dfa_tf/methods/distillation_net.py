@@ -9,7 +9,7 @@ from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import Method, Pretraining
 from dfa_tf.methods.objective import pretraining_objective, student_objective
 from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import constant_weights, path_names
+from dfa_tf.methods.terms import constant_weights, path_factors
 from dfa_tf.models.network import Network, Precision
 from dfa_tf.weightings import Weighting
 from dfa_tf.weightings.process import ScheduledWeights
@@ -66,13 +66,15 @@ class DistillationNet:
         if isinstance(weights, Weighting):
             self._ce_weight = 1.0 if ce_weight is None else ce_weight
             self._layerwise = weights.layerwise
-            self.paths = path_names(self._distillations, weights.layerwise)
+            factors_of_paths = path_factors(self._distillations, weights.layerwise)
+            weights.check(factors_of_paths)
+            self.paths = list(factors_of_paths)
             self._path_weights = weights.build(self.paths, steps)
         else:
             factors = weights or [1.0] * len(methods)
             groups = zip(factors, built, strict=True)
-            of_each = [factor for factor, group in groups for _ in group]
-            self._path_weights = constant_weights(self._distillations, of_each)
+            repeated = [factor for factor, group in groups for _ in group]
+            self._path_weights = constant_weights(self._distillations, repeated)
         self._connectors = [model for each in self._distillations for model in each.connectors]
         self._connectors += self._path_weights.layers
         helpers = [model for each in self._distillations for model in each.helpers]

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from dfa_tf.methods.kd import kl_divergence, standardize_logits
-from dfa_tf.methods.method import LABELS, LOGITS_ONLY, Distillation, Method
+from dfa_tf.methods.method import LABELS, Distillation, Method
 from dfa_tf.validation import NonNegative, Positive
 
 
@@ -31,7 +31,8 @@ class DKD(Method):
     standardize: bool = False
 
     name = "dkd"
-    needs = (LABELS, LOGITS_ONLY)
+    needs = (LABELS,)
+    logits_only = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

@@ -5,7 +5,7 @@ import dataclasses
 import tensorflow as tf
 
 from dfa_tf.methods.kd import kl_divergence
-from dfa_tf.methods.method import LOGITS_ONLY, TEACHERS, Distillation, Method
+from dfa_tf.methods.method import TEACHERS, Distillation, Method
 from dfa_tf.validation import NonNegative, Positive
 
 
@@ -26,7 +26,8 @@ class EnsembleKD(Method):
     gamma: NonNegative = 0.1
 
     name = "ensemble_kd"
-    needs = (TEACHERS, LOGITS_ONLY)
+    needs = (TEACHERS,)
+    logits_only = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

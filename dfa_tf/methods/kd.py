@@ -8,7 +8,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import LOGITS_ONLY, Distillation, Method
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.methods.vectors import norm
 from dfa_tf.validation import NonNegative, Positive
 
@@ -31,7 +31,7 @@ class KD(Method):
     standardize: bool = False
 
     name = "kd"
-    needs = (LOGITS_ONLY,)
+    logits_only = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

@@ -4,7 +4,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import LOGITS_ONLY, Distillation, Method
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.validation import NonNegative
 
 
@@ -19,7 +19,7 @@ class Logits(Method):
     weight: NonNegative = 1.0
 
     name = "logits"
-    needs = (LOGITS_ONLY,)
+    logits_only = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

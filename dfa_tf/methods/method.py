@@ -20,7 +20,6 @@ from dfa_tf.models.network import Network
 from dfa_tf.validation import Settings
 
 INPUT_GRADIENT, ALPHA, TEACHERS, LABELS = "input_gradient", "alpha", "teachers", "labels"
-LOGITS_ONLY = "logits_only"
 
 # A term of a loss: `[B]`, or its parts by name, `[B]` each, whose sum is the term.
 Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
@@ -30,7 +29,8 @@ Term: TypeAlias = tf.Tensor | Mapping[str, tf.Tensor]
 class Outputs:
     """The outputs of one network for a replica's part of a batch.
 
-    Outputs that a method does not read are not computed.
+    Outputs of a teacher that no method reads are not computed. A student in training mode runs to its
+    end, because its moving averages are updated.
 
     Attributes:
         logits: Float32 tensor `[B, classes]`.
@@ -121,12 +121,16 @@ class Method(Settings):
         needs: Inputs that the method needs besides logits and features: INPUT_GRADIENT; ALPHA; LABELS,
             if its terms depend on the labels; and TEACHERS, if `check` and `build` receive a tuple
             of all teachers. Any other method is built for each of several teachers, and its loss is
-            the mean over them. LOGITS_ONLY says that it needs less: it has no pretraining, and its
-            terms read nothing of the teacher but the logits, so these can be cached.
+            the mean over them.
+        logits_only: Whether the method has no pretraining, and its terms read nothing of the teacher
+            but the logits. These can then be cached.
+        can_be_negative: Whether a term can be negative. `Adaptive` refuses such methods.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
+    logits_only: ClassVar[bool] = False
+    can_be_negative: ClassVar[bool] = False
 
     def with_alpha(self, alpha: Alpha) -> "Method":
         """Returns a copy with these aggregation weights. Only methods that need ALPHA have them."""

@@ -1,7 +1,7 @@
 """The student's objective: cross entropy plus the terms of one or several methods."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -9,10 +9,10 @@ import tensorflow as tf
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining
 from dfa_tf.methods.terms import (
-    check_names,
     constant_weights,
+    factors_of,
     measurements,
-    paths_of,
+    named_terms,
     term_names,
     weighted_sum,
 )
@@ -39,7 +39,7 @@ def student_objective(
         teacher: The frozen teacher, or several of them.
         student: The student.
         distillations: The methods, built for these networks.
-        weights: A factor for each distillation, or the weights of the paths (`terms.path_names`).
+        weights: A factor for each distillation, or the weights of the paths (`terms.path_factors`).
         needs: The union of the methods' `Method.needs`.
         ce_weight: Weight of the cross entropy; None for the product of the methods' weights.
         class_weights: As in `cross_entropy`. They do not affect the losses of the methods.
@@ -55,34 +55,25 @@ def student_objective(
     if ce_weight is None:
         ce_weight = math.prod(each.cross_entropy for each in distillations)
     combine = weights if callable(weights) else constant_weights(distillations, weights)
-    named = [
-        (distillation, names)
-        for distillation, names in zip(distillations, term_names(distillations), strict=True)
-        if paths is None or set(paths) & set(paths_of(distillation, names, layerwise))
-    ]
+    computed, lambdas = [], {}
+    for distillation, names in zip(distillations, term_names(distillations), strict=True):
+        factors = factors_of(distillation, names, layerwise)
+        if paths is None or set(paths) & set(factors):
+            computed.append((distillation, names))
+            lambdas |= factors
 
     def objective(images, labels, step=0, training=True, teacher_logits=None):
         images, expected = targets(images, labels, step) if targets else (images, labels)
         outputs: tuple[Outputs, ...] = ()
-        if named and teacher_logits is not None:
+        if computed and teacher_logits is not None:
             outputs = outputs_of_logits(teacher_logits)
-        elif named:
+        elif computed:
             outputs = _teacher_outputs(teacher, images, labels, needs)
         student_outputs = network_outputs(student, images, labels, needs, training)
         ce = cross_entropy(student_outputs.logits, expected, class_weights)
-        measured, losses = {"cross_entropy": ce}, {}
-        for distillation, names in named:
-            teacher_outputs = outputs if distillation.all_teachers else outputs[0]
-            terms = distillation.terms(teacher_outputs, student_outputs, labels)
-            check_names(terms, distillation.weights)
-            for name, term in terms.items():
-                values = measurements({names[name]: term})
-                measured |= values
-                are_parts = layerwise and isinstance(term, Mapping)
-                for path, value in values.items():
-                    if ("/" in path) == are_parts:
-                        losses[path] = distillation.weights[name] * value
-        loss = ce_weight * ce
+        terms = named_terms(computed, outputs, student_outputs, labels)
+        losses = {path: factor * terms[path] for path, factor in lambdas.items()}
+        loss, measured = ce_weight * ce, {"cross_entropy": ce} | terms
         if losses:
             combined, path_weights = combine(losses, step)
             loss, measured = loss + combined, measured | path_weights  # DFA, Eqn 4

@@ -35,7 +35,7 @@ from dfa_tf.methods.method import ALPHA, Method, Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
 from dfa_tf.methods.replicas import global_mean, replica_total
 from dfa_tf.methods.teachers import build_method, check_method
-from dfa_tf.methods.terms import check_names, path_names, term_names, total
+from dfa_tf.methods.terms import named_terms, path_factors, term_names
 from dfa_tf.models.network import Network, Precision
 from dfa_tf.validation import Settings
 
@@ -66,7 +66,7 @@ def path_weights(alpha: tf.Tensor, normalization: Normalization) -> tf.Tensor:
     return alpha.shape[0] * tf.nn.softmax(tf.concat([alpha, [ZERO_PATH]], 0))[:-1]
 
 
-class PathNet:
+class ProcessSearchNet:
     """The student, the frozen teacher, the methods that connect them, and alpha.
 
     Build it in the scope of the run's strategy.
@@ -83,6 +83,7 @@ class PathNet:
     Attributes:
         alpha: The parameters behind the weights of the paths, a float32 variable `[K]`.
         paths: Names of the K paths.
+        factors: lambda_k of each path.
         models: The models that are trained: the student and the transforms.
     """
 
@@ -100,12 +101,13 @@ class PathNet:
         self.student, self.options = student, options
         built = [build_method(method, [teacher], student, seed, precision) for method in methods]
         self._teacher = teacher.folded(precision)
-        self._distillations = [each for group in built for each in group]
-        self._names = term_names(self._distillations)
+        distillations = [each for group in built for each in group]
+        self._distillations = list(zip(distillations, term_names(distillations), strict=True))
+        self.factors = path_factors(distillations)
         self._needs = {need for method in methods for need in method.needs}
         self._ce_weight = ce_weight
-        self.paths = path_names(self._distillations)
-        self.models = [student, *(c for each in self._distillations for c in each.connectors)]
+        self.paths = list(self.factors)
+        self.models = [student, *(c for each in distillations for c in each.connectors)]
         self.alpha = tf.Variable(tf.fill([len(self.paths)], ZERO_PATH), name="alpha")
 
     @property
@@ -113,7 +115,7 @@ class PathNet:
         """The trainable variables: the student's, then those of the transforms."""
         return [variable for model in self.models for variable in model.trainable_variables]
 
-    def weights(self) -> tf.Tensor:
+    def current_weights(self) -> tf.Tensor:
         """Returns the current weights of the paths, `[K]`."""
         return path_weights(tf.convert_to_tensor(self.alpha), self.options.normalization)
 
@@ -123,7 +125,7 @@ class PathNet:
 
     def path_losses(
         self, teacher_outputs: Outputs, images: tf.Tensor, labels: tf.Tensor
-    ) -> tuple[Outputs, dict[str, tf.Tensor], dict[str, float]]:
+    ) -> tuple[Outputs, dict[str, tf.Tensor]]:
         """Computes the losses of all paths.
 
         Args:
@@ -132,19 +134,12 @@ class PathNet:
             labels: Integer tensor `[B]`.
 
         Returns:
-            The `Outputs` of the student with batch statistics, the loss `[B]` of each path, and
-            lambda_k of each path.
+            The `Outputs` of the student with batch statistics, and the loss `[B]` of each path,
+            without lambda_k.
         """
-        student_outputs = network_outputs(self.student, images, labels, self._needs, training=True)
-        losses, factors = {}, {}
-        for distillation, names in zip(self._distillations, self._names, strict=True):
-            teachers = (teacher_outputs,) if distillation.all_teachers else teacher_outputs
-            terms = distillation.terms(teachers, student_outputs, labels)
-            check_names(terms, distillation.weights)
-            for name, term in terms.items():
-                losses[names[name]] = total(term)
-                factors[names[name]] = distillation.weights[name]
-        return student_outputs, losses, factors
+        outputs = network_outputs(self.student, images, labels, self._needs, training=True)
+        terms = named_terms(self._distillations, [teacher_outputs], outputs, labels)
+        return outputs, {path: terms[path] for path in self.paths}
 
     def training_loss(
         self, teacher_outputs: Outputs, images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
@@ -160,11 +155,11 @@ class PathNet:
         Returns:
             The loss `[B]`, the `Outputs` of the student, and measurements `{name: [B]}`.
         """
-        outputs, losses, factors = self.path_losses(teacher_outputs, images, labels)
+        outputs, losses = self.path_losses(teacher_outputs, images, labels)
         ce = cross_entropy(outputs.logits, labels)
         loss = self._ce_weight * ce
         for path, weight in zip(self.paths, tf.unstack(weights), strict=True):
-            loss += weight * factors[path] * losses[path]
+            loss += weight * self.factors[path] * losses[path]
         return loss, outputs, {"cross_entropy": ce} | losses
 
     def validation_loss(
@@ -208,7 +203,7 @@ def check_methods(teacher: Network, student: Network, methods: Sequence[Method])
             )
 
 
-def meta_step(net: PathNet, optimizer, alpha_optimizer, batch_size: int) -> Callable:
+def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int) -> Callable:
     """Returns the step that trains the student, and alpha through its effect on the student.
 
     The teacher is unchanged. Moving averages record the training batch alone, once.
@@ -254,8 +249,9 @@ def meta_step(net: PathNet, optimizer, alpha_optimizer, batch_size: int) -> Call
 
         # 4. This replica's share of d: the means over its part of the batch.
         def mean_path_losses():
-            _, losses, factors = net.path_losses(teacher_outputs, images, labels)
-            return tf.stack([factors[p] * global_mean(losses[p], batch_size) for p in net.paths])
+            _, losses = net.path_losses(teacher_outputs, images, labels)
+            means = [net.factors[p] * global_mean(losses[p], batch_size) for p in net.paths]
+            return tf.stack(means)
 
         products = directional_derivatives(mean_path_losses, variables, before, direction)
 

@@ -39,14 +39,21 @@ def build_method(
     """Builds a method for one or several teachers. Arguments are as in `Method.build`."""
     if TEACHERS in method.needs:
         built = _listed(method.build(tuple(teachers), student, seed, precision))
-        return [dataclasses.replace(each, all_teachers=True) for each in built]
+        return [_of_all_teachers(each) for each in built]
     if len(teachers) == 1:
         return _listed(method.build(teachers[0], student, seed, precision))
-    of_teachers = [
+    per_teacher = [
         _listed(method.build(teacher, student, derived_seed(seed, f"teacher {k}"), precision))
         for k, teacher in enumerate(teachers, start=1)
     ]
-    return [_mean(each) for each in zip(*of_teachers, strict=True)]
+    return [_mean(each) for each in zip(*per_teacher, strict=True)]
+
+
+def _of_all_teachers(distillation):
+    """Returns the distillation whose terms receive the outputs of all teachers."""
+    phase = distillation.pretraining
+    phase = dataclasses.replace(phase, all_teachers=True) if phase else None
+    return dataclasses.replace(distillation, all_teachers=True, pretraining=phase)
 
 
 def _check_terms(method, teachers, student):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from dfa_tf.methods.method import Distillation, Term
+from dfa_tf.methods.method import Distillation, Outputs, Term
 from dfa_tf.weightings.weighting import ConstantWeights
 
 RESERVED = {"loss", "accuracy", "cross_entropy"}
@@ -66,27 +66,63 @@ def term_names(distillations: Sequence[Distillation]) -> list[dict[str, str]]:
     return names
 
 
-def path_names(distillations: Sequence[Distillation], layerwise: bool = False) -> list[str]:
-    """Returns the paths of several methods: their terms, or the parts of terms that have parts.
+def path_factors(
+    distillations: Sequence[Distillation], layerwise: bool = False
+) -> dict[str, float]:
+    """Returns the constant weight lambda_k of each path, `{path: lambda_k}`.
+
+    The paths of several methods are their terms, or the parts of terms that have parts.
 
     Args:
         distillations: The methods.
         layerwise: Whether each part is a path.
     """
-    return [
-        path
+    return {
+        path: factor
         for distillation, names in zip(distillations, term_names(distillations), strict=True)
-        for path in paths_of(distillation, names, layerwise)
-    ]
+        for path, factor in factors_of(distillation, names, layerwise).items()
+    }
 
 
-def paths_of(distillation: Distillation, names: Mapping[str, str], layerwise: bool) -> list[str]:
-    """Returns the paths of one method, whose terms have the unique names `names`."""
-    paths = []
+def factors_of(
+    distillation: Distillation, names: Mapping[str, str], layerwise: bool
+) -> dict[str, float]:
+    """Returns the `path_factors` of one method, whose terms have the unique names `names`."""
+    factors = {}
     for term, name in names.items():
         parts = distillation.parts.get(term, ()) if layerwise else ()
-        paths += [f"{name}/{part}" for part in parts] or [name]
-    return paths
+        paths = [f"{name}/{part}" for part in parts] or [name]
+        factors |= dict.fromkeys(paths, distillation.weights[term])
+    return factors
+
+
+def named_terms(
+    distillations: Sequence[tuple[Distillation, Mapping[str, str]]],
+    teachers: Sequence[Outputs],
+    student: Outputs,
+    labels: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    """Computes the terms of several methods, and their parts.
+
+    Args:
+        distillations: Each method with the unique names of its terms, as from `term_names`.
+        teachers: The `Outputs` of each teacher.
+        student: The `Outputs` of the student.
+        labels: Integer tensor `[B]`.
+
+    Returns:
+        `{name: [B], "name/part": [B]}`, without the weights of the terms.
+
+    Raises:
+        ValueError: As in `check_names`.
+    """
+    values: dict[str, tf.Tensor] = {}
+    for distillation, names in distillations:
+        outputs = tuple(teachers) if distillation.all_teachers else teachers[0]
+        terms = distillation.terms(outputs, student, labels)
+        check_names(terms, distillation.weights)
+        values |= measurements({names[name]: term for name, term in terms.items()})
+    return values
 
 
 def constant_weights(

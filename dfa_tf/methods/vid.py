@@ -35,6 +35,7 @@ class VID(Method):
     variance: Annotated[float, Interval(MIN_VARIANCE, 100, open=True)] = 5.0
 
     name = "vid"
+    can_be_negative = True
 
     def build(self, teacher, student, seed, precision):
         """Builds the method."""

@@ -15,7 +15,7 @@ from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.methods.targets import Targets
 from dfa_tf.methods.teachers import build_method, check_method
-from dfa_tf.methods.terms import path_names
+from dfa_tf.methods.terms import path_factors
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process
@@ -49,7 +49,7 @@ from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.teacher_logits import fill_cache
 from dfa_tf.validation import NonNegative, check_value
-from dfa_tf.weightings import ProcessWeighting, Weighting
+from dfa_tf.weightings import Adaptive, ProcessWeighting, Weighting
 
 PLAIN = "plain"
 Teachers: TypeAlias = Network | Sequence[Network] | None
@@ -92,10 +92,12 @@ def check(
     fine_tuning.check(student, training.epochs)
 
 
-def check_process(
+def check_weighting(
     weights: Any, teachers: Sequence[Network], student: Network, methods: Sequence[Method]
 ) -> None:
-    """Checks that the methods can follow a process, if the weights have one.
+    """Checks that a weighting can weigh the paths of the methods.
+
+    A process that is not known yet is not checked.
 
     Args:
         weights: As in `distill`.
@@ -104,11 +106,14 @@ def check_process(
         methods: The methods, which have an alpha if they need one.
 
     Raises:
-        UserError: If the process has other paths, or no weight reaches the threshold.
+        UserError: If the process has other paths, no weight reaches the threshold, or a path has no
+            loss to learn a weight from.
     """
-    if isinstance(weights, ProcessWeighting) and weights.process:
+    is_unknown = isinstance(weights, ProcessWeighting) and not weights.process
+    if isinstance(weights, Weighting) and not is_unknown:
         built = [build_method(m, teachers, student, 0, "float32") for m in methods]
-        weights.check(path_names([each for group in built for each in group], weights.layerwise))
+        distillations = [each for group in built for each in group]
+        weights.check(path_factors(distillations, weights.layerwise))
 
 
 def distill(
@@ -152,16 +157,17 @@ def distill(
         alpha: The aggregation weights for DFA: an `Alpha`, as from `search` or `alpha.fixed`, or
             the path of an alpha.json.
         training: The recipe. Each pretraining phase has its own epochs and its own optimizer.
-        fine_tuning: How the layers of a pretrained student are trained.
+        fine_tuning: How the layers of a pretrained student are trained. Pretraining phases freeze no
+            layer, but use `backbone_rate`.
         keep: Which student is the result: "last", or "best" for the evaluated one with the highest
             validation accuracy, the first one on ties. The test examples then measure only this
             student, after the training.
         validation: Validation examples for keep="best", such as a part of the training examples that
             `train` does not contain.
         teacher_views: Number k of views of each training example that the teachers see. The batches
-            then repeat after k epochs, with the same augmentation, and the logits of the teachers
+            then repeat after k epochs, rounded down to complete batches, and the logits of the teachers
             are cached in WORKDIR/teacher_views or in `runtime.views_folder`. Only for methods
-            that need LOGITS_ONLY. With 0, and in shorter trainings, batches do not repeat, and the
+            with `logits_only`. With 0, and in shorter trainings, batches do not repeat, and the
             teachers are run in each step.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
@@ -216,7 +222,7 @@ def distill(
         validation=validation,
         teacher_views=teacher_views,
     )
-    check_process(weights, teachers, student, methods)
+    check_weighting(weights, teachers, student, methods)
     cache = logit_cache(
         teacher_views,
         teachers,
@@ -300,7 +306,7 @@ def _train(net, splits, training, fine_tuning, targets, cache, folder, runtime):
                 runtime,
             )
     phases = [
-        _pretrain(net, method, pretraining, train, training, folder, runtime)
+        _pretrain(net, method, pretraining, train, training, fine_tuning, folder, runtime)
         for method, pretraining in net.pretrainings
     ]
     ends = epoch_ends(training.steps_per_epoch(len(train)), training.steps(len(train)))
@@ -327,7 +333,7 @@ def _train(net, splits, training, fine_tuning, targets, cache, folder, runtime):
     return trained, result, phases
 
 
-def _pretrain(net, method, pretraining, train, training, folder, runtime):
+def _pretrain(net, method, pretraining, train, training, fine_tuning, folder, runtime):
     """Runs a pretraining phase. Returns its entries of metrics.json."""
     if is_chief(runtime.devices) and not runtime.quiet:
         print_line(f"distill: pretraining of {method.name}, {pretraining.epochs:g} epochs")
@@ -337,6 +343,7 @@ def _pretrain(net, method, pretraining, train, training, folder, runtime):
             net.pretraining_objective(pretraining),
             net.models,
             pretraining.variables,
+            fine_tuning=_rate_only(fine_tuning, net.student, pretraining),
         ),
         train,
         None,
@@ -353,6 +360,14 @@ def _pretrain(net, method, pretraining, train, training, folder, runtime):
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
     }
+
+
+def _rate_only(fine_tuning, student, pretraining):
+    """Returns the fine-tuning of a pretraining phase, in which no layer is frozen."""
+    of_student = {id(variable) for variable in student.trainable_variables}
+    if of_student & {id(variable) for variable in pretraining.variables}:
+        return dataclasses.replace(fine_tuning, head_epochs=0.0)
+    return FineTuning()
 
 
 def _write(folder, trained, result, training, used_alpha, process, entries):
@@ -428,8 +443,8 @@ def check_methods(
     """Checks the methods of a distillation and their weights.
 
     Raises:
-        UserError: If an item is not a method or is listed twice, or the weights are not one
-            non-negative number for each method.
+        UserError: If an item is not a method or is listed twice, if the weights are not one
+            non-negative number for each method, or if the weighting cannot weigh the methods.
     """
     if not isinstance(methods, list | tuple):
         raise UserError(f"distill.methods: expected a list such as [@kd()], got {methods!r}")
@@ -447,6 +462,12 @@ def check_methods(
             raise UserError(
                 f"distill.weights: expected methods whose losses @{weights.name} weighs, got none; "
                 "add methods, or unbind it"
+            )
+        negative = [method.name for method in methods if method.can_be_negative]
+        if isinstance(weights, Adaptive) and negative:
+            raise UserError(
+                "distill.weights: expected methods whose losses are not negative for @adaptive(), got "
+                f"{', '.join(negative)}; use other methods, or numbers"
             )
     elif weights is not None and len(weights) != len(methods):
         raise UserError(

@@ -187,7 +187,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         optimizers = [
             (
                 training.build_optimizer([net.beta[g] for g in groups], examples, beta_optimizer),
-                training.build_optimizer(net.weights(*groups), examples),
+                training.build_optimizer(net.variables(*groups), examples),
             )
             for groups in rounds
         ]

@@ -15,7 +15,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.pathways import Pathways
 from dfa_tf.methods.process_search import (
-    PathNet,
+    ProcessSearchNet,
     SearchProcessOptions,
     check_methods,
     meta_step,
@@ -63,6 +63,11 @@ def check(
             "search_process.precision: expected float32 or mixed_bfloat16, got "
             f"{training.precision}"
         )
+    if not isinstance(training.optimizer, SGD):
+        raise UserError(
+            "search_process.optimizer: expected SGD, for whose step the gradient of alpha is derived, "
+            f"got {type(training.optimizer).__name__}"
+        )
 
 
 def search_process(
@@ -94,11 +99,13 @@ def search_process(
         workdir: The result is written to WORKDIR/process. An interrupted search is resumed.
         methods: Methods of `dfa_tf.methods`, whose terms are the paths.
         ce_weight: Weight of the cross entropy, 1 by default.
-        training: The recipe of the student. The validation batches have its size and augmentation.
+        training: The recipe of the student, with `SGD`. The validation batches have its size and augmentation.
         options: The normalization of the weights.
         alpha_optimizer: The optimizer of alpha. A step of Adam moves alpha by about the learning
             rate at most, so a shorter search needs a higher rate. Learning rate × steps is 1,250
-            in the paper. A weight decay acts on a gradient whose scale is arbitrary.
+            in the paper. The gradient is the derivative of the validation loss divided by the
+            student's learning rate, up to a constant; Adam does not depend on its scale, but SGD and
+            a weight decay do.
         runtime: Devices, logging and saving.
         record: Origin of the run, for config.gin and metrics.json.
 
@@ -137,7 +144,7 @@ def search_process(
     check(teacher, student, train, validation, methods, training, replicas)
     with folder.work(runtime):
         with runtime.devices.scope():
-            net = PathNet(
+            net = ProcessSearchNet(
                 teacher,
                 student.copy(training.precision),
                 methods,
@@ -236,7 +243,7 @@ class ProcessJournal(Journal):
 
 
 def _search(
-    net: PathNet, splits: Mapping, training, alpha_optimizer, folder, runtime
+    net: ProcessSearchNet, splits: Mapping, training, alpha_optimizer, folder, runtime
 ) -> tuple[ProcessJournal, SearchResult]:
     """Runs the search from the last checkpoint."""
     strategy, chief = runtime.devices, is_chief(runtime.devices)

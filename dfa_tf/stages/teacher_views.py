@@ -7,7 +7,7 @@ from typing import Annotated
 
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
-from dfa_tf.methods.method import LOGITS_ONLY, Method
+from dfa_tf.methods.method import Method
 from dfa_tf.methods.targets import Targets
 from dfa_tf.models.network import Network
 from dfa_tf.stages.folder import fingerprint
@@ -41,7 +41,7 @@ def check_teacher_views(teacher_views: int, methods: Sequence[Method]) -> None:
             f"{SETTING}: expected 0 for plain training, which has no teacher, got {teacher_views}"
         )
     for method in methods:
-        if LOGITS_ONLY not in method.needs:
+        if not method.logits_only:
             raise UserError(
                 f"{SETTING}: expected 0 with {method.name}, which needs more of the teacher than its "
                 f"logits, got {teacher_views}"

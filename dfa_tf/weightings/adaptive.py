@@ -1,6 +1,6 @@
 """Adaptive Distillation: the importance of each path is learnt with the student (BMVC 2021).
 
-The importance follows the size of a loss, not its use: see docs/systems.md.
+The importance follows the size of a loss, not its usefulness: see docs/systems.md.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from dfa_tf.errors import UserError
 from dfa_tf.validation import NonNegative
 from dfa_tf.weightings.weighting import Weighting, weight_measurements
 
@@ -20,7 +21,7 @@ class Adaptive(Weighting):
     The variables a_k start at 0 and are trained by the student's optimizer, with its learning rate,
     momentum and weight decay. For a constant loss, the importance exp(-a_k) tends to
     1 / (lambda_k L_k), so that all paths contribute equally. lambda_k changes the start alone. The
-    combined loss can be negative.
+    combined loss can be negative. lambda_k L_k must be positive: otherwise a_k has no limit.
 
     The weight of a path whose loss is far above 10 stays near 0 for many steps, because a_k
     overshoots. Use weights lambda_k that bring the losses below about 10. CE has the weight 1, or
@@ -35,6 +36,15 @@ class Adaptive(Weighting):
     scale: NonNegative = 1.0
 
     name = "adaptive"
+
+    def check(self, factors):
+        """Checks that each path has a loss."""
+        for path, factor in factors.items():
+            if factor == 0:
+                raise UserError(
+                    f"distill.weights: expected paths with a weight above 0 for @adaptive(), got 0 for "
+                    f"{path}; give it a weight, or use numbers"
+                )
 
     def build(self, paths, steps):
         """Builds the weights."""

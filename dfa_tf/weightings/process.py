@@ -1,7 +1,7 @@
 """A weighting that follows a process: a schedule of weights, from a search or another run."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -19,9 +19,9 @@ class ProcessWeighting(Weighting):
     Args:
         process: The process. `bin/distill` reads it from `file` or from the search of its workdir.
         file: The path of a process.json; "" for the search of the same workdir.
-        threshold: Weights below it count as 0: DistPro's tau. Its .5 is inferred to be for weights
-            whose sum is at most the number of paths. Paths whose weight is 0 throughout an epoch are
-            not computed.
+        threshold: Weights below it count as 0: DistPro's tau, 0.5 in the paper. That this applies to
+            the weights after their factor K is inferred. Paths whose weight is 0 throughout an epoch
+            are not computed.
         final: Whether to use the last weights of the process at every step.
         layerwise: Whether each part of a term is a path, as for the process of a layer-wise run.
     """
@@ -34,15 +34,11 @@ class ProcessWeighting(Weighting):
 
     name = "process"
 
-    def check(self, paths: Sequence[str]) -> None:
-        """Checks that the process is for these paths, and that some weight reaches the threshold.
-
-        Raises:
-            UserError: If it is not, or if all weights would be 0.
-        """
+    def check(self, factors: Mapping[str, float]) -> None:
+        """Checks that the process is for these paths, and that some weight reaches the threshold."""
         if self.process is None:
             raise UserError("process: expected the process to follow, got None; search one first")
-        self.process.check_paths(paths, self.file or "process")
+        self.process.check_paths(list(factors), self.file or "process")
         used = self.process.weights[-1:] if self.final else self.process.weights
         highest = float(np.max(used))
         if highest == 0:
@@ -55,12 +51,16 @@ class ProcessWeighting(Weighting):
 
     def build(self, paths, steps):
         """Builds the weights."""
-        self.check(paths)
         assert self.process is not None
         weights = self.process.stretched(steps)
         if self.final:
             weights = np.repeat(weights[-1:], steps, 0)
         weights = np.where(weights < self.threshold, 0, weights).astype(np.float32)
+        if not weights.any():
+            raise UserError(
+                f"process.threshold: expected a weight of at least {self.threshold} in one of the "
+                f"{steps} steps of the run, got none; lower it, or train longer"
+            )
         return ScheduledWeights(
             {path: weights[:, self.process.paths.index(path)] for path in paths}
         )

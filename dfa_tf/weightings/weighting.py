@@ -48,8 +48,18 @@ class Weighting(Settings):
     name: ClassVar[str]
     layerwise: bool = False
 
+    def check(self, factors: Mapping[str, float]) -> None:
+        """Checks that the weighting can weigh these paths.
+
+        Args:
+            factors: lambda_k of each path.
+
+        Raises:
+            UserError: If it cannot.
+        """
+
     def build(self, paths: Sequence[str], steps: int) -> PathWeights:
-        """Builds the weights, in the scope of the run's strategy.
+        """Builds the weights of paths that `check` accepts, in the scope of the run's strategy.
 
         Args:
             paths: The paths of the run.

@@ -168,6 +168,18 @@ CASES = {
         ["--gin_bindings=distill.methods=[]", "--gin_bindings=distill.weights=@adaptive()"],
         "distill.weights",
     ),
+    "adaptive weights for a loss that can be negative": (
+        ["--gin_bindings=distill.methods=[@vid()]", "--gin_bindings=distill.weights=@adaptive()"],
+        "distill.weights",
+    ),
+    "adaptive weights for a term without weight": (
+        [
+            "--gin_bindings=distill.methods=[@rkd()]",
+            "--gin_bindings=rkd.angle=0",
+            "--gin_bindings=distill.weights=@adaptive()",
+        ],
+        "distill.weights",
+    ),
     "adaptive weights for plain training": (
         ["--gin_bindings=distill.aggregation='none'", "--gin_bindings=distill.weights=@adaptive()"],
         "distill.weights",
@@ -175,6 +187,14 @@ CASES = {
     "search of a process for a method with pretraining": (
         ["--gin_bindings=distill.methods=[@ft()]", "--gin_bindings=distill.weights=@process()"],
         "ft",
+    ),
+    "search of a process with Adam": (
+        [
+            "--gin_bindings=distill.methods=[@at()]",
+            "--gin_bindings=distill.weights=@process()",
+            "--gin_bindings=search_process.optimizer=@adam()",
+        ],
+        "search_process.optimizer",
     ),
     "search of a layer-wise process": (
         [

@@ -54,12 +54,12 @@ def _by_groups(supernet, batch):
         )
         of_w = _gradients(
             lambda optimizer, g=group: w_step(supernet, [g], bridge_loss, optimizer, 8),
-            supernet.weights(group),
+            supernet.variables(group),
             batch,
         )
-        for variable, gradient in zip(supernet.weights(group), of_w, strict=True):
+        for variable, gradient in zip(supernet.variables(group), of_w, strict=True):
             sums[id(variable)] = sums.get(id(variable), 0) + gradient.astype(np.float64)
-    return betas, [sums[id(variable)] for variable in supernet.weights(*GROUPS)]
+    return betas, [sums[id(variable)] for variable in supernet.variables(*GROUPS)]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_gradients_are_those_of_the_groups(batch, precision, tolerance):
         scale = np.abs(betas[group]).max()
         assert scale > 0
         np.testing.assert_allclose(gradient, betas[group], atol=tolerance * scale)
-    weights = supernet.weights(*GROUPS)
+    weights = supernet.variables(*GROUPS)
     found = _gradients(
         lambda optimizer: w_step(supernet, GROUPS, bridge_loss, optimizer, 8), weights, batch
     )
@@ -91,7 +91,7 @@ def test_weight_decay_enters_once(batch):
     moved = []
     for decay in (0.0, 0.25):
         supernet = _supernet()
-        weights = supernet.weights(*GROUPS)
+        weights = supernet.variables(*GROUPS)
         optimizer = SGD(0.5, 0.0, nesterov=False, weight_decay=decay).build(weights, 10, 100)
         before = values(weights)
         w_step(supernet, GROUPS, bridge_loss, optimizer, 8)(*batch)
@@ -113,7 +113,7 @@ def test_beta_step_changes_the_beta_of_all_groups_and_nothing_else(batch):
 
 def test_w_step_changes_all_of_w_and_nothing_else(batch):
     supernet = _supernet()
-    weights = supernet.weights(*GROUPS)
+    weights = supernet.variables(*GROUPS)
     fixed = [*supernet.beta.values(), *supernet.teacher.variables]
     before, fixed_before = values(weights), values(fixed)
     optimizer = SGD(0.1).build(weights, 10, 100)
@@ -143,7 +143,7 @@ def test_moving_statistics_see_the_image_then_the_aggregations_in_order(batch):
     for mean in inputs:
         moving = 0.9 * moving + 0.1 * mean
     supernet = _supernet()
-    optimizer = SGD(0.1).build(supernet.weights(*GROUPS), 10, 100)
+    optimizer = SGD(0.1).build(supernet.variables(*GROUPS), 10, 100)
     tf.function(w_step(supernet, GROUPS, bridge_loss, optimizer, 8))(images, labels)
     found = supernet.student.get_layer("norm").moving_mean.numpy()
     np.testing.assert_allclose(found, moving, rtol=1e-4, atol=1e-5)
@@ -169,7 +169,7 @@ def test_teacher_and_student_run_once_to_the_last_group(batch):
     """Convolutions: each network once, and the later groups of the student once for each A_i."""
     supernet = _supernet()
     beta_optimizer = Adam().build(list(supernet.beta.values()), 10, 100)
-    w_optimizer = SGD(0.1).build(supernet.weights(*GROUPS), 10, 100)
+    w_optimizer = SGD(0.1).build(supernet.variables(*GROUPS), 10, 100)
     steps = first_order_steps(supernet, GROUPS, bridge_loss, (beta_optimizer, w_optimizer), 8)
     teacher = 1 + 3 * (2 * 2 + 1)  # stem; groups of two blocks and a shortcut each (width 2)
     student = 1 + 2 + 3 + 3  # stem; groups of one block, a shortcut in the second and third
@@ -203,7 +203,7 @@ def _run_replicated(strategy, images, labels, steps=3):
                 layer.trainable = False  # no batch statistics
         optimizers = (
             Adam(0.05).build(list(supernet.beta.values()), 10, 100),
-            SGD(0.1, 0.9, True, 5e-4).build(supernet.weights(*GROUPS), 10, 100),
+            SGD(0.1, 0.9, True, 5e-4).build(supernet.variables(*GROUPS), 10, 100),
         )
     phases = first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8)
     size = 8 // strategy.num_replicas_in_sync
@@ -229,7 +229,7 @@ def _run_replicated(strategy, images, labels, steps=3):
 
     measured = [np.concatenate([np.ravel(m) for m in iterate()]) for _ in range(steps)]
     betas = np.concatenate(values(supernet.beta.values()))
-    return measured, betas, values(supernet.weights(*GROUPS))
+    return measured, betas, values(supernet.variables(*GROUPS))
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def _supernet(precision="float32", **options):
 def _optimizers(supernet, group, momentum=0.9, rate=RATE):
     return (
         Adam(0.1, weight_decay=0.0).build([supernet.beta[group]], 10, 100),
-        SGD(rate, momentum, momentum > 0, DECAY).build(supernet.weights(group), 10, 100),
+        SGD(rate, momentum, momentum > 0, DECAY).build(supernet.variables(group), 10, 100),
     )
 
 
@@ -61,7 +61,7 @@ def test_gradient_is_that_of_the_validation_loss_through_the_step_of_w(
     optimizers = _optimizers(supernet, group, momentum)
     steps = second_order_steps(supernet, [group], loss, optimizers, 8)
     tf.function(steps["train",])(*validation)  # fills the buffer
-    variables, beta = supernet.weights(group), supernet.beta[group]
+    variables, beta = supernet.variables(group), supernet.beta[group]
     buffers = [v for v in optimizers[1]._optimizer.variables if "momentum" in v.path]
     buffers = buffers or [tf.zeros(v.shape) for v in variables]
 

@@ -33,7 +33,7 @@ def _beta_step(supernet, group):
 
 
 def _w_step(supernet, group, loss=bridge_loss):
-    optimizer = _sgd().build(supernet.weights(group), 10, 100)
+    optimizer = _sgd().build(supernet.variables(group), 10, 100)
     return w_step(supernet, [group], loss, optimizer, 8)
 
 
@@ -102,7 +102,7 @@ def test_w_step_leaves_beta_and_teacher_unchanged(group, batch):
 
 def test_w_step_trains_all_weights_of_the_group(batch):
     supernet = _supernet()
-    weights = supernet.weights("group2")
+    weights = supernet.variables("group2")
     before = values(weights)
     tf.function(_w_step(supernet, "group2"))(*batch)
     unchanged = [
@@ -114,7 +114,7 @@ def test_w_step_trains_all_weights_of_the_group(batch):
 def _changed_by_w_step(loss, batch, **weights):
     """Paths of the weights that a step of group 2 changes."""
     supernet = _supernet(**weights)
-    weights = supernet.weights("group2")
+    weights = supernet.variables("group2")
     before = values(weights)
     tf.function(_w_step(supernet, "group2", loss))(*batch)
     pairs = zip(weights, before, strict=True)
@@ -223,7 +223,9 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         if freeze:
             _without_batch_statistics(supernet)
         beta_optimizer = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
-        w_optimizer = _sgd(0.1, momentum=0.9, decay=5e-4).build(supernet.weights("group2"), 10, 100)
+        w_optimizer = _sgd(0.1, momentum=0.9, decay=5e-4).build(
+            supernet.variables("group2"), 10, 100
+        )
     phases = [
         beta_step(supernet, ["group2"], bridge_loss, beta_optimizer, 8),
         w_step(supernet, ["group2"], bridge_loss, w_optimizer, 8),
@@ -249,7 +251,7 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
 
     measured = [iterate(parts) for _ in range(steps)]
     losses = [[float(m[0]["validation/bridge"]), float(m[1]["train/bridge"])] for m in measured]
-    return losses, supernet.beta["group2"].numpy(), values(supernet.weights("group2"))
+    return losses, supernet.beta["group2"].numpy(), values(supernet.variables("group2"))
 
 
 def test_two_replicas_equal_one_without_batch_statistics(one_replica, two_replicas, batch):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
 from dfa_tf.comparison.titles import TITLES
-from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, LOGITS_ONLY, TEACHERS, Method
+from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, TEACHERS, Method
 from dfa_tf.methods.objective import (
     network_outputs,
     pretraining_objective,
@@ -103,7 +103,7 @@ def _gradients(objective, variables, images, labels):
 @_for(METHODS)
 def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batch):
     built = Built(method)
-    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, LABELS, LOGITS_ONLY, TEACHERS}
+    assert set(built.method.needs) <= {ALPHA, INPUT_GRADIENT, LABELS, TEACHERS}
     teacher, helpers = values(built.teacher.variables), built.helpers
     before = [values(helper.variables) for helper in helpers]
     loss, terms, gradients = _gradients(built.objective(), built.variables, *batch)
@@ -174,13 +174,13 @@ def _reads_logits_alone(method, batch):
     return built.phase is None
 
 
-@_for(_slow_but(*(method.name for method in METHODS if LOGITS_ONLY in method.needs)))
+@_for(_slow_but(*(method.name for method in METHODS if method.logits_only)))
 def test_method_says_whether_it_reads_the_logits_of_the_teacher_alone(method, batch):
-    assert _reads_logits_alone(method, batch) == (LOGITS_ONLY in method.needs)
+    assert _reads_logits_alone(method, batch) == method.logits_only
 
 
 def test_methods_of_logits():
-    found = {method.name for method in METHODS if LOGITS_ONLY in method.needs}
+    found = {method.name for method in METHODS if method.logits_only}
     assert found == {"kd", "dkd", "dist", "logits", "ensemble_kd"}
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from dfa_tf.methods.hcl import Nearest
 from dfa_tf.methods.objective import frozen_outputs, network_outputs, student_objective
 from dfa_tf.methods.pathways import Pathways, build_transform, position_pairs
-from dfa_tf.methods.terms import path_names
+from dfa_tf.methods.terms import path_factors
 from tests.conftest import SHAPE, same, small_network, values
 from tests.methods.networks import plain_network
 
@@ -30,7 +30,7 @@ def _networks():
 @pytest.mark.parametrize(("stem", "expected"), [(True, STEM_PATHS), (False, [])])
 def test_each_teacher_position_is_connected_to_the_same_and_later_positions(stem, expected):
     built = Pathways("simple", stem).build(*_networks(), 0, "float32")
-    assert path_names(built) == expected + GROUP_PATHS
+    assert list(path_factors(built)) == expected + GROUP_PATHS
     assert all(len(each.weights) == len(each.connectors) == 1 for each in built)
 
 
@@ -96,7 +96,7 @@ def test_losses_are_finite_and_train_all_variables(kind, precision, batch):
         return loss, measured, tape.gradient(mean, [v.value for v in variables])
 
     loss, measured, gradients = run(*batch)
-    paths = path_names(distillations)
+    paths = list(path_factors(distillations))
     assert set(measured) == {"cross_entropy", *paths}
     for name in paths:
         assert (measured[name].dtype, measured[name].shape) == (tf.float32, (8,))

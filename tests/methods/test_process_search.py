@@ -14,7 +14,7 @@ from dfa_tf.methods.directional_derivatives import directional_derivatives
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.methods.process_search import (
-    PathNet,
+    ProcessSearchNet,
     SearchProcessOptions,
     alpha_gradient,
     check_methods,
@@ -60,7 +60,9 @@ class TwoPathways(Method):
 def _net(methods=(TwoPathways(),), normalization="biased", precision="float32"):
     teacher, student = small_network(10, 2, seed=1), small_network(10, 1, seed=2)
     options = SearchProcessOptions(normalization)
-    return PathNet(teacher, student.copy(precision), methods, options, precision=precision, seed=3)
+    return ProcessSearchNet(
+        teacher, student.copy(precision), methods, options, precision=precision, seed=3
+    )
 
 
 def _batches(count=8):
@@ -140,7 +142,9 @@ def test_step_trains_the_student_as_training_with_the_same_weights():
 
     def objective(images, labels, step):
         outputs = trained.teacher_outputs(images, labels)
-        loss, student, measured = trained.training_loss(outputs, images, labels, trained.weights())
+        loss, student, measured = trained.training_loss(
+            outputs, images, labels, trained.current_weights()
+        )
         return loss, student.logits, measured
 
     sgd, _ = _optimizers(trained)
@@ -213,13 +217,13 @@ def test_path_that_helps_gains_weight_and_path_that_hurts_loses(normalization):
     train, validation = _batches(16)
     net = _net([Answers()], normalization)
     assert net.paths == ["good", "bad"]
-    start = net.weights().numpy()
+    start = net.current_weights().numpy()
     step = tf.function(meta_step(net, *_optimizers(net, 0.2), 16))
     for _ in range(6):
         measured = step(train, validation)
         good, bad = measured["alpha_gradient"].numpy()
         assert good < bad
-    good, bad = net.weights().numpy() / start
+    good, bad = net.current_weights().numpy() / start
     assert good > 1.2
     assert bad < 0.8
 

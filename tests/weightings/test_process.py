@@ -40,12 +40,20 @@ def test_threshold_above_all_weights_is_named(final, threshold, is_error):
         assert max(_totals(weighting)) > 0
         return
     with pytest.raises(UserError, match=r"process\.threshold"):
-        weighting.build(["a", "b"], 3)
+        weighting.check({"a": 1.0, "b": 1.0})
+
+
+def test_peak_between_the_steps_of_a_short_run_is_an_error():
+    """Two steps follow the first and the last of three weights, and both are below the threshold."""
+    weighting = ProcessWeighting(Process(["a"], [0, 1, 2], [[0.2], [0.9], [0.2]], 3), threshold=0.5)
+    weighting.check({"a": 1.0})
+    with pytest.raises(UserError, match=r"process\.threshold"):
+        weighting.build(["a"], 2)
 
 
 def test_without_a_process_there_is_an_error():
     with pytest.raises(UserError, match="process"):
-        ProcessWeighting().build(["a"], 3)
+        ProcessWeighting().check({"a": 1.0})
 
 
 def test_paths_of_weight_zero_are_left_out_of_whole_epochs():
