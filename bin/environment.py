@@ -123,6 +123,13 @@ def _release(version):
 
 
 def _create():
+    try:
+        _create_locked()
+    except OSError as error:
+        _fail(f"{VENV}: cannot be created ({error.strerror}); install the package with pip instead")
+
+
+def _create_locked():
     with open(ROOT / ".venv.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second command waits for the first
         if _is_complete():
@@ -146,7 +153,8 @@ def _create():
 def _is_complete():
     """Returns whether .venv was created to its end, from the present requirements."""
     try:
-        return _stamp().read_text() == _digest()
+        # The link to Python dangles if the Python that it was created from was removed.
+        return _stamp().read_text() == _digest() and (VENV / "bin" / "python").exists()
     except OSError:
         return False
 

@@ -20,6 +20,8 @@ import types
 import typing
 from typing import Annotated, Any, ClassVar, Literal, Union
 
+import numpy as np
+
 from dfa_tf.errors import UserError
 
 
@@ -80,7 +82,19 @@ class Settings:
 
     def __post_init__(self):
         for field, annotation in annotations(type(self)).items():
-            check_value(f"{self.name}.{field}", getattr(self, field), annotation)
+            value = getattr(self, field)
+            check_value(f"{self.name}.{field}", value, annotation)
+            # NumPy's numbers are accepted, but JSON files and records need Python's.
+            object.__setattr__(self, field, plain(value))
+
+
+def plain(value: Any) -> Any:
+    """Returns a value whose NumPy scalars, also those in lists and tuples, are Python's numbers."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(plain(element) for element in value)
+    return value
 
 
 def checked_arguments(name: str):

@@ -311,6 +311,23 @@ def test_missing_included_file_is_named_with_the_file_that_includes_it(tmp_path)
         Config([str(tmp_path / "outer.gin")])
 
 
+def test_included_file_is_the_one_next_to_the_file_that_includes_it(tmp_path):
+    """Also if a shipped file, or an included file of another folder, has the same name."""
+    for folder, epochs in (("a", 3), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "digits.gin").write_text(f"search.epochs = {epochs}")
+        (tmp_path / folder / "outer.gin").write_text("include 'digits.gin'")
+    files = [tmp_path / folder / "outer.gin" for folder in "ab"]
+    assert Config(files[:1]).value("search", "epochs") == 3
+    assert Config(files).value("search", "epochs") == 5
+
+
+@pytest.mark.parametrize("name", ["studnet/wide_resnet.width", "student/distill.epochs"])
+def test_binding_in_a_scope_that_nothing_uses_is_named(name):
+    with pytest.raises(UserError, match=rf"^{name}: "):
+        Config(["gin/wrn.gin"], [f"{name} = 4"])
+
+
 def test_settings_include_defaults_and_can_be_parsed_again(tmp_path):
     config = Config(["gin/cifar100_cpu.gin"], ["search.gamma_st = 0.5"])
     roots = ("dataset", "teacher", "student", "search")

@@ -58,7 +58,8 @@ class Steps:
         self.commands.append((name, command))
         if name == "venv":
             assert not self.venv.exists()
-            self.venv.mkdir()
+            (self.venv / "bin").mkdir(parents=True)
+            (self.venv / "bin" / "python").touch()
         time.sleep(0.1)
         return subprocess.CompletedProcess(command, int(name in self.failing), "output of pip")
 
@@ -169,6 +170,26 @@ def test_incomplete_environment_is_created_again(environment, monkeypatch, requi
     (environment.VENV / "bin").mkdir(parents=True)
     environment.find_python()
     assert steps.names == ["venv", "install"]
+
+
+def test_environment_whose_python_was_removed_is_created_again(
+    environment, monkeypatch, require_missing_package
+):
+    steps = Steps(environment, monkeypatch)
+    environment.find_python()
+    (environment.VENV / "bin" / "python").unlink(missing_ok=True)
+    environment.find_python()
+    assert steps.names == ["venv", "install", "venv", "install"]
+
+
+def test_folder_that_cannot_be_written_is_an_error(
+    environment, monkeypatch, require_missing_package, capsys
+):
+    monkeypatch.setattr(environment, "ROOT", environment.ROOT / "missing")
+    with pytest.raises(SystemExit) as caught:
+        environment._create()
+    assert caught.value.code == 2
+    assert str(environment.VENV) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changed", ["setup.py", "pyproject.toml", "requirements/gpu.txt"])

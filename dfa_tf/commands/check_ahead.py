@@ -32,7 +32,7 @@ def check_ahead(plan: Plan) -> None:
     roots += ["student"] if {SEARCH, PROCESS, DISTILL} & set(stages) else []
     config.settings(*roots)  # checks the types of all bindings
     config.call("runtime")
-    dataset, replicas = setup.dataset, setup.strategy.num_replicas_in_sync
+    dataset = setup.dataset
     task = dataset.num_classes, dataset.image_shape
     teachers, files, student = [], [], None
     numbers = range(1, plan.teacher_count + 1)
@@ -45,7 +45,7 @@ def check_ahead(plan: Plan) -> None:
                 files.append(teacher)
             else:
                 how = plan.stage(TEACHER) | plan.examples(TEACHER)
-                teacher_stage.check(teacher, **how, replicas=replicas)
+                teacher_stage.check(teacher, **how, replicas=_replicas(plan, TEACHER, number))
         distill_stage.check_different(files)
     if {SEARCH, PROCESS, DISTILL} & set(stages):
         student, path = setup.network("student")
@@ -57,15 +57,15 @@ def check_ahead(plan: Plan) -> None:
                 "train_teacher.count = 1, or use another method"
             )
         stage = plan.stage(SEARCH)
-        settings = stage["training"], stage["options"], replicas
+        settings = stage["training"], stage["options"], _replicas(plan, SEARCH)
         search_stage.check(teachers[0], student, *dataset.search_split(0), *settings)
     if PROCESS in stages:
-        _check_process_search(plan, teachers, student, replicas)
+        _check_process_search(plan, teachers, student)
     if DISTILL in stages:
         stage = plan.stage(DISTILL)
         names = ("training", "targets", "fine_tuning", "keep", "teacher_views")
         how = {name: stage[name] for name in names} | plan.examples(DISTILL)
-        how |= {"methods": plan.methods, "replicas": replicas}
+        how |= {"methods": plan.methods, "replicas": _replicas(plan, DISTILL)}
         distill_stage.check(teachers, student, **how)
         _check_logit_cache(plan, stage, files)
         if plan.generations > 2:
@@ -88,6 +88,12 @@ def check_ahead(plan: Plan) -> None:
         export_stage.check(student, *arguments, dataset.augmentation, replicas=1)
 
 
+def _replicas(plan, stage, number=1):
+    """Returns the number of replicas that share the batches of a stage: 1 if it is finished."""
+    is_finished = plan.is_finished(stage, number)
+    return 1 if is_finished else plan.setup.strategy.num_replicas_in_sync
+
+
 def _check_logit_cache(plan, stage, files):
     """Checks that a folder of logits in the workdir is of this config, as far as it is known.
 
@@ -96,7 +102,7 @@ def _check_logit_cache(plan, stage, files):
         files: The teachers that come from files. Others are compared once they are trained.
     """
     runtime = plan.runtime(DISTILL)
-    if not stage["teacher_views"]:
+    if not stage["teacher_views"] or plan.is_finished(DISTILL):
         return
     if runtime.views_folder:
         check_writable(pathlib.Path(runtime.views_folder).expanduser(), "runtime.views_folder")
@@ -130,7 +136,7 @@ def _check_settings(plan):
     StageFolder(plan.setup.workdir, DISTILL, "student.keras", settings).check_settings()
 
 
-def _check_process_search(plan, teachers, student, replicas):
+def _check_process_search(plan, teachers, student):
     if plan.weights.layerwise:
         raise UserError(
             "process.layerwise: expected False for a searched process, got True; bind the "
@@ -147,5 +153,5 @@ def _check_process_search(plan, teachers, student, replicas):
             f"{len(teachers)}; bind process.file, or use one teacher"
         )
     splits, training = plan.setup.dataset.search_split(0), plan.stage(PROCESS)["training"]
-    arguments = *splits, plan.methods, training, replicas
+    arguments = *splits, plan.methods, training, _replicas(plan, PROCESS)
     process_stage.check(teachers[0], student, *arguments)

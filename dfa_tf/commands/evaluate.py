@@ -69,9 +69,10 @@ def _write_csv(path, rows):
 
 
 def _saved_models(workdir):
-    candidates = ["teacher/model.keras", "distill/student.keras", "export/saved_model"]
-    paths = [workdir / candidate for candidate in candidates]
-    paths += sorted((workdir / "export").glob("*.tflite"))
+    patterns = ["teacher/model.keras", "teacher_*/model.keras"]
+    patterns += ["generation_*/distill/student.keras", "distill/student.keras"]
+    patterns += ["export/saved_model", "export/*.tflite"]
+    paths = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
     existing = [path for path in paths if os.path.exists(path)]
     if not existing:
         raise UserError(f"{workdir}: holds no saved model; give a path, or run distill first")

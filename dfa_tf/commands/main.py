@@ -180,8 +180,10 @@ def _parse(values, argv):
 def _end_on_signals(command, fresh):
     """Ends the process at once on a stop signal. The training loop saves first."""
     stderr = os.dup(2)  # which `quiet_libraries` does not redirect
-    advice = "run the same command without --fresh" if fresh else "run the same command"
-    message = f"{command}: stopped; {advice} to continue\n".encode()
+    advice = "run the same command to continue"
+    if fresh:
+        advice = "run the same command to start again, or without --fresh to continue"
+    message = f"{command}: stopped; {advice}\n".encode()
 
     def end(signum, frame):
         with contextlib.suppress(OSError):

@@ -184,8 +184,9 @@ class Pipeline:
                 f"distill.aggregation: expected the config of a search for alpha, got {file}, whose "
                 f"methods are {distill_stage.methods_label(plan.methods)}"
             )
-        Pipeline(SEARCH, setup).search()
-        return Alpha.load(setup.workdir / "search/alpha.json", source=self._plan.aggregation)
+        pipeline = Pipeline(SEARCH, setup)
+        check_ahead(plan)
+        return dataclasses.replace(pipeline._search_alpha(), source=self._plan.aggregation)
 
     def _weights(self):
         """Returns the weights of the methods, which may need the search of a process first."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.process import Process
 from dfa_tf.stages import distill as distill_stage
-from dfa_tf.stages.folder import Record
+from dfa_tf.stages.folder import Record, numbered
 from dfa_tf.training.keep_best import BEST
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.weightings import ProcessWeighting, Weighting
@@ -21,6 +22,11 @@ from dfa_tf.weightings import ProcessWeighting, Weighting
 OF_COMMANDS = ("count", "aggregation", "generations")
 TEACHER, SEARCH, PROCESS = "train_teacher", "search", "search_process"
 DISTILL, EXPORT = "distill", "export"
+RESULTS = {
+    SEARCH: "search/alpha.json",
+    PROCESS: "process/process.json",
+    DISTILL: "distill/student.keras",
+}
 
 
 class Plan:
@@ -172,6 +178,18 @@ class Plan:
             fresh=self.is_fresh(stage),
             quiet=not self.setup.is_chief,
         )
+
+    def is_finished(self, stage: str, number: int = 1) -> bool:
+        """Returns whether a stage has a result that the command reuses.
+
+        Args:
+            stage: The stage.
+            number: Number of the teacher.
+        """
+        teacher = f"{numbered('teacher', number)}/model.keras"
+        result = {TEACHER: teacher, **RESULTS}[stage]
+        is_fresh = self.is_fresh(SEARCH if stage == PROCESS else stage)
+        return not is_fresh and os.path.exists(self.setup.workdir / result)
 
     def is_fresh(self, stage: str) -> bool:
         """Returns whether a stage starts again, although its result exists."""

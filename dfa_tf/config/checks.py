@@ -29,10 +29,11 @@ def check_bindings(state: State, text: str) -> None:
         text: The text of all its files.
 
     Raises:
-        UserError: If a macro is not used, a value does not have the type of its parameter, or a
+        UserError: If a macro or a scope is not used, a value does not have the type of its parameter, or a
             reference is undefined, unsuitable or part of a cycle.
     """
     _check_macros(state, text)
+    _check_scopes(state, text)
     refers: dict[str, set[str]] = {}
     for (scope, selector), bound in state.items():
         name = selector.rpartition(".")[2]
@@ -60,6 +61,26 @@ def _check_macros(state, text):
             close = difflib.get_close_matches(name, [*ROLES, *used], n=1)
             advice = f"did you mean {close[0]}?" if close else "remove it"
             raise UserError(f"{name}: nothing uses this macro; {advice}")
+
+
+def _check_scopes(state, text):
+    """Raises UserError for a binding in a scope that nothing uses: likely a misspelt one.
+
+    As for macros, a use may be one that a later binding replaces.
+    """
+    used = {scopes for scopes, _ in re.findall(r"@((?:\w+/)+)(\w+)", text)}
+    for (scope, selector), bound in state.items():
+        name = selector.rpartition(".")[2]
+        if not scope or name not in CONFIGURABLES:
+            continue
+        key = f"{scope}/{name}.{next(iter(bound), '')}"
+        if name not in {*REFERABLE, *NETWORK_BUILDERS}:
+            raise UserError(f"{key}: expected {name} without a scope, got {scope!r}; remove it")
+        if not any(each.startswith(f"{scope}/") for each in used):
+            known = sorted(each.rstrip("/") for each in used)
+            close = difflib.get_close_matches(scope, known, n=1)
+            advice = f"did you mean {close[0]}?" if close else "remove the binding"
+            raise UserError(f"{key}: nothing uses the scope {scope!r}; {advice}")
 
 
 def _references(value):

@@ -10,9 +10,9 @@ from typing import Any
 import gin
 from dfa_tf.config.checks import check_bindings, check_names
 from dfa_tf.config.gin_files import (
+    Reader,
     check_statements,
     find_gin_file,
-    gin_file_exists,
     included_files,
     read_text,
 )
@@ -49,7 +49,7 @@ class Config:
     """
 
     def __init__(self, gin_files: Sequence, bindings: Sequence[str] = ()):
-        with gin_state() as state:
+        with gin_state(reader=Reader()) as state:
             _parse(gin_files, bindings, state)
             self._state: State = {key: dict(values) for key, values in state.items()}
 
@@ -266,7 +266,6 @@ def _is_file(name, path):
 
 
 def _parse(gin_files, bindings, state):
-    gin.config.register_file_reader(lambda path: open(find_gin_file(path)), gin_file_exists)
     source = "the config"
     try:
         texts = list(bindings)
@@ -276,9 +275,7 @@ def _parse(gin_files, bindings, state):
                 raise UserError(f"{source}: expected a binding, got an include; use --gin_file")
         for path in gin_files:
             source = str(path)
-            for file in included_files(find_gin_file(path)):
-                gin.add_config_file_search_path(str(file.parent))
-                texts.append(read_text(file))
+            texts += [read_text(file) for file in included_files(find_gin_file(path))]
         source = "the config"
         check_names("\n".join(texts))
         gin.parse_config(DEFAULTS)

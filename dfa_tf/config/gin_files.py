@@ -1,7 +1,10 @@
 """Where gin files are found: as named, next to the file that includes them, among the shipped ones."""
 
+import contextlib
 import difflib
 import pathlib
+from collections.abc import Iterator
+from typing import IO
 
 from gin.config_parser import ConfigParser, ImportStatement, IncludeStatement, ParserDelegate
 
@@ -35,13 +38,33 @@ def find_gin_file(path: str | pathlib.Path) -> pathlib.Path:
     raise UserError(f"--gin_file: {path} does not exist; shipped configs: {', '.join(close)}")
 
 
-def gin_file_exists(path: str) -> bool:
-    """Returns whether `find_gin_file` finds a file."""
-    try:
-        find_gin_file(path)
-    except UserError:
-        return False
-    return True
+class Reader:
+    """Opens the files that gin parses: the same ones that `included_files` returns."""
+
+    def __init__(self) -> None:
+        self._including: list[pathlib.Path] = []
+
+    def exists(self, name: str) -> bool:
+        """Returns whether `open` finds a file."""
+        try:
+            self._find(name)
+        except UserError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[str]]:
+        """Opens a file. Those that are opened within the block are included by it."""
+        path = self._find(name)
+        self._including.append(path)
+        try:
+            with open(path) as file:
+                yield file
+        finally:
+            self._including.pop()
+
+    def _find(self, name):
+        return find_included(name, self._including[-1]) if self._including else find_gin_file(name)
 
 
 def included_files(path: pathlib.Path) -> list[pathlib.Path]:
@@ -94,13 +117,19 @@ def _included(path, including):
         raise UserError(f"{path}: the file includes itself; remove the include")
     found = [path]
     for name in check_statements(read_text(path), str(path)):
-        beside = path.parent / name
-        use_beside = beside.is_file() and not pathlib.Path(name).is_file()
-        found += _included(beside if use_beside else _find_included(name, path), (*including, path))
+        found += _included(find_included(name, path), (*including, path))
     return found
 
 
-def _find_included(name, path):
+def find_included(name: str, path: pathlib.Path) -> pathlib.Path:
+    """Returns the file that the gin file `path` includes by a name.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+    beside = path.parent / name
+    if beside.is_file() and not pathlib.Path(name).is_file():
+        return beside
     try:
         return find_gin_file(name)
     except UserError as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import gin
+from dfa_tf.config.gin_files import Reader
 from dfa_tf.errors import UserError
 
 Reference = gin.config.ConfigurableReference
@@ -20,17 +21,17 @@ _VARIABLES = {
     "_IMPORTS": set,
     "_OPERATIVE_CONFIG": dict,
     "_FILE_READERS": list,
-    "_LOCATION_PREFIXES": list,
 }
 _STARTS_EMPTY = ("_SINGLETONS", "_IMPORTS", "_OPERATIVE_CONFIG")
 
 
 @contextlib.contextmanager
-def gin_state(bindings: State | None = None) -> Iterator[State]:
+def gin_state(bindings: State | None = None, reader: Reader | None = None) -> Iterator[State]:
     """Gives gin a configuration of its own within the block.
 
     Args:
         bindings: The configuration; None for an empty one.
+        reader: Opens the files to parse; None if none are parsed.
 
     Yields:
         The bindings, which parsing within the block changes.
@@ -40,6 +41,7 @@ def gin_state(bindings: State | None = None) -> Iterator[State]:
         setattr(gin.config, name, kind() if name in _STARTS_EMPTY else kind(saved[name]))
     # Not a deep copy: copying a reference evaluates it.
     gin.config._CONFIG = {key: dict(values) for key, values in (bindings or {}).items()}
+    gin.config._FILE_READERS = [(reader.open, reader.exists)] if reader else []
     try:
         with gin.unlock_config():
             yield gin.config._CONFIG

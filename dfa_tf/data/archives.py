@@ -85,9 +85,10 @@ def _extract(archive, folder):
     for name, content, _ in with_progress(
         f"unpacking {archive.name}", members(archive), int(size), lambda member: member[2], "MB"
     ):
-        path = pathlib.Path(os.path.normpath(folder / name))
-        if os.path.isabs(name) or not path.is_relative_to(folder):
+        relative = pathlib.PurePosixPath(os.path.normpath(name))
+        if relative.is_absolute() or ".." in relative.parts:
             raise UserError(f"{archive}: its member {name!r} is outside of the archive's folder")
+        path = folder / relative
         if content is None:
             path.mkdir(parents=True, exist_ok=True)
             continue

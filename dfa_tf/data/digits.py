@@ -20,7 +20,7 @@ def digits() -> Dataset:
     data = load_digits()
     images = np.round(data.images[..., np.newaxis] * (255 / 16)).astype(np.uint8)
     train, test = stratified_split(
-        Examples(images, data.target), TEST_EXAMPLES / len(images), seed=0
+        Examples(images, data.target, origin=""), TEST_EXAMPLES / len(images), seed=0
     )
     mean, std = pixel_statistics(train)
     return Dataset(

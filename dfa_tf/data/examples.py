@@ -72,7 +72,8 @@ class Examples:
     Args:
         images: uint8 [N, H, W, C].
         labels: int [N].
-        origin: What distinguishes the examples from others with the same labels.
+        origin: What distinguishes the examples from others with the same labels; by default a digest
+            of the images.
         copy: Whether to copy the images. Otherwise they must come from `aligned_empty`, and must
             not change.
 
@@ -81,7 +82,12 @@ class Examples:
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, origin: str = "", *, copy: bool = True
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        origin: str | None = None,
+        *,
+        copy: bool = True,
     ):
         images, labels = np.asarray(images), np.asarray(labels)
         if images.dtype != np.uint8 or images.ndim != 4:
@@ -92,6 +98,8 @@ class Examples:
             raise UserError(
                 f"labels: expected {len(images)} labels for {len(images)} images, got {list(labels.shape)}"
             )
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(f"labels: expected integers, got {labels.dtype}")
         if copy:
             aligned = aligned_empty(images.shape)
             aligned[...] = images
@@ -99,7 +107,7 @@ class Examples:
         # Without a copy, which `tf.constant` makes twice.
         self._pixels = tf.experimental.dlpack.from_dlpack(images.__dlpack__())
         self._indices = np.arange(len(labels))
-        self._origin = origin
+        self._origin = pixel_digest(images) if origin is None else origin
         self.labels = labels.astype(np.int32)
 
     def __len__(self) -> int:
@@ -167,6 +175,11 @@ def read_into_memory(
         images[start:end], labels[start:end] = image_batch, label_batch
         start = end
     return Examples(images[:start], labels[:start], origin, copy=False)
+
+
+def pixel_digest(images: np.ndarray) -> str:
+    """Returns a digest of images in memory."""
+    return f"pixels {hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()[:8]}"
 
 
 def small_batch_size(image_shape: Sequence[int]) -> int:

@@ -25,7 +25,7 @@ def load(
     in_memory: bool | None = None,
     pad: Pixels | None = None,
     flip: bool | None = None,
-    validation_fraction: float = 0.3,
+    validation_fraction: Portion = 0.3,
     train_fraction: Share = 1.0,
     source: str | os.PathLike | None = None,
     train_with_validation: bool = False,
@@ -61,7 +61,7 @@ def load(
             None for 0.2.
         resize, crop_fraction: As in `Preprocessing`, for `image_size`.
         random_resized_crop: Least and greatest area of the window of each picture that is resized
-            to a training image, see `preprocessing.random_resized_crop`. (0.08, 1.0) is ImageNet's.
+            to a training image, see `preprocessing.random_window`. (0.08, 1.0) is ImageNet's.
             Training images are then decoded in each epoch. None for the images of `resize`.
         color_jitter, rand_augment: As in `Augmentation`.
 

@@ -77,7 +77,9 @@ def tfds_dataset(
             f"dataset.name: expected a data set with a split train, got {name} with "
             f"{', '.join(splits)}"
         )
-    test = next((split for split in ("test", "validation") if split in splits), None)
+    test = next(
+        (s for s in ("test", "validation") if s in splits and _has_labels(builder, s)), None
+    )
     if test and test_fraction is not None and not is_folder:
         raise UserError(
             f"dataset.test_fraction: expected None for {name!r}, which has a test split, got "
@@ -119,6 +121,18 @@ def tfds_dataset(
         official_splits=(train, validation) if has_validation else None,
         notes=notes,
     )
+
+
+def _has_labels(builder, split):
+    """Returns whether a split has labels. Those of ImageNet's test images, for instance, are -1."""
+    image, label = image_and_label_keys(builder)
+    decoders = {image: tfds.decode.SkipDecoding()}
+    if has_random_access(builder):
+        source = builder.as_data_source(split=split, decoders=decoders)
+        first = [source[0]] if len(source) else []
+    else:
+        first = builder.as_dataset(split=split, shuffle_files=False, decoders=decoders).take(1)
+    return all(int(example[label]) >= 0 for example in first)
 
 
 class _Reader:

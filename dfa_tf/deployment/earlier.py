@@ -24,6 +24,7 @@ def export_inputs(
     train: AnyExamples | None,
     info: ModelInfo,
     options: ExportOptions,
+    fine_tuning: str | None,
 ) -> dict:
     """Returns what identifies an export: the first entries of export.json.
 
@@ -33,6 +34,7 @@ def export_inputs(
         train: Training examples, if any.
         info: The description in the files.
         options: Settings of the export.
+        fine_tuning: Text that identifies the fine-tuning of integer files; None without one.
     """
     has_train = train is not None
     return {
@@ -45,7 +47,7 @@ def export_inputs(
         "calibration_images": min(options.calibration_images, len(train)) if has_train else None,
         "max_loss": options.max_loss,
         "fine_tune_above": options.fine_tune_above,
-        "fine_tune_epochs": options.fine_tune_epochs,
+        "fine_tuning": fine_tuning,
     }
 
 
@@ -68,7 +70,10 @@ class EarlierExport:
     @property
     def has_same_inputs(self) -> bool:
         """Whether it was made from the same inputs."""
-        return all(self.report.get(name) == value for name, value in self._inputs.items())
+        different = {name for name, v in self._inputs.items() if self.report.get(name) != v}
+        if self.report.get("fine_tuning") is None:  # there were no integer files
+            different.discard("fine_tuning")
+        return not different
 
     def is_reusable(self, kinds: Sequence[str], reuse_any: bool) -> bool:
         """Returns whether it can stand in for the new export.

@@ -5,7 +5,6 @@ import hashlib
 import pathlib
 
 from dfa_tf.data.examples import AnyExamples
-from dfa_tf.deployment.earlier import FINE_TUNING_PREFIX
 from dfa_tf.deployment.quantization_aware import quantized_objective
 from dfa_tf.models.network import Network
 from dfa_tf.training.fit import Problem, fit
@@ -56,25 +55,14 @@ class FineTuning:
         return network
 
 
-def fine_tuning_folder(
-    export_folder: pathlib.Path,
-    student: str,
-    teacher: str,
-    train: AnyExamples,
-    training: Training,
-) -> pathlib.Path:
-    """Returns the folder of a fine-tuning.
-
-    Each fine-tuning has a folder of its own, so that none resumes from another's checkpoints.
+def fine_tuning_digest(student: str, teacher: str, train: AnyExamples, training: Training) -> str:
+    """Returns text that identifies a fine-tuning.
 
     Args:
-        export_folder: Folder of the export.
         student: Fingerprint of the student.
         teacher: Fingerprint of the teacher.
         train: Training examples.
         training: The training recipe.
     """
-    recipe = (training.epochs, training.batch_size, training.optimizer, training.seed)
-    inputs = [student, teacher, train.description, *map(repr, recipe)]
-    digest = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:8]
-    return export_folder / f"{FINE_TUNING_PREFIX}{digest}"
+    inputs = [student, teacher, train.description, repr(training)]
+    return hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:8]

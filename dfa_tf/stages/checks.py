@@ -100,10 +100,25 @@ def check_task(network: Network, num_classes: int, image_shape: Sequence[int], p
 def check_examples(network: Network, *examples) -> None:
     """Checks that a network accepts the images of each set of examples and has all their classes.
 
+    Args:
+        network: The network.
+        *examples: The sets; None for a set that is not used.
+
     Raises:
-        UserError: If an image shape differs, or a label is outside the network's classes.
+        UserError: If a set is empty, an image shape differs, or a label is outside the network's
+            classes.
     """
     for part in examples:
+        if part is None:
+            continue
+        if len(part) == 0:
+            raise UserError(
+                f"{network.name}: expected sets of examples with images, got an empty one"
+            )
+        if part.labels.min() < 0:
+            raise UserError(
+                f"{network.name}: expected labels from 0, got the label {part.labels.min()}"
+            )
         if network.image_shape != part.image_shape:
             raise UserError(
                 f"{network.name}: expected images of shape {network.image_shape}, got examples of "

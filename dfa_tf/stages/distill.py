@@ -85,7 +85,7 @@ def check(
         check_method(method, teachers, student)
     check_teacher_views(teacher_views, methods)
     check_keep("distill.keep", keep, validation)
-    check_examples(student, *filter(None, (train, test, validation)))
+    check_examples(student, train, test, validation)
     check_schedule("distill", [train], training, replicas)
     classes, batch_size = student.num_classes, training.batch_size
     targets.check("distill", train.labels, classes, batch_size, replicas, methods)
@@ -181,6 +181,7 @@ def distill(
     """
     chief = is_chief(runtime.devices)
     methods = [DFA()] if methods is None else methods
+    methods = list(methods) if isinstance(methods, tuple) else methods
     settings = record.settings or recorded_settings(
         "distill",
         training,

@@ -8,15 +8,17 @@ from dfa_tf import files
 from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import AnyExamples
 from dfa_tf.data.preprocessing import Preprocessing
-from dfa_tf.deployment.convert import calibration_images
+from dfa_tf.deployment.convert import INTEGER_KINDS, calibration_images
 from dfa_tf.deployment.earlier import (
+    FINE_TUNING_PREFIX,
     REPORT_FILE,
     EarlierExport,
     export_inputs,
     remove_fine_tunings,
     remove_outdated,
+    valid_report,
 )
-from dfa_tf.deployment.fine_tuning import FineTuning, fine_tuning_folder
+from dfa_tf.deployment.fine_tuning import FineTuning, fine_tuning_digest
 from dfa_tf.deployment.metadata import LABELS_FILE, ModelInfo
 from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.deployment.writer import ExportWriter
@@ -106,12 +108,14 @@ def export(
         UserError: If the arguments are incompatible with each other.
         ExportError: If a file differs too much from the network. The file is not written.
     """
+    folder = pathlib.Path(workdir) / "export"
     teacher_network: Network | None = None
-    if options.has_integer_kinds:
+    # Integer files of an earlier export may be written again.
+    kinds = {*options.kinds, *(file["kind"] for file in valid_report(folder).get("files", ()))}
+    if kinds & set(INTEGER_KINDS) and train is not None:
         teacher_network = teacher if isinstance(teacher, Network | None) else load(teacher)
     replicas = runtime.devices.num_replicas_in_sync
     check(network, train, teacher_network, class_names, options, augmentation, replicas)
-    folder = pathlib.Path(workdir) / "export"
     info = ModelInfo(
         name=network.name,
         version=__version__,
@@ -119,9 +123,16 @@ def export(
         image_shape=network.image_shape,
         preprocessing=preprocessing,
     )
-    inputs = export_inputs(fingerprint(network), test, train, info, options)
+    tuning = None
+    if teacher_network is not None:
+        training = options.fine_tuning(len(train), augmentation, seed)
+        names = fingerprint(network), fingerprint(teacher_network)
+        tuning = fine_tuning_digest(*names, train, training)
+    inputs = export_inputs(fingerprint(network), test, train, info, options, tuning)
     earlier = EarlierExport(folder, inputs)
     if not runtime.fresh and earlier.is_reusable(options.kinds, reuse_any):
+        if not (runtime.quiet or reuse_any):
+            print_line(f"export: already done, {folder}; restart it with --fresh")
         return earlier.report
 
     calibration = fine_tuning = None
@@ -132,7 +143,7 @@ def export(
         if train is not None:
             calibration = calibration_images(train, options.calibration_images)
         if teacher_network is not None:
-            training = options.fine_tuning(len(train), augmentation, seed)
+            # Each has a folder of its own, so that none resumes from another's checkpoints.
             fine_tuning = FineTuning(
                 network,
                 teacher_network,
@@ -140,9 +151,7 @@ def export(
                 test,
                 training,
                 runtime,
-                folder=fine_tuning_folder(
-                    folder, inputs["student"], fingerprint(teacher_network), train, training
-                ),
+                folder=folder / f"{FINE_TUNING_PREFIX}{tuning}",
             )
         writer = ExportWriter(
             folder, network, test, options, info, calibration, fine_tuning, runtime.quiet

@@ -156,7 +156,10 @@ class StageFolder:
 
     def _has_state(self):
         """Returns whether there is a result or a checkpoint: what another config must not continue."""
-        return os.path.exists(self.artifact) or any(self.path.rglob("step-*"))
+        # `rglob` does not follow links to folders on another disk.
+        walked = os.walk(self.path, followlinks=True)
+        names = (name for _, _, file_names in walked for name in file_names)
+        return os.path.exists(self.artifact) or any(name.startswith("step-") for name in names)
 
     def _check_text(self, text, source):
         recorded = dict(line.split(" = ", 1) for line in text.splitlines() if " = " in line)

@@ -46,7 +46,7 @@ def check(
         UserError: If network, examples, schedule, targets and `keep` are incompatible.
     """
     check_keep("train_teacher.keep", keep, validation)
-    check_examples(network, *filter(None, (train, test, validation)))
+    check_examples(network, train, test, validation)
     check_schedule("train_teacher", [train], training, replicas)
     classes, batch_size = network.num_classes, training.batch_size
     targets.check("train_teacher", train.labels, classes, batch_size, replicas)
@@ -138,7 +138,7 @@ def train_teacher(
         )
         if is_chief(strategy):
             evaluated = _evaluation_inputs(teacher, test)
-            entries = {"evaluated": evaluated, "artifact": fingerprint(teacher)}
+            entries = {"evaluated": evaluated, "artifact": fingerprint(teacher), **record.entries}
             write_metrics(folder, training.seed, teacher, result, **entries)
             save(teacher, folder.artifact)
     return teacher
@@ -202,7 +202,7 @@ def adopt_teacher(
             images_per_second=None,
         )
         if is_chief(strategy):
-            entries = {"evaluated": evaluated, "artifact": fingerprint(network)}
+            entries = {"evaluated": evaluated, "artifact": fingerprint(network), **record.entries}
             write_metrics(folder, seed, network, result, **entries)
             save(evaluator.network(network), folder.artifact)
     return evaluator.network(network)
@@ -236,4 +236,4 @@ def _teacher_folder(workdir, settings, inputs, strategy, number):
 
 def _evaluation_inputs(network, test):
     """Returns the texts that identify the evaluated weights and the test examples."""
-    return {"network": fingerprint(network), "test": test and test.description}
+    return {"network": fingerprint(network), "test": None if test is None else test.description}

@@ -67,6 +67,8 @@ def test_archive_is_unpacked_once(folder, tmp_path, kind, inside):
     written = image.stat().st_mtime_ns
     assert _found(archive, tmp_path).root == first.root
     assert image.stat().st_mtime_ns == written
+    (tmp_path / "other").mkdir()
+    assert _found(archive, tmp_path / "other" / ".." / "data").classes == first.classes
 
 
 def _tar(path, *members):

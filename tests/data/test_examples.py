@@ -208,7 +208,8 @@ def test_examples_on_disk_equal_those_in_memory(kind):
 
 def test_indexed_batches_equal_those_in_memory():
     """Also those of a selection in another order, so that either resumes a run of the other."""
-    in_memory = made_examples(20)
+    made = made_examples(20)
+    in_memory = data.Examples(made.images, made.labels, origin="")
     indices = np.array([7, 3, 11, 19, 0, 4, 5])
     for examples in (in_memory, in_memory.select(indices)):
         indexed = _indexed(in_memory)
@@ -278,3 +279,5 @@ def test_images_and_labels_of_wrong_dtype_or_shape_are_refused():
         data.Examples(np.zeros((2, 4, 4, 1), np.float32), [0, 1])
     with pytest.raises(UserError, match=r"labels: .*\b2\b.*\b3\b"):
         data.Examples(np.zeros((2, 4, 4, 1), np.uint8), [0, 1, 2])
+    with pytest.raises(UserError, match=r"labels: .*float64"):
+        data.Examples(np.zeros((2, 4, 4, 1), np.uint8), [0.5, 1.0])

@@ -28,16 +28,16 @@ def test_digits_are_real_images_that_need_no_download():
 SPLITS = {"train": 12, "test": 5}  # numbers of images
 
 
-def _prepare(folder, sizes, supervised=True, splits=SPLITS):
+def _prepare(folder, sizes, supervised=True, splits=SPLITS, without_labels=()):
     """Prepares a TFDS data set "tiny_pictures" with images of these sizes."""
     draws = np.random.default_rng(0)
 
-    def split(count):
+    def split(name, count):
         def generate():
             for k in range(count):
                 size = sizes[k % len(sizes)]
                 image = draws.integers(0, 256, (*size, 3), dtype=np.uint8)
-                yield {"image": image, "label": k % 3}
+                yield {"image": image, "label": -1 if name in without_labels else k % 3}
 
         signature = {
             "image": tf.TensorSpec((None, None, 3), tf.uint8),
@@ -56,7 +56,7 @@ def _prepare(folder, sizes, supervised=True, splits=SPLITS):
         name="tiny_pictures",
         version="1.0.0",
         features=features,
-        split_datasets={name: split(count) for name, count in splits.items()},
+        split_datasets={name: split(name, count) for name, count in splits.items()},
         data_dir=folder,
         disable_shuffling=True,
     )
@@ -184,3 +184,12 @@ def test_real_cifar100_has_its_official_counts_and_a_7_to_3_split():
     assert np.bincount(train.labels).tolist() == [350] * 100
     assert np.bincount(validation.labels).tolist() == [150] * 100
     assert dataset.mean == (125.3 / 255, 123.0 / 255, 113.9 / 255)  # as in the literature
+
+
+def test_split_without_labels_is_not_the_test_split(tmp_path):
+    """As the test split of ImageNet."""
+    splits = {"train": 12, "validation": 6, "test": 5}
+    _prepare(tmp_path, [(8, 8)], splits=splits, without_labels=["test"])
+    pictures = data.load("tiny_pictures", data_dir=tmp_path)
+    assert len(pictures.test) == 6
+    assert pictures.test.labels.min() == 0

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
+from dfa_tf.data import Augmentation
 from dfa_tf.deployment import writer
-from dfa_tf.deployment.fine_tuning import FineTuning, fine_tuning_folder
+from dfa_tf.deployment.fine_tuning import FineTuning, fine_tuning_digest
 from dfa_tf.deployment.verify import Reference
 from dfa_tf.stages.export import ExportOptions, export
 from dfa_tf.training.recipe import Training
@@ -18,14 +19,15 @@ def unmeasured(monkeypatch):
     monkeypatch.setattr(writer, "measure", lambda path: {})
 
 
-def export_with_teacher(workdir, student_seed=3, **options):
+def export_with_teacher(workdir, student_seed=3, networks=None, **options):
+    student, teacher = networks or (tiny_network(student_seed), tiny_network(seed=2))
     return export(
-        network=tiny_network(student_seed),
-        teacher=tiny_network(seed=2),
+        network=student,
+        teacher=teacher,
         test=made_examples(40, seed=9),
         train=made_examples(80, seed=3),
         workdir=workdir,
-        options=ExportOptions(max_loss=1.0, batch_size=8, **options),
+        options=ExportOptions(**{"max_loss": 1.0, "batch_size": 8} | options),
     )
 
 
@@ -85,7 +87,7 @@ def test_fine_tuning_of_another_student_is_not_resumed(tmp_path, monkeypatch):
     assert len(set(folders)) == 2
 
 
-def test_folder_depends_on_all_that_a_fine_tuning_depends_on(tmp_path):
+def test_digest_depends_on_all_that_a_fine_tuning_depends_on():
     inputs = {
         "student": "student 1",
         "teacher": "teacher 1",
@@ -98,7 +100,19 @@ def test_folder_depends_on_all_that_a_fine_tuning_depends_on(tmp_path):
         "train": made_examples(40, seed=3),
         "training": Training(epochs=2.0, batch_size=8),
     }
-    folder = fine_tuning_folder(tmp_path, **inputs)
-    assert folder == fine_tuning_folder(tmp_path, **inputs)
-    others = [fine_tuning_folder(tmp_path, **inputs | {k: v}) for k, v in changes.items()]
-    assert len({folder, *others}) == 5
+    digest = fine_tuning_digest(**inputs)
+    assert digest == fine_tuning_digest(**inputs)
+    others = [fine_tuning_digest(**inputs | {k: v}) for k, v in changes.items()]
+    augmented = Training(epochs=1.0, batch_size=8, augmentation=Augmentation(pad=2))
+    others.append(fine_tuning_digest(**inputs | {"training": augmented}))
+    assert len({digest, *others}) == 6
+
+
+def test_export_with_another_fine_tuning_is_not_reused(tmp_path, monkeypatch):
+    monkeypatch.setattr(FineTuning, "run", lambda self: self.student.copy("float32"))
+    common = {"networks": (tiny_network(3), tiny_network(2)), "fine_tune_above": -1.0}
+    first = export_with_teacher(tmp_path, kinds=("int8",), **common)
+    monkeypatch.setattr(FineTuning, "run", None)  # a call raises TypeError
+    assert export_with_teacher(tmp_path, kinds=("int8",), **common) == first
+    with pytest.raises(TypeError):
+        export_with_teacher(tmp_path, kinds=("int8",), batch_size=5, **common)

@@ -3,9 +3,10 @@
 import shutil
 
 import keras
+import numpy as np
 import pytest
 
-from dfa_tf import models
+from dfa_tf import data, models
 from dfa_tf.alpha import Alpha, permuted
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.stages.folder import StageFolder
@@ -149,3 +150,49 @@ def test_fresh_empties_a_linked_checkpoint_folder_and_keeps_the_link(tmp_path, m
     assert started == [[]]
     assert link.is_symlink()
     assert list((tmp_path / "elsewhere").glob("*.index"))
+
+
+def test_run_resumes_from_a_linked_checkpoint_folder(tmp_path, monkeypatch):
+    run = Run(tmp_path / "run")
+    _interrupted(run, monkeypatch)
+    link = run.workdir / "distill/checkpoints"
+    shutil.move(link, tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    started = []
+    original = Checkpoints.restore
+    monkeypatch.setattr(Checkpoints, "restore", lambda self: started.append(original(self)))
+    run.distill(**PLAIN)
+    assert started == [True]
+
+
+def test_teacher_of_other_images_with_the_same_labels_is_another_input(run, tmp_path):
+    run.train_teacher(workdir=tmp_path)
+    darker = data.Examples(run.everything.images // 2, run.everything.labels)
+    with pytest.raises(UserError, match=r"input train"):
+        run.train_teacher(workdir=tmp_path, train=darker)
+
+
+def test_seed_may_be_a_number_of_numpy(run, tmp_path):
+    by_numpy = run.train_teacher(workdir=tmp_path, seed=np.int64(3))
+    assert same(by_numpy.get_weights(), run.train_teacher(workdir=tmp_path, seed=3).get_weights())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"test": lambda examples: examples.select([])}, "empty"),
+        ({"train": lambda examples: _labelled(examples, -1)}, "label -1"),
+        ({"test": lambda examples: _labelled(examples, -1)}, "label -1"),
+    ],
+)
+def test_unusable_examples_are_refused_before_the_training(run, tmp_path, changes, named):
+    ((name, change),) = changes.items()
+    with pytest.raises(UserError, match=named):
+        run.train_teacher(workdir=tmp_path, **{name: change(getattr(run, name, run.everything))})
+    assert not list(tmp_path.iterdir())
+
+
+def _labelled(examples, label):
+    labels = examples.labels.copy()
+    labels[0] = label
+    return data.Examples(examples.images, labels)
