@@ -30,7 +30,7 @@ from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
-from dfa_tf.training.loop import Loop, Phase
+from dfa_tf.training.loop import Loop, Phase, restore
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -199,7 +199,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         "optimizers": [v for pair in optimizers for o in pair for v in o.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
-    checkpoints.restore()
+    restore(checkpoints, strategy)
     summaries = Summaries(folder.path if chief else None)
     if journal.step == 0:
         summaries.text("config", folder.config.text)

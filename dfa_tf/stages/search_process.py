@@ -28,7 +28,7 @@ from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
-from dfa_tf.training.loop import Block, Loop, Phase
+from dfa_tf.training.loop import Block, Loop, Phase, restore
 from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -259,7 +259,7 @@ def _search(
         "optimizers": [*optimizer.state, *alpha_step.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
-    checkpoints.restore()
+    restore(checkpoints, strategy)
     summaries = Summaries(folder.path if chief else None)
     images_per_step = 2 * training.batch_size  # a training and a validation batch
     metrics = {

@@ -96,6 +96,10 @@ class Checkpoints:
             all of them take part in averaging variables over the replicas. The other processes
             write to a temporary folder.
         config: The settings and inputs of the run.
+
+    Attributes:
+        journal: The journal of the run.
+        folder: Folder of the files.
     """
 
     def __init__(
@@ -111,7 +115,7 @@ class Checkpoints:
         # `restore` creates this variable, and then expects every state to contain it.
         self._checkpoint.save_counter  # noqa: B018
         self._variables = [v for group in variables.values() for v in group if v.dtype.is_floating]
-        self._folder = pathlib.Path(folder)
+        self.folder = pathlib.Path(folder)
         self._chief = chief
         self._config = config
 
@@ -125,21 +129,21 @@ class Checkpoints:
         steps = self._steps()
         for step in reversed(steps):
             try:
-                with files.without_patterns(self._folder) as folder:
+                with files.without_patterns(self.folder) as folder:
                     self._checkpoint.restore(f"{folder}/step-{step}").assert_consumed()
             except Exception as error:  # the type depends on what is damaged
                 reason = error
             else:
                 if self.journal.config:
-                    self._config.check(self.journal.config, self._folder)
+                    self._config.check(self.journal.config, self.folder)
                 return True
         if steps:
             raise UserError(
-                f"{self._folder}: no checkpoint can be read ({first_line(reason)}); "
+                f"{self.folder}: no checkpoint can be read ({first_line(reason)}); "
                 "restart the stage with --fresh"
             ) from reason
         if self._chief and any(path.name.startswith("step-") for path in self._paths()):
-            print_line(f"{self._folder}: no checkpoint is complete; starting from the first step")
+            print_line(f"{self.folder}: no checkpoint is complete; starting from the first step")
         return False
 
     @property
@@ -159,14 +163,14 @@ class Checkpoints:
             with tempfile.TemporaryDirectory() as temporary:
                 self._checkpoint.write(f"{temporary}/step")
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with (
-            tempfile.TemporaryDirectory(prefix=WRITING, dir=self._folder) as temporary,
+            tempfile.TemporaryDirectory(prefix=WRITING, dir=self.folder) as temporary,
             files.without_patterns(pathlib.Path(temporary)) as writable,
         ):
             self._checkpoint.write(f"{writable}/step-{self.journal.step}")
             for path in sorted(pathlib.Path(temporary).iterdir(), key=_is_index):
-                os.replace(path, self._folder / path.name)
+                os.replace(path, self.folder / path.name)
         self._delete_all_but(self._steps()[-KEPT:])
 
     def _steps(self):
@@ -175,7 +179,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def _paths(self):
-        return list(self._folder.iterdir()) if self._folder.is_dir() else []
+        return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
     def _delete_all_but(self, steps):
         """Deletes all other states, indices first, and what killed saves left."""

@@ -100,6 +100,7 @@ class Consensus:
 
     def __init__(self, strategy: tf.distribute.Strategy):
         self._workers = worker_count(strategy)
+        self._is_chief = is_chief(strategy)
         self._local_replicas = strategy.num_replicas_in_sync // self._workers
 
         @tf.function
@@ -114,6 +115,12 @@ class Consensus:
             return list(values)
         shares = tf.constant(values, tf.float32) / self._local_replicas
         return self._total(shares).numpy().tolist()
+
+    def of_chief(self, number: int) -> int:
+        """Returns the whole number that the chief has, from 0 to 2^40."""
+        parts = [part * self._is_chief for part in divmod(number, 2**20)]  # sums are in float32
+        high, low = self(parts)
+        return round(high) * 2**20 + round(low)
 
 
 @contextlib.contextmanager

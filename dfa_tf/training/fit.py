@@ -18,7 +18,7 @@ from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
 from dfa_tf.training.logit_cache import LogitCache
-from dfa_tf.training.loop import Loop, Phase
+from dfa_tf.training.loop import Loop, Phase, restore
 from dfa_tf.training.optimizers import Optimizer
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.run_evaluations import RunEvaluations
@@ -156,7 +156,7 @@ def fit(
     evaluations = RunEvaluations(label, network, test, validation)
     state |= evaluations.state
     checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief, config)
-    checkpoints.restore()
+    restore(checkpoints, strategy)
     summaries = Summaries(folder if chief else None)
     progress_metrics = {"loss": "train/loss", "accuracy": "train/accuracy"}
     loop = Loop(label, runtime, checkpoints, training.batch_size, "train/loss", progress_metrics)

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
-from dfa_tf.errors import Interrupted, ReportedError
+from dfa_tf.errors import Interrupted, ReportedError, UserError
 from dfa_tf.progress import Progress, print_line
 from dfa_tf.training.checkpoints import Checkpoints, Journal
 from dfa_tf.training.devices import Consensus, is_chief, replica_sum, worker_count
@@ -73,6 +73,22 @@ class Block:
     def scalar_means(self) -> dict[str, np.ndarray]:
         """The means that are numbers."""
         return {name: mean for name, mean in (self.means or {}).items() if np.ndim(mean) == 0}
+
+
+def restore(checkpoints: Checkpoints, strategy: tf.distribute.Strategy) -> None:
+    """Restores the state of a run, the same one on all workers.
+
+    Raises:
+        UserError: As `Checkpoints.restore`, or if the workers find different states.
+    """
+    checkpoints.restore()
+    consensus, step = Consensus(strategy), checkpoints.journal.step
+    if consensus([consensus.of_chief(step) != step])[0]:
+        raise UserError(
+            f"{checkpoints.folder}: expected the checkpoint of one step on all workers, got step {step} "
+            "on this one and another step on another one; choose a --workdir on a file system that "
+            "all workers share"
+        )
 
 
 class Loop:

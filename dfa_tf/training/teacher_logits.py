@@ -47,9 +47,9 @@ def fill_cache(
             float16.
     """
     chief, consensus = is_chief(runtime.devices), Consensus(runtime.devices)
-    if _agreed_filled(cache, consensus, chief) < cache.period:
+    if consensus.of_chief(cache.filled) < cache.period:
         with cache.locked() if chief else contextlib.nullcontext():
-            first = _agreed_filled(cache, consensus, chief)
+            first = consensus.of_chief(cache.filled)
             computed = _logits_of(teachers, batches(first), first, mix, runtime.devices)
             quiet = runtime.quiet or not chief
             without_fresh = " without --fresh" if runtime.fresh else ""
@@ -69,13 +69,6 @@ def fill_cache(
                         )
         consensus([0])  # the chief has written the file
     _wait_for(cache)
-
-
-def _agreed_filled(cache, consensus, chief):
-    """Returns the number of filled steps that the chief finds, the same for all workers."""
-    high, low = divmod(cache.filled, 2**20)  # the consensus is in float32
-    high, low = consensus([high * chief, low * chief])
-    return round(high) * 2**20 + round(low)
 
 
 def _wait_for(cache):

@@ -111,6 +111,23 @@ def test_only_the_chief_writes(straight):
     assert list(other.rglob("*")) == []
 
 
+def test_workers_with_different_checkpoints_stop_before_the_first_step(tmp_path):
+    """The chief resumes, and the other worker has an empty folder."""
+    chief, other = tmp_path / "chief", tmp_path / "other"
+    cluster = Cluster(chief, other)
+    checkpoints = chief / "search" / "checkpoints"
+    while cluster.processes[0].poll() is None:
+        if [path for path in checkpoints.glob("*.index") if path.stem != "step-0"]:
+            break
+        time.sleep(0.05)
+    for process in cluster.processes:
+        process.send_signal(signal.SIGKILL)
+    cluster.wait()
+    for status, stderr in Cluster(chief, other).wait():
+        assert status == 2, stderr[-2000:]
+        assert "--workdir" in stderr.strip().splitlines()[-1]
+
+
 @pytest.mark.parametrize("victim", [0, 1], ids=["chief", "other"])
 def test_surviving_worker_stops_and_a_restart_resumes(straight, tmp_path, victim):
     cluster = Cluster(tmp_path, tmp_path)
