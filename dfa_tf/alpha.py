@@ -12,7 +12,7 @@ import numpy as np
 
 from dfa_tf import files
 from dfa_tf.errors import UserError
-from dfa_tf.validation import check_value
+from dfa_tf.validation import check_value, expected
 
 FORMAT = 1
 LAST_WEIGHT = 0.99
@@ -113,7 +113,7 @@ class Alpha:
 
     @property
     def digest(self) -> str:
-        """A text that differs between results with other weights or of other runs."""
+        """A digest of all fields but `source`."""
         content = dataclasses.asdict(self)
         del content["source"]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
@@ -160,7 +160,8 @@ class Alpha:
         fields = {name: content.get(name, value) for name, value in defaults.items()}
         for name, value in fields.items():
             if type(value) is not type(defaults[name]):
-                raise UserError(f"{path}: the value of {name!r} is of another type; {advice}")
+                kind = expected(type(defaults[name]))
+                raise UserError(f"{path}: {name!r}: expected {kind}, got {value!r}; {advice}")
         return cls(**fields, groups=groups, source=source or str(path))
 
 

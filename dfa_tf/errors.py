@@ -27,7 +27,7 @@ class WorkerLost(ReportedError):
 
 
 class Interrupted(ReportedError):
-    """A run received SIGTERM or SIGINT and saved its state.
+    """A run received a stop signal and saved its state.
 
     Args:
         message: The line to print.

@@ -21,8 +21,8 @@ WRITING = ".writing-"  # prefix of the folders of unfinished files
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Replaces a file or folder when the `with` block ends without an exception.
 
-    After an exception or a kill, `path` is as before. One exception: a kill while a folder is
-    replaced may leave `path` missing, but never incomplete.
+    After an error or a kill, `path` is as before. A kill while a folder is replaced can leave `path`
+    missing, but never incomplete.
 
     Args:
         path: File or folder to write. Its parent folders are created if they are missing.

@@ -1,4 +1,4 @@
-"""Fast kernels of formulas. The plain form of a formula is in the module that uses it:
+"""Fused kernels for formulas. The plain form of a formula is in the module that uses it:
 
     @accelerated(kernels.normalized_l2)
     def normalized_l2(x, y):

@@ -25,8 +25,7 @@ POINTS = 200  # of progress, at which processes of different lengths are compare
 def is_recorded(step: int, steps: int) -> bool:
     """Returns whether a process records the weights of a step.
 
-    Every n-th step from the first one on and the last one are recorded, such that they are at most
-    `RECORDED` + 1.
+    Every n-th step from the first one on is recorded, and the last one: at most `RECORDED` + 1 steps.
 
     Args:
         step: The step, counted from 0.
@@ -84,7 +83,7 @@ class Process:
 
     @property
     def digest(self) -> str:
-        """A text that differs between processes with other paths, steps or weights."""
+        """A digest of the paths, the steps and the weights."""
         content = json.dumps([self.paths, self.at, self.weights, self.steps])
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -118,12 +117,14 @@ class Process:
         path = pathlib.Path(path)
         advice = "give a process.json that search or distill wrote"
         content = files.load_json(path, FORMAT, advice)
-        names = {field.name for field in dataclasses.fields(cls)}
+        fields = dataclasses.fields(cls)
+        names = {field.name for field in fields}
+        required = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+        if missing := sorted(required - set(content)):
+            raise UserError(f"{path}: the key {missing[0]!r} is missing; {advice}")
         try:
             process = cls(**{name: value for name, value in content.items() if name in names})
             problem = process._problem()
-        except KeyError as error:
-            raise UserError(f"{path}: the key {error} is missing; {advice}") from error
         except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path}: expected the layout of a process.json; {advice}") from error
         if problem:

@@ -81,5 +81,7 @@ def _write(result, folder):
     try:
         result.write(folder)
     except OSError as error:
-        raise UserError(f"{folder}: not writable ({error.strerror}); choose another") from error
+        raise UserError(
+            f"{folder}: not writable ({error.strerror}); choose another --out or --workdir"
+        ) from error
     print(f"written to {folder}", file=sys.stderr)

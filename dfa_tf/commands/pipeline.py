@@ -62,7 +62,7 @@ class Pipeline:
     def search(self) -> None:
         """Creates WORKDIR/search, WORKDIR/process or both, as the distillation needs, and the teacher.
 
-        If DFA needs none of the two, because its alpha is fixed, alpha is searched nevertheless.
+        With DFA, alpha is searched even if the distillation uses a fixed alpha.
         """
         stages = self._plan.stages
         check_ahead(self._plan)

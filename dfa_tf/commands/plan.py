@@ -218,7 +218,7 @@ class Plan:
             generation: Number of the generation.
         """
         # Whether images are held in memory shows in the examples; by default the machine decides.
-        # A sixth teacher, or a fifth generation, does not change the others.
+        # Adding a teacher or a generation does not change the existing ones.
         without = ["dataset.in_memory", "train_teacher.count", "distill.generations"]
         keeps_best = any(self._keeps_best(stage) for stage in {TEACHER, DISTILL} & set(roots))
         if not keeps_best and not {SEARCH, PROCESS} & set(roots):

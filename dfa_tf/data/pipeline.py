@@ -91,7 +91,7 @@ def check_batches(
     check_value("batch_size", batch_size, Count)
     if batch_size % replicas:
         raise UserError(
-            f"batch_size: expected a multiple of the {replicas} replicas, got {batch_size}"
+            f"batch_size: expected a multiple of {replicas}, the number of replicas, got {batch_size}"
         )
     if batch_size > len(examples):
         raise UserError(

@@ -30,8 +30,8 @@ def weight_of_each_class(
         float32 `[classes]`; None for None.
 
     Raises:
-        UserError: If the value has another type or length, or "balanced" meets a class without
-            images, whose weight would be infinite.
+        UserError: If the value has another type or length, or is "balanced" and a class has no
+            images.
     """
     check_value(name, class_weights, ClassWeights)
     if class_weights is None:

@@ -1,6 +1,7 @@
 """DFA's search for feature aggregation weights: Algorithm 1, left (ECCV 2020, §3.2 to §3.4).
 
-T_i^1 ... T_i^N are the features of the teacher's group i. S_i is the last feature of the student's.
+T_i^1 ... T_i^N are the features of the teacher's group i. S_i is the last feature of the
+student's group i.
 
     Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
     Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
@@ -109,8 +110,8 @@ class SearchOptions(Settings):
         order: 1, or 2 for a beta step that takes the effect of beta on w into account (see
             dfa_search_second_order.py).
         joint: Whether one search finds the weights of all groups at once, instead of one search
-            for each group. The learning rate of w is that of the search by groups: without momentum
-            and to first order, one step moves w as far as the steps of all groups that it replaces.
+            for each group. The learning rate of w is that of the search by groups: apart from
+            momentum and second-order effects, a joint step moves w as far as one step of each group.
             The gradients of the TS losses add up in the student's later groups. If its classifier
             diverges, divide the rate by the number of groups.
     """
@@ -245,8 +246,8 @@ def bridge_loss(
     """Computes the bridge loss of the searched groups, from one pass of the student to the last one.
 
     Several groups share batch normalizations. Each pass uses the statistics of its own maps, and a
-    moving average records one after the other: those of the images, then those of A_1, A_2 and so on,
-    if the layer comes after them.
+    moving average records one after the other: first those of the images, then those of each A_i that
+    passes through the layer.
 
     Args:
         net: The supernet.

@@ -140,14 +140,14 @@ class Network(keras.Model):
 
     @property
     def description(self) -> str:
-        """A text that differs between networks that differ in layout: the spec or its digest."""
+        """The spec, or the name and a digest of the spec if it is long."""
         if len(self._spec) <= MAX_DESCRIPTION:
             return self._spec
         return f"{self.name} {hashlib.sha256(self._spec.encode()).hexdigest()[:16]}"
 
     @property
     def weights_digest(self) -> str:
-        """A text that differs between networks with other weights."""
+        """A digest of all weights."""
         digest = hashlib.sha256()
         for weight in self.get_weights():
             digest.update(weight.tobytes())

@@ -148,4 +148,5 @@ def check_schedule(stage: str, examples: Sequence, training: Training, replicas:
             check_batches(part, training.batch_size, training.augmentation, replicas)
         training.steps(len(examples[0]))
     except UserError as error:
-        raise UserError(f"{stage}: {error}") from error
+        prefix = "" if str(error).startswith("dataset.") else f"{stage}."
+        raise UserError(f"{prefix}{error}") from error

@@ -89,7 +89,7 @@ def check(
     check_schedule("distill", [train], training, replicas)
     classes, batch_size = student.num_classes, training.batch_size
     targets.check("distill", train.labels, classes, batch_size, replicas, methods)
-    fine_tuning.check(student, training.epochs)
+    fine_tuning.check("distill", student, training.epochs)
 
 
 def check_weighting(
@@ -177,7 +177,7 @@ def distill(
 
     Raises:
         UserError: If the arguments are incompatible with each other or with the workdir.
-        Interrupted: On SIGTERM or SIGINT, after the state is saved.
+        Interrupted: On a stop signal (`training.signals`), after the state is saved.
     """
     chief = is_chief(runtime.devices)
     methods = [DFA()] if methods is None else methods

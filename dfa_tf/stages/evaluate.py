@@ -80,5 +80,8 @@ def evaluate(
     )
     metrics = tally.metrics()
     if not np.isfinite(metrics["loss"]):
-        raise UserError(f"{path}: its outputs are NaN or infinite; the training has diverged")
+        raise UserError(
+            f"{path}: expected finite outputs, got NaN or infinity; retrain the model, or check "
+            "keras_file.scale"
+        )
     return Evaluation(metrics, tally, dataset.class_names)

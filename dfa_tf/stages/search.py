@@ -126,7 +126,7 @@ def search(
 
     Raises:
         UserError: If the arguments are incompatible with each other or with the workdir.
-        Interrupted: On SIGTERM or SIGINT, after the state is saved.
+        Interrupted: On a stop signal (`training.signals`), after the state is saved.
     """
     chief = is_chief(runtime.devices)
     folder = StageFolder(

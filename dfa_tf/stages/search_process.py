@@ -36,7 +36,7 @@ from dfa_tf.training.summaries import Summaries
 
 STAGE = "process"
 FIGURE = "process"  # .png and .pdf
-# The authors' code; its first drop of the learning rate would come after the search.
+# As in the authors' code. The first drop of their learning rate comes after the search has ended.
 TRAINING = Training(epochs=40, optimizer=SGD(0.1))
 ALPHA_OPTIMIZER = Adam(0.1, 0.5, 0.999, weight_decay=0.0)
 
@@ -114,7 +114,7 @@ def search_process(
 
     Raises:
         UserError: If the arguments are incompatible with each other or with the workdir.
-        Interrupted: On SIGTERM or SIGINT, after the state is saved.
+        Interrupted: On a stop signal (`training.signals`), after the state is saved.
     """
     chief = is_chief(runtime.devices)
     folder = StageFolder(

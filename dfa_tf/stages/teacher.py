@@ -50,7 +50,7 @@ def check(
     check_schedule("train_teacher", [train], training, replicas)
     classes, batch_size = network.num_classes, training.batch_size
     targets.check("train_teacher", train.labels, classes, batch_size, replicas)
-    fine_tuning.check(network, training.epochs)
+    fine_tuning.check("train_teacher", network, training.epochs)
 
 
 def train_teacher(
@@ -92,7 +92,7 @@ def train_teacher(
 
     Raises:
         UserError: If the arguments are incompatible with each other or with the workdir.
-        Interrupted: On SIGTERM or SIGINT, after the state is saved.
+        Interrupted: On a stop signal (`training.signals`), after the state is saved.
     """
     strategy = runtime.devices
     settings = record.settings or recorded_settings(

@@ -182,7 +182,7 @@ class Checkpoints:
         return list(self.folder.iterdir()) if self.folder.is_dir() else []
 
     def _delete_all_but(self, steps):
-        """Deletes all other states, indices first, and what killed saves left."""
+        """Deletes all other states, indices first, and leftovers of interrupted saves."""
         for path in sorted(self._paths(), key=_is_index, reverse=True):
             match = re.match(r"step-(\d+)\.", path.name)
             if match and int(match[1]) not in steps:

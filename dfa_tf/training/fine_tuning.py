@@ -31,27 +31,32 @@ class FineTuning(Settings):
 
     @property
     def is_plain(self) -> bool:
-        """Whether all layers are trained alike."""
+        """Whether all layers are trained with the same settings."""
         return not self.head_epochs and self.backbone_rate == 1
 
     def head_steps(self, steps_per_epoch: float, steps: int) -> int:
         """Returns the number of steps in which the backbone is frozen."""
         return min(round(self.head_epochs * steps_per_epoch), steps)
 
-    def check(self, network: Network, epochs: float) -> None:
+    def check(self, stage: str, network: Network, epochs: float) -> None:
         """Checks that a network can be trained this way for `epochs` epochs.
+
+        Args:
+            stage: Name of the stage, for the error message.
+            network: The network.
+            epochs: Length of the training.
 
         Raises:
             UserError: If the network does not have a classifier, or is frozen for all epochs.
         """
         if not self.is_plain and network.classifier is None:
             raise UserError(
-                f"{network.name}: expected a network with a dense classifier on the pooled map for "
-                "head_epochs and backbone_rate; bind keras_file.head='new'"
+                f"{stage}.head_epochs and {stage}.backbone_rate: expected a network with a dense "
+                f"classifier on the pooled map, got {network.name}; bind keras_file.head='new'"
             )
         if self.head_epochs >= epochs:
             raise UserError(
-                f"head_epochs: expected less than the {epochs:g} epochs of the run, got "
+                f"{stage}.head_epochs: expected less than the {epochs:g} epochs of the run, got "
                 f"{self.head_epochs:g}"
             )
 
@@ -72,12 +77,12 @@ def split_variables(network: Network, variables: Sequence) -> tuple[list, list]:
 class HeadAndBackbone:
     """Two optimizers that take their steps together, with the interface of one.
 
-    With loss scaling, an overflow in one part leaves the variables of that part alone unchanged.
+    With loss scaling, an overflow in one part leaves only the variables of that part unchanged.
 
     Args:
         head: The optimizer of the head.
         backbone: The optimizer of the backbone.
-        is_frozen: Whether only the head is updated. The backbone's schedule goes on.
+        is_frozen: Whether only the head is updated. The backbone's schedule continues.
     """
 
     def __init__(self, head: Optimizer, backbone: Optimizer, is_frozen: bool = False):

@@ -3,10 +3,11 @@
 With k views, the sequence of batches of N examples in batches of B repeats after P = floor(k N / B)
 steps: step s draws what step s mod P drew, with the same augmentation. The teachers run once for
 each of these P batches. Their logits are rounded to float16 when they are computed, so that every
-run receives the same numbers, however often it was interrupted and whoever filled the folder.
+run receives the same numbers, however often it was interrupted, and no matter which run filled the
+folder.
 
     logits.npy    float16 [P, B, teachers, classes]
-    record.json   what the logits are of, how many steps are filled, and their checksum
+    record.json   the teachers and batches of the logits, the number of filled steps, and a checksum
 
 Rows are appended, and the record counts only rows that are on the disk. A killed run resumes there.
 """
@@ -65,8 +66,8 @@ class LogitCache:
         batch_size: Examples in a batch.
         teachers: Number of teachers.
         classes: Number of classes.
-        identity: What the logits are of, as JSON values by setting. It is recorded, and compared
-            when the folder is used again.
+        identity: The teachers and batches that the logits belong to, as JSON values by setting. It
+            is recorded, and compared when the folder is used again.
     """
 
     folder: pathlib.Path
@@ -86,10 +87,10 @@ class LogitCache:
         """Checks that an existing folder is for these teachers and batches.
 
         Args:
-            ignored: Names in the identity that are not known yet.
+            ignored: Settings of the identity that are not known yet and not compared.
 
         Raises:
-            UserError: If it is for others.
+            UserError: If it contains the logits of other teachers or batches.
         """
         record = self._record()
         differences = [
@@ -99,7 +100,7 @@ class LogitCache:
         ]
         if differences:
             raise UserError(
-                f"{SETTING}: {self.folder} has other logits ({'; '.join(differences)}); choose "
+                f"{SETTING}: {self.folder} contains other logits ({'; '.join(differences)}); choose "
                 "another --workdir, delete the folder, or restart with distill --fresh"
             )
 
@@ -182,10 +183,10 @@ class LogitCache:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Creates the folder, locks it against other processes, and checks what it has.
+        """Creates the folder, locks it against other processes, and checks its content.
 
         Raises:
-            UserError: If the folder has other logits, is damaged or cannot be written.
+            UserError: If the folder contains other logits, is damaged or cannot be written.
         """
         files.output_folder(self.folder, "--workdir or runtime.views_folder")
         waiting = f"{self.folder}: another process computes the logits"

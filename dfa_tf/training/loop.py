@@ -173,7 +173,7 @@ class Loop:
             Each `Block` of steps.
 
         Raises:
-            Interrupted: On SIGTERM or SIGINT, after the state is saved.
+            Interrupted: On a stop signal (`training.signals`), after the state is saved.
             Diverged: If the loss or a weight is not finite.
         """
         function = StepFunction(self._strategy, phases)
@@ -325,7 +325,7 @@ class BlockBoundaries:
     Args:
         log_from: The step from which the log interval counts.
         log_every: Steps between logs.
-        ends: Further steps.
+        ends: Additional steps at which a block must end.
         last: The last step.
     """
 

@@ -42,8 +42,8 @@ def fill_cache(
         runtime: Devices, logging and saving.
 
     Raises:
-        Interrupted: On SIGTERM or SIGINT, after what is computed is written.
-        UserError: If the folder has other logits or cannot be written, or a logit is not finite in
+        Interrupted: On a stop signal (`training.signals`), after the computed logits are saved.
+        UserError: If the folder contains other logits or cannot be written, or a logit is not finite in
             float16.
     """
     chief, consensus = is_chief(runtime.devices), Consensus(runtime.devices)
