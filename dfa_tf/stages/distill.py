@@ -32,7 +32,12 @@ from dfa_tf.stages.folder import (
     validation_inputs,
 )
 from dfa_tf.stages.metrics import check_artifact, write_metrics
-from dfa_tf.stages.teacher_views import LABEL, check_teacher_views, logit_cache
+from dfa_tf.stages.teacher_views import (
+    LABEL,
+    check_teacher_views,
+    logit_cache,
+    replaces_logits,
+)
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
@@ -196,11 +201,7 @@ def distill(
     check_methods(methods, weights, ce_weight)
     teachers = as_teachers(teacher) if methods else ()
     check_different(teachers)
-    used_alpha = None
-    if needs_alpha(methods) and len(teachers) == 1:
-        used_alpha = _load_alpha(alpha)
-        used_alpha.check_fits(teachers[0])
-        methods = [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods]
+    methods, used_alpha = _with_alpha(methods, teachers, alpha)
     inputs = _inputs(teachers, student, train, weights, used_alpha)
     inputs |= validation_inputs(validation, runtime)
     folder = StageFolder(workdir, "distill", "student.keras", settings, inputs, writes=chief)
@@ -224,23 +225,15 @@ def distill(
         teacher_views=teacher_views,
     )
     check_weighting(weights, teachers, student, methods)
+    classes, views_workdir = student.num_classes, pathlib.Path(workdir)
     cache = logit_cache(
-        teacher_views,
-        teachers,
-        student.num_classes,
-        train,
-        training,
-        targets,
-        pathlib.Path(workdir),
-        runtime,
+        teacher_views, teachers, classes, train, training, targets, views_workdir, runtime
     )
-    # --fresh computes the logits in the workdir again, but not those that other runs share.
-    is_replaced = runtime.fresh and not runtime.views_folder
-    if cache and not is_replaced:
+    if cache and not replaces_logits(runtime):
         cache.check_identity()
         cache.check_content()
     with folder.work(runtime):
-        if cache and is_replaced and chief:
+        if cache and chief and replaces_logits(runtime):
             cache.delete()
         with runtime.devices.scope():
             net = DistillationNet(
@@ -259,22 +252,25 @@ def distill(
         )
         if chief:
             process = _process_of(net, result, record, teachers, training) if net.paths else None
-            entries = {
-                "dataset": record.dataset,
-                "teacher": _names(teachers) or None,
-                "teachers": [fingerprint(each) for each in teachers],
-                "student": student.name,
-                "method": methods_label(methods),
-                "aggregation": used_alpha.source if used_alpha else None if methods else "none",
-                "weighting": weights.name if isinstance(weights, Weighting) else "constant",
+            entries = _description(teachers, student, methods, weights, used_alpha, record) | {
                 "weights": result.path_weights[-1][1] if process else None,
                 "agreement": agreement(teachers, trained, test) if teachers and test else None,
                 "pretraining": phases,
                 "teacher_views": teacher_views if cache else 0,
-                **record.entries,
             }
             _write(folder, trained, result, training, used_alpha, process, entries)
     return trained
+
+
+def _with_alpha(methods, teachers, alpha):
+    """Returns the methods with the alpha that they need, and this alpha; None if none needs it."""
+    if not needs_alpha(methods) or len(teachers) != 1:
+        return methods, None
+    if alpha is None:
+        raise UserError("alpha: expected the weights that DFA needs, got None; run a search first")
+    used_alpha = Alpha.load(alpha) if isinstance(alpha, str | os.PathLike) else alpha
+    used_alpha.check_fits(teachers[0])
+    return [m.with_alpha(used_alpha) if ALPHA in m.needs else m for m in methods], used_alpha
 
 
 def _inputs(teachers, student, train, weights, used_alpha):
@@ -389,6 +385,21 @@ def _write(folder, trained, result, training, used_alpha, process, entries):
         )
 
 
+def _description(teachers, student, methods, weights, used_alpha, record):
+    """Returns the entries of metrics.json that name the networks and the methods."""
+    source = used_alpha.source if used_alpha else None
+    return {
+        "dataset": record.dataset,
+        "teacher": _names(teachers) or None,
+        "teachers": [fingerprint(each) for each in teachers],
+        "student": student.name,
+        "method": methods_label(methods),
+        "aggregation": source if methods else "none",
+        "weighting": weights.name if isinstance(weights, Weighting) else "constant",
+        **record.entries,
+    }
+
+
 def _process_of(net, result, record, teachers, training) -> Process:
     """Returns the weights of the paths over the run."""
     return Process(
@@ -406,12 +417,6 @@ def _process_of(net, result, record, teachers, training) -> Process:
 def _names(teachers):
     """Returns the teachers' names, each once, joined by "and"."""
     return " and ".join(dict.fromkeys(each.name for each in teachers))
-
-
-def _load_alpha(alpha) -> Alpha:
-    if alpha is None:
-        raise UserError("alpha: expected the weights that DFA needs, got None; run a search first")
-    return Alpha.load(alpha) if isinstance(alpha, str | os.PathLike) else alpha
 
 
 def as_teachers(teacher: Teachers) -> tuple[Network, ...]:

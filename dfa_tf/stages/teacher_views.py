@@ -91,6 +91,14 @@ def logit_cache(
     return cache.shared_in(runtime.views_folder) if runtime.views_folder else cache
 
 
+def replaces_logits(runtime: Runtime) -> bool:
+    """Returns whether the logits are computed again: those in the workdir, with --fresh.
+
+    Other runs share those in `runtime.views_folder`.
+    """
+    return runtime.fresh and not runtime.views_folder
+
+
 def _first_batch(train, training):
     """Returns a digest of the first batch, which shows how the images are read and augmented."""
     seed = data_seed(training, LABEL)
