@@ -17,13 +17,13 @@ from dfa_tf.methods.objective import (
 )
 from dfa_tf.methods.replicas import global_mean
 from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import weighted_sum
 from tests.conftest import made_examples, same, small_network, values
 from tests.methods.networks import plain_network
 
 BATCH = 8
 PAIRS = {
     "wide": lambda: (small_network(22, 2, seed=1), small_network(16, 1, seed=2)),
+    "shallow": lambda: (small_network(10, 2, seed=1), small_network(10, 1, seed=2)),
     "plain teacher": lambda: (plain_network(seed=1), small_network(10, 1, seed=2)),
     "plain student": lambda: (small_network(16, 2, seed=1), plain_network(seed=2)),
 }
@@ -114,12 +114,31 @@ def test_loss_trains_all_variables_and_leaves_the_teacher_unchanged(method, batc
     ce = built.distillations[0].cross_entropy * terms.pop("cross_entropy")
     for name in [name for name in terms if "/" in name]:  # a part of another term
         del terms[name]
-    np.testing.assert_allclose(loss, ce + weighted_sum(terms, built.weights), rtol=1e-5)
+    assert set(terms) == set(built.weights)
+    weighted = [built.weights[name] * term for name, term in terms.items()]
+    np.testing.assert_allclose(loss, np.sum([ce, *weighted], 0), rtol=1e-5)
     assert all(g is not None and np.isfinite(g).all() for g in gradients)
     assert same(teacher, values(built.teacher.variables))
     assert all(
         same(old, values(helper.variables)) for old, helper in zip(before, helpers, strict=True)
     )
+
+
+@_for(METHODS)
+def test_each_term_and_part_trains_the_first_convolution_of_the_student(method, batch):
+    """Without the cross entropy, which trains it in any case."""
+    built = Built(method, "shallow")
+    kernel = built.student.get_layer("stem").kernel.value
+    with tf.GradientTape(persistent=True) as tape:
+        _, _, terms = built.objective()(*batch)
+        if built.phase and built.phase.uses_student:
+            terms |= built.pretraining()(*batch)[2]
+    del terms["cross_entropy"]
+    gradients = {
+        n: tape.gradient(t, kernel, unconnected_gradients="zero") for n, t in terms.items()
+    }
+    assert gradients
+    assert [name for name, gradient in gradients.items() if not np.any(gradient)] == []
 
 
 @_for(_slow_but("dfa", "jacobian", "reviewkd"))
