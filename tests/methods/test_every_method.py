@@ -1,6 +1,7 @@
 """Facts that hold for every distillation method."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -42,11 +43,17 @@ def _slow_but(*names):
     return [pytest.param(m, marks=[] if m.name in names else pytest.mark.slow) for m in METHODS]
 
 
+@functools.cache
+def _pair(name):
+    """The networks of a pair. `Built` copies them."""
+    return PAIRS[name]()
+
+
 class Built:
     """A method built for a pair of networks."""
 
     def __init__(self, method, pair="wide", precision="float32"):
-        teacher, student = PAIRS[pair]()
+        teacher, student = _pair(pair)
         self.student = student.copy(precision)
         self.teacher = teacher.folded(precision)
         self.method = method(fixed("random", teacher, 5)) if method is DFA else method()
