@@ -11,6 +11,7 @@ from dfa_tf import data
 from dfa_tf.errors import UserError
 from dfa_tf.methods import DFA, FitNets, Pathways
 from dfa_tf.methods.directional_derivatives import directional_derivatives
+from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.methods.process_search import (
@@ -22,12 +23,15 @@ from dfa_tf.methods.process_search import (
     path_weights,
 )
 from dfa_tf.models import BatchNormalization
+from dfa_tf.process import Process
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.optimizers import SGD, Adam
+from dfa_tf.weightings import ProcessWeighting
 from tests.conftest import made_examples, same, small_network, values
 from tests.methods.numerics import softmax
 
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
+CE_WEIGHT, FACTORS = 0.25, [0.5, 3.0]  # of the cross entropy, and lambda_k of TwoPathways
 SIMPLE = Pathways("simple", stem=False)
 
 
@@ -49,19 +53,32 @@ class Answers(Method):
 
 @dataclasses.dataclass(frozen=True)
 class TwoPathways(Method):
-    """Two of the pathways, which is faster."""
+    """Two of the pathways, which is faster, with different lambda_k."""
 
     name = "two_pathways"
 
     def build(self, teacher, student, seed, precision):
-        return SIMPLE.build(teacher, student, seed, precision)[1::3]
+        pathways = SIMPLE.build(teacher, student, seed, precision)[1::3]
+        return [
+            dataclasses.replace(pathway, weights=dict.fromkeys(pathway.weights, factor))
+            for pathway, factor in zip(pathways, FACTORS, strict=True)
+        ]
 
 
-def _net(methods=(TwoPathways(),), normalization="biased", precision="float32"):
-    teacher, student = small_network(10, 2, seed=1), small_network(10, 1, seed=2)
-    options = SearchProcessOptions(normalization)
+def _networks():
+    return small_network(10, 2, seed=1), small_network(10, 1, seed=2)
+
+
+def _net(methods=(TwoPathways(),), normalization="biased", precision="float32", ce_weight=1.0):
+    teacher, student = _networks()
     return ProcessSearchNet(
-        teacher, student.copy(precision), methods, options, precision=precision, seed=3
+        teacher,
+        student.copy(precision),
+        methods,
+        SearchProcessOptions(normalization),
+        ce_weight=ce_weight,
+        precision=precision,
+        seed=3,
     )
 
 
@@ -133,44 +150,48 @@ def test_directional_derivatives_of_quadratics():
     assert float(other) == 1.0
 
 
-def test_step_trains_the_student_as_training_with_the_same_weights():
+def test_step_trains_the_student_as_a_distillation_with_the_same_weights():
     """To rounding: also the moving averages, so the other two passes record none."""
     train, validation = _batches()
-    searched, trained = _net(), _net()
-    teacher = values(searched._teacher.variables)
+    searched, alpha = _net(ce_weight=CE_WEIGHT), np.array([0.3, 1.7], np.float32)
+    searched.alpha.assign(alpha)
+    before, frozen = _state(searched), values(searched._teacher.variables)
     tf.function(meta_step(searched, *_optimizers(searched), 8))(train, validation)
 
-    def objective(images, labels, step):
-        outputs = trained.teacher_outputs(images, labels)
-        loss, student, measured = trained.training_loss(
-            outputs, images, labels, trained.current_weights()
-        )
-        return loss, student.logits, measured
-
-    sgd, _ = _optimizers(trained)
+    weights = 2 * softmax(np.append(alpha, 1.0))[:2]
+    process = Process(searched.paths, [0], [weights.tolist()], steps=1)
+    teacher, student = _networks()
+    trained = DistillationNet(
+        [teacher], student, [TwoPathways()], ProcessWeighting(process), CE_WEIGHT, steps=1, seed=3
+    )
+    ((_, objective),) = trained.objectives([1])
+    sgd = SGD(RATE, MOMENTUM, weight_decay=DECAY).build(trained.variables, 10, 100)
     tf.function(objective_step(objective, sgd, 8))(*train)
+
     for found, expected in zip(_state(searched), _state(trained), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert not same(_state(searched), _state(_net()))
-    assert same(teacher, values(searched._teacher.variables))
-    assert np.any(searched.alpha.numpy() != 1)
+    assert not same(_state(searched), before)
+    assert same(frozen, values(searched._teacher.variables))
+    assert np.all(searched.alpha.numpy() != alpha)
 
 
 @pytest.mark.parametrize(
-    ("method", "normalization"),
+    ("method", "factors", "normalization"),
     [
-        (TwoPathways(), "biased"),
-        pytest.param(SIMPLE, "biased", marks=pytest.mark.slow),
-        pytest.param(SIMPLE, "plain", marks=pytest.mark.slow),
+        (TwoPathways(), FACTORS, "biased"),
+        pytest.param(SIMPLE, 6 * [1.0], "biased", marks=pytest.mark.slow),
+        pytest.param(SIMPLE, 6 * [1.0], "plain", marks=pytest.mark.slow),
     ],
 )
-def test_gradient_of_alpha_is_that_of_the_validation_loss_through_the_step(method, normalization):
+def test_gradient_of_alpha_is_that_of_the_validation_loss_through_the_step(
+    method, factors, normalization
+):
     """The exact gradient by nested tapes, through Nesterov's step with a momentum buffer.
 
     The step computes the gradient over eta (1 + mu).
     """
     train, validation = _batches()
-    net = _net([method], normalization)
+    net = _net([method], normalization, ce_weight=CE_WEIGHT)
     sgd, adam = _optimizers(net)
     step = tf.function(meta_step(net, sgd, adam, 8))
     step(validation, train)  # fills the buffer, and moves alpha
@@ -186,7 +207,10 @@ def test_gradient_of_alpha_is_that_of_the_validation_loss_through_the_step(metho
             with tf.GradientTape() as inner, keras.StatelessScope():
                 outputs = net.teacher_outputs(*train)
                 weights = path_weights(alpha, normalization)
-                loss, *_ = net.training_loss(outputs, *train, weights)
+                student, losses = net.path_losses(outputs, *train)
+                ce = tf.nn.sparse_softmax_cross_entropy_with_logits(train[1], student.logits)
+                terms = zip(tf.unstack(weights), factors, losses.values(), strict=True)
+                loss = CE_WEIGHT * ce + tf.add_n([w * factor * term for w, factor, term in terms])
                 mean = tf.reduce_mean(loss)
             gradients = inner.gradient(mean, [v.value for v in variables])
             moved = []
