@@ -109,6 +109,33 @@ def test_metrics_contain_the_moments_of_the_gradient_of_alpha(tmp_path):
     assert found["deviation"] == pytest.approx(gradients.std(), rel=1e-3)
 
 
+def test_training_examples_train_the_student_and_validation_examples_alpha(tmp_path, monkeypatch):
+    """With constant weights, other validation examples change the gradient of alpha alone."""
+    measured, add = [], ProcessJournal.add
+
+    def added(journal, block, steps):
+        measured.append(block.measurements)
+        add(journal, block, steps)
+
+    monkeypatch.setattr(ProcessJournal, "add", added)
+    still = SGD(0.0, weight_decay=0.0)
+    found = []
+    for name, changes in (("same", {}), ("other", {"validation": made_examples(36, 4)})):
+        _search(tmp_path / name, methods=(KD(),), alpha_optimizer=still, **changes)
+        found.append(
+            {
+                name: np.concatenate([each[name] for each in measured])
+                for name in ("train/loss", "validation/cross_entropy", "alpha_gradient")
+            }
+        )
+        measured.clear()
+    one, other = found
+    assert len(one["train/loss"]) == 9
+    np.testing.assert_array_equal(other["train/loss"], one["train/loss"])
+    assert np.all(other["validation/cross_entropy"] != one["validation/cross_entropy"])
+    assert np.all(other["alpha_gradient"] != one["alpha_gradient"])
+
+
 def test_process_does_not_depend_on_the_log_interval(finished, tmp_path):
     _, process = finished
     assert _search(tmp_path, runtime=Runtime(quiet=True, log_every=7)) == process

@@ -1,5 +1,6 @@
 """The three stages from Python: their files, their errors, and resumption."""
 
+import functools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training.loop import Diverged, Loop
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.runtime import Runtime
-from tests.conftest import CLASSES, same, small_network
+from tests.conftest import CLASSES, made_examples, same, small_network
 from tests.stages.conftest import Run
 
 METRICS = {
@@ -91,6 +92,54 @@ def test_distillation_records_the_weights_that_it_used(finished):
     for group, searched in zip(used.groups, finished.alpha.groups, strict=True):
         assert (group.name, group.alpha) == (searched.name, searched.alpha)
         assert not group.history
+
+
+STILL = SGD(0.0, weight_decay=0.0)
+
+
+def _with_other_examples(run, search):
+    """The results of a search, with other training examples, and with other validation examples."""
+    return [
+        search(workdir=run.workdir / name, **changes)
+        for name, changes in (
+            ("same", {}),
+            ("train", {"train": made_examples(len(run.train), 3)}),
+            ("validation", {"validation": made_examples(len(run.validation), 4)}),
+        )
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"joint": True}])
+def test_validation_examples_alone_train_beta(run, options):
+    """With a constant student, of whose training alpha is independent."""
+    search = functools.partial(run.search, options=SearchOptions(**options), optimizer=STILL)
+    alpha, of_train, of_validation = (
+        [group.alpha for group in result.groups] for result in _with_other_examples(run, search)
+    )
+    assert of_train == alpha
+    assert of_validation != alpha
+
+
+@pytest.mark.slow
+def test_training_examples_alone_train_the_student_of_a_search(run, monkeypatch):
+    """With constant beta: the loss of each training batch depends on the student before it."""
+    losses, add = [], SearchRecord.add
+
+    def added(record, groups, block):
+        losses.extend(block.measurements["train/bridge"].tolist())
+        add(record, groups, block)
+
+    def search(**arguments):
+        losses.clear()
+        run.search(options=SearchOptions(joint=True), beta_optimizer=STILL, **arguments)
+        return list(losses)
+
+    monkeypatch.setattr(SearchRecord, "add", added)
+    loss, of_train, of_validation = _with_other_examples(run, search)
+    assert len(set(loss)) > 1
+    assert of_validation == loss
+    assert of_train != loss
 
 
 @pytest.mark.slow
