@@ -1,10 +1,11 @@
-"""The networks of a distillation: the weight of the cross entropy, and paths that are left out."""
+"""The networks of a distillation: the weights of losses, and paths that are left out."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from dfa_tf.methods.at import AT
 from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.kd import KD
@@ -36,6 +37,36 @@ def test_weight_of_the_cross_entropy_is_one_with_a_weighting(batch, weights, ce_
     loss, _, measured = _objective(_net([KD()], weights, ce_weight))(*batch)
     kd = 0.9 * measured["kd"]
     np.testing.assert_allclose(loss, expected * measured["cross_entropy"] + kd, rtol=1e-5)
+
+
+AT_PARTS = ["at/group1", "at/group2", "at/group3"]
+
+
+@pytest.mark.parametrize(
+    ("layerwise", "paths", "factors"),
+    [(False, ["kd", "at"], [0.5, 20.0]), (True, ["kd", *AT_PARTS], [0.5, 20.0, 20.0, 20.0])],
+)
+def test_adaptive_importance_of_a_term_or_part_follows_its_weighted_loss(
+    batch, layerwise, paths, factors
+):
+    """Each a_k has the derivative 1 - exp(-a_k) lambda_k L_k."""
+    methods = [KD(alpha=0.5), AT(form="code", beta=20.0)]
+    net = _net(methods, Adaptive(layerwise=layerwise))
+    assert net.paths == paths
+    variable = net.variables[-1]
+    a = np.linspace(-0.7, 0.4, len(paths)).astype(np.float32)
+    variable.assign(a)
+    with tf.GradientTape() as tape:
+        loss, _, measured = _objective(net)(*batch)
+        mean = tf.reduce_mean(loss)
+    weighted = [
+        np.exp(-exponent) * factor * measured[path].numpy()
+        for path, factor, exponent in zip(paths, factors, a, strict=True)
+    ]
+    expected = measured["cross_entropy"] + np.sum(weighted, 0) + a.sum()
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    derivative = tape.gradient(mean, variable.value)
+    np.testing.assert_allclose(derivative, 1 - np.mean(weighted, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_variables_are_those_of_student_connectors_and_weighting():

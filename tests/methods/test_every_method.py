@@ -205,7 +205,22 @@ def test_method_says_whether_it_reads_the_logits_of_the_teacher_alone(method, ba
     assert _reads_logits_alone(method, batch) == method.logits_only
 
 
-def test_methods_of_logits():
+@_for(method for method in METHODS if method.logits_only)
+def test_cached_logits_of_the_teacher_replace_it(method, batch):
+    """The objective is that with the teacher, which is then not run."""
+    images, labels = batch
+    built = Built(method, "shallow")
+    logits = built.teacher(images, training=False)["logits"]
+    expected = built.objective()(images, labels)
+    built.teacher = None
+    found = built.objective()(images, labels, teacher_logits=logits[:, None])
+    assert found[2].keys() == expected[2].keys() > {"cross_entropy"}
+    tf.nest.map_structure(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected
+    )
+
+
+def test_methods_with_cached_logits_are_known_by_name():
     found = {method.name for method in METHODS if method.logits_only}
     assert found == {"kd", "dkd", "dist", "logits", "ensemble_kd"}
 

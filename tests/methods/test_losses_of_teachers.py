@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods import METHODS
+from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.ensemble_kd import EnsembleKD
 from dfa_tf.methods.feed import FEED
@@ -17,6 +18,7 @@ from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import total
 from dfa_tf.models import cifar_resnet
 from tests.conftest import small_network
+from tests.methods.networks import plain_network
 from tests.methods.numerics import assert_equals_formula, flat, maps, softmax, unit
 
 
@@ -134,6 +136,41 @@ def test_another_method_is_the_mean_over_the_teachers(networks, batch, name):
     if name == "ft":  # the pretraining trains both paraphrasers
         counts = [len(helper.trainable_variables) for helper in built.helpers]
         assert len(built.pretraining.variables) == sum(counts)
+
+
+def test_each_part_of_attention_transfer_is_the_mean_over_the_teachers(networks, batch):
+    teachers, student = networks
+    (built,) = build_method(AT(form="code"), teachers, student, 0, "float32")
+    teacher_outputs, student_outputs = _outputs(networks, batch)
+    term = built.terms(teacher_outputs, student_outputs, batch[1])["at"]
+    assert list(term) == ["group1", "group2", "group3"]
+    for group, part in term.items():
+        each = [_at(outputs, student_outputs, group, group) for outputs in teacher_outputs]
+        np.testing.assert_allclose(part, (each[0] + each[1]) / 2, rtol=1e-4)
+
+
+def _at(teacher, student, teacher_group, student_group):
+    """mean((Q_T / |Q_T| - Q_S / |Q_S|)^2) of two groups' last features of the same size."""
+    features = teacher.features[teacher_group][-1], student.features[student_group][-1]
+    t, s = (unit(flat((np.maximum(feature.numpy(), 0.0) ** 2).mean(-1))) for feature in features)
+    return ((t - s) ** 2).mean(1)
+
+
+def test_teachers_of_different_groups_have_the_mean_of_their_terms(networks, batch):
+    """The plain network has four groups; its last three are paired with those of the student."""
+    (wide, _), student = networks
+    teachers = [wide, plain_network(4)]
+    (built,) = build_method(AT(form="code"), teachers, student, 0, "float32")
+    assert built.parts == {}
+    outputs, student_outputs = _outputs((teachers, student), batch)
+    term = built.terms(outputs, student_outputs, batch[1])["at"]
+    groups = ["group1", "group2", "group3"]
+    of_wide = sum(_at(outputs[0], student_outputs, group, group) for group in groups)
+    (alone,) = build_method(AT(form="code"), teachers[1:], student, 0, "float32")
+    of_plain = alone.terms(outputs[1], student_outputs, batch[1])["at"]
+    assert list(of_plain) == ["group2", "group3", "group4"]
+    expected = (of_wide + np.sum(list(of_plain.values()), 0)) / 2
+    np.testing.assert_allclose(total(term), expected, rtol=1e-4)
 
 
 def test_dfa_refuses_several_teachers(networks):
