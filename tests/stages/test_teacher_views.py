@@ -68,10 +68,13 @@ def straight(tmp_path_factory):
     return folder, _distill(folder)
 
 
-def _with_the_teacher_in_the_loop(folder, monkeypatch, method, teachers, precision, mixup):
+def _with_the_teacher_in_the_loop(
+    folder, monkeypatch, method, teachers, precision, mixup, batch_size=BATCH, view=VIEW
+):
     """Trains on the list of the first batches, over and over; rounds the logits in each step."""
     run = Run(folder)
-    images, labels = (np.stack(arrays) for arrays in zip(*_batches(run, VIEW), strict=True))
+    run.training = dataclasses.replace(run.training, batch_size=batch_size)
+    images, labels = (np.stack(arrays) for arrays in zip(*_batches(run, view), strict=True))
     stored = tf.data.Dataset.from_tensor_slices((images, labels)).repeat()
     student = small_network(depth=10, seed=3).copy(precision)
     frozen = [teacher.folded(precision) for teacher in teachers]
@@ -80,7 +83,7 @@ def _with_the_teacher_in_the_loop(folder, monkeypatch, method, teachers, precisi
     mix = arguments["targets"]
 
     def objective(images, labels, step, training=True):
-        step %= VIEW
+        step %= view
         mixed = mix(images, labels, step)[0] if mix else images
         logits = [each(mixed, training=False)["logits"] for each in frozen]
         rounded = tf.stop_gradient(tf.cast(tf.stack(logits, 1), tf.float16))
@@ -103,6 +106,16 @@ def test_student_equals_that_of_a_teacher_in_the_loop(tmp_path, monkeypatch, str
     what = KD(), [small_network(**TEACHER)], "float32", 0.0
     expected = _with_the_teacher_in_the_loop(tmp_path, monkeypatch, *what)
     assert same(straight[1].get_weights(), expected.get_weights())
+
+
+@pytest.mark.slow
+def test_view_ends_with_its_last_full_batch(tmp_path, monkeypatch):
+    """120 images have 7.5 batches of 16: the batches repeat after 7 steps."""
+    what = KD(), [small_network(**TEACHER)], "float32", 0.0, 16, 7
+    expected = _with_the_teacher_in_the_loop(tmp_path / "loop", monkeypatch, *what)
+    found = _distill(tmp_path / "views", batch_size=16)
+    assert same(found.get_weights(), expected.get_weights())
+    assert _logits(tmp_path / "views").shape == (7, 16, 1, CLASSES)
 
 
 @pytest.mark.slow
