@@ -48,6 +48,29 @@ def maps(seed, *shape):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def convolved(x, kernel, bias=0.0):
+    """The convolution of maps [B, H, W, C], with zeros around them, with an odd square kernel."""
+    height, width = x.shape[1:3]
+    size = len(kernel)
+    padded = np.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
+    return bias + sum(
+        padded[:, i : i + height, j : j + width] @ kernel[i, j]
+        for i in range(size)
+        for j in range(size)
+    )
+
+
+def normalized(x, layer):
+    """The batch normalization of maps with the parameters and moving statistics of a layer."""
+    gamma, beta, mean, variance = (np.array(weight) for weight in layer.get_weights())
+    return gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
+
+
+def enlarged(x, rows, columns):
+    """Maps [B, H, W, C] with each element repeated."""
+    return x.repeat(rows, 1).repeat(columns, 2)
+
+
 def assert_kernel_equals_formula(call, function, arguments):
     """Asserts that a kernel equals the formula it replaces, in value and gradient.
 

@@ -16,10 +16,18 @@ from dfa_tf.methods.maps import area_average
 from dfa_tf.methods.margin import expected_negative, l2_above_margin, margin_of
 from dfa_tf.methods.nst import NST, gram_loss, nst_loss
 from dfa_tf.methods.objective import frozen_outputs
-from dfa_tf.methods.reviewkd import hcl
+from dfa_tf.methods.reviewkd import hcl, reviewer
 from dfa_tf.methods.vid import vid_loss
-from tests.conftest import small_network
-from tests.methods.numerics import assert_equals_formula, flat, maps, unit
+from tests.conftest import small_network, with_statistics
+from tests.methods.numerics import (
+    assert_equals_formula,
+    convolved,
+    enlarged,
+    flat,
+    maps,
+    normalized,
+    unit,
+)
 
 
 def _hint(t, s):
@@ -195,6 +203,32 @@ def test_context_loss_of_reviewkd_equals_its_formula():
     assert_equals_formula(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
     same = tf.constant(maps(13, 2, 8, 8, 2))
     np.testing.assert_allclose(hcl(same, same), 0, atol=1e-7)
+
+
+def test_fusion_of_reviewkd_equals_its_formula():
+    """f_3 = in(x_3); f_k = a in(x_k) + b up(f_(k+1)), with (a, b) from both. Outputs are out(f_k)."""
+    shapes, channels = [(8, 8, 5), (4, 4, 6), (1, 1, 7)], [3, 4, 8]
+    review = with_statistics(reviewer(shapes, channels, 6, 1, "float32"))
+    layer = review.get_layer
+    for k in (1, 2):
+        layer(f"stage{k}_attention").bias.assign([0.5, -0.3])
+    x = [maps(k, 2, *shape) for k, shape in enumerate(shapes, start=1)]
+
+    def normalized_convolution(x, name):
+        return normalized(convolved(x, *layer(name).get_weights()), layer(f"{name}_norm"))
+
+    fused = normalized_convolution(x[2], "stage3_in")
+    expected = [normalized_convolution(fused, "stage3_out")]
+    for k, factor in ((2, 4), (1, 2)):
+        own = normalized_convolution(x[k - 1], f"stage{k}_in")
+        following = enlarged(fused, factor, factor)
+        both = np.concatenate([own, following], -1)
+        attention = convolved(both, *layer(f"stage{k}_attention").get_weights())
+        a, b = np.split(1 / (1 + np.exp(-attention)), 2, axis=-1)
+        fused = a * own + b * following
+        expected.insert(0, normalized_convolution(fused, f"stage{k}_out"))
+    for found, formula in zip(review(x), expected, strict=True):
+        np.testing.assert_allclose(found, formula, atol=1e-4 * np.abs(formula).max())
 
 
 def test_gram_form_of_nst_maps_the_student_to_the_teachers_channels(batch):

@@ -19,7 +19,7 @@ from dfa_tf.methods.terms import total
 from dfa_tf.models import cifar_resnet
 from tests.conftest import small_network
 from tests.methods.networks import plain_network
-from tests.methods.numerics import assert_equals_formula, flat, maps, softmax, unit
+from tests.methods.numerics import assert_equals_formula, convolved, flat, maps, softmax, unit
 
 
 @pytest.fixture(scope="module")
@@ -179,15 +179,6 @@ def test_dfa_refuses_several_teachers(networks):
         check_method(DFA(), teachers, student)
 
 
-def _convolved(x, kernel, bias):
-    """The 3x3 convolution of maps [B, H, W, C] with zeros around them."""
-    height, width = x.shape[1:3]
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return bias + sum(
-        padded[:, i : i + height, j : j + width] @ kernel[i, j] for i in range(3) for j in range(3)
-    )
-
-
 def test_nonlinear_transformation_is_three_convolutions_with_leaky_relus(networks):
     """The slope of each leaky ReLU is .1."""
     teachers, student = networks
@@ -197,7 +188,7 @@ def test_nonlinear_transformation_is_three_convolutions_with_leaky_relus(network
     layer.set_weights(weights)
     expected = x
     for kernel, bias in zip(weights[::2], weights[1::2], strict=True):
-        expected = _convolved(expected, kernel, bias)
+        expected = convolved(expected, kernel, bias)
         expected = np.where(expected > 0, expected, 0.1 * expected)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(layer(x), expected, atol=1e-5 * scale)

@@ -9,8 +9,9 @@ from dfa_tf.methods.hcl import Nearest
 from dfa_tf.methods.objective import frozen_outputs, network_outputs, student_objective
 from dfa_tf.methods.pathways import Pathways, build_transform, position_pairs
 from dfa_tf.methods.terms import path_factors
-from tests.conftest import SHAPE, same, small_network, values
+from tests.conftest import SHAPE, same, small_network, values, with_statistics
 from tests.methods.networks import plain_network
+from tests.methods.numerics import convolved, enlarged, maps, normalized
 
 STEM_PATHS = ["pathway_stem_stem", *(f"pathway_stem_group{g}" for g in (1, 2, 3))]
 GROUP_PATHS = [
@@ -60,6 +61,31 @@ def test_transform_outputs_the_shape_of_the_teacher(kind, target):
     if kind == "attention":
         assert transform.get_layer("convolution1").filters == min(16, target[-1])
         assert transform.get_layer("attention").filters == 1
+
+
+def test_attention_transform_equals_its_formula():
+    """conv3(up(relu(conv2(h * attention(h))))), h = relu(conv1(x)); 1, 2 and 3 are normalized."""
+    shape, target = (4, 4, 6), (8, 12, 5)
+    transform = with_statistics(build_transform("attention", shape, target, "transform", seed=1))
+    layer, x = transform.get_layer, maps(2, 3, *shape)
+
+    def convolution(x, name):
+        (kernel,) = layer(name).get_weights()
+        return convolved(x, kernel)
+
+    hidden = np.maximum(normalized(convolution(x, "convolution1"), layer("norm1")), 0)
+    hidden = hidden * convolution(hidden, "attention")
+    hidden = np.maximum(normalized(convolution(hidden, "convolution2"), layer("norm2")), 0)
+    expected = normalized(convolution(enlarged(hidden, 2, 3), "convolution3"), layer("norm3"))
+    np.testing.assert_allclose(transform(x), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_simple_transform_equals_its_formula():
+    transform = with_statistics(build_transform("simple", (4, 4, 6), (8, 8, 5), "transform"))
+    (kernel,) = transform.get_layer("convolution").get_weights()
+    x = maps(2, 3, 4, 4, 6)
+    expected = enlarged(normalized(convolved(x, kernel), transform.get_layer("norm")), 2, 2)
+    np.testing.assert_allclose(transform(x), expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_width_of_a_transform_is_at_most_512():
