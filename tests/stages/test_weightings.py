@@ -57,6 +57,17 @@ def test_interrupted_run_with_learnt_weights_resumes_to_the_same_student(
 
 
 @pytest.mark.slow
+def test_student_that_follows_recorded_weights_equals_that_of_the_recorded_run(adapted, run):
+    process = Process.load(adapted.workdir / "distill" / "process.json")
+    assert np.abs(np.log(process.weights[-1])).min() > 0.05  # they have moved
+    weights = ProcessWeighting(process)
+    replayed = run.distill(methods=PATHS, weights=weights, ce_weight=1.0)
+    pairs = zip(replayed.get_weights(), adapted.student.get_weights(), strict=True)
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_constant_process_equals_constant_weights(run):
     """A process of 2 for AT and .5 for KD, against the numbers (2, .5)."""
     process = Process(["at", "kd"], [0], [[2.0, 0.5]], steps=1)
