@@ -21,6 +21,11 @@ from tests.conftest import small_network
 from tests.stages.conftest import Run
 
 STAGES = ("teacher", "search", "process", "distill", "adaptive", "schedule", "views", "export")
+FURTHER = {  # files beside the student
+    "adaptive": ["distill/process.json"],
+    "schedule": ["distill/process.json"],
+    "views": ["teacher_views/logits.npy"],
+}
 PATHS = {"methods": [AT(form="code", beta=1.0), KD(alpha=1.0)], "epochs": 2}
 
 
@@ -70,7 +75,9 @@ def contents(stage, workdir):
     if stage == "export":
         return [(workdir / f"export/student_{k}.tflite").read_bytes() for k in ("float32", "int8")]
     path = "teacher/model.keras" if stage == "teacher" else "distill/student.keras"
-    return [weight.tobytes() for weight in load(workdir / path).get_weights()]
+    files = FURTHER.get(stage, [])
+    weights = [weight.tobytes() for weight in load(workdir / path).get_weights()]
+    return weights, [(workdir / file).read_bytes() for file in files]
 
 
 if __name__ == "__main__":
