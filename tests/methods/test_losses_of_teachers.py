@@ -1,5 +1,7 @@
 """FEED and ensemble KD, which use several teachers, and the mean over teachers of other methods."""
 
+import unittest.mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -84,15 +86,32 @@ def test_exchanging_feeds_teachers_exchanges_its_terms(networks, batch):
     np.testing.assert_array_equal(forward["teacher2"], backward["teacher1"])
 
 
-def test_feed_controls(networks):
-    """`average` divides the weight by the number of teachers; `shared` has one transformation."""
+def test_averaged_feed_divides_its_weight_by_the_number_of_teachers(networks):
     teachers, student = networks
     (averaged,) = build_method(FEED(average=True), teachers, student, 0, "float32")
     assert averaged.weights == {"feed": 250.0}
-    same_shapes = [teachers[1], small_network(10, 1, seed=8)]
-    (shared,) = build_method(FEED(shared=True), same_shapes, student, 0, "float32")
-    assert len(shared.connectors) == 1
-    with pytest.raises(UserError, match=r"feed\.shared"):
+
+
+def test_shared_feed_compares_one_map_of_the_student_with_each_teacher(networks, batch):
+    """mean |x_n / |x_n| - NTL(x_S) / |NTL(x_S)||, with one NTL, which runs once."""
+    (_, teacher), student = networks
+    teachers = [teacher, small_network(10, 1, seed=8)]
+    (shared,) = build_method(FEED(shared=True), teachers, student, 0, "float32")
+    (layer,) = shared.connectors
+    teacher_outputs, student_outputs = _outputs((teachers, student), batch)
+    with unittest.mock.patch.object(layer, "call", wraps=layer.call) as call:
+        term = shared.terms(teacher_outputs, student_outputs, batch[1])["feed"]
+    assert call.call_count == 1
+    assert list(term) == ["teacher1", "teacher2"]
+    y = unit(flat(layer(student_outputs.pooled_map).numpy()))
+    for part, outputs in zip(term.values(), teacher_outputs, strict=True):
+        x = unit(flat(outputs.pooled_map.numpy()))
+        np.testing.assert_allclose(part, np.abs(x - y).mean(1), rtol=1e-4)
+
+
+def test_shared_feed_refuses_teachers_with_maps_of_different_shapes(networks):
+    teachers, student = networks
+    with pytest.raises(UserError, match=r"^feed\.shared: "):
         check_method(FEED(shared=True), teachers, student)
 
 
