@@ -6,6 +6,8 @@ import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dfa_tf import models
 from dfa_tf.errors import Interrupted, UserError
@@ -13,7 +15,7 @@ from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.stages.search import check
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training.runtime import Runtime
-from tests.conftest import CLASSES, made_examples, small_network
+from tests.conftest import CLASSES, made_examples, same, small_network
 from tests.stages.conftest import Run
 
 JOINT = SearchOptions(joint=True)
@@ -58,6 +60,45 @@ def test_metrics_count_one_schedule(joint):
     metrics = json.loads((joint.workdir / "search" / "metrics.json").read_text())
     assert (metrics["steps"], metrics["epochs"]) == (STEPS, 1)
     assert (joint.workdir / "search" / "alpha.png").exists()
+
+
+def _scalars(run):
+    """The last value of each scalar of TensorBoard, with its step."""
+    events = EventAccumulator(str(run.workdir / "search"), {"tensors": 0}).Reload()
+    tags = events.summary_metadata
+    last = {
+        tag: events.Tensors(tag)[-1]
+        for tag, metadata in tags.items()
+        if metadata.plugin_data.plugin_name == "scalars"
+    }
+    return {
+        tag: (event.step, float(tf.make_ndarray(event.tensor_proto))) for tag, event in last.items()
+    }
+
+
+def test_last_scalars_are_the_alpha_of_the_file(joint, finished):
+    """With the tags of the search by groups. The losses have further ones for each group."""
+    found, tags = _scalars(joint), set(_scalars(finished))
+    assert len(tags) > 3 * 9  # alpha and two gradients of each feature
+    assert set(found) >= tags
+    of_groups = {f"{tag}/{group.name}" for tag in tags for group in joint.alpha.groups}
+    assert set(found) - tags <= of_groups
+    for group in joint.alpha.groups:
+        for feature, weight in zip(group.features, group.alpha, strict=True):
+            assert found[f"alpha/{feature}"] == (STEPS, pytest.approx(weight, rel=1e-6))
+
+
+@pytest.mark.slow
+def test_student_of_the_path_of_a_joint_alpha_is_that_of_the_alpha_itself(joint, tmp_path):
+    """DFA-T: the alpha of one run in a distillation of another workdir."""
+    path = joint.workdir / "search" / "alpha.json"
+    students = [
+        Run(tmp_path / name).distill(alpha=alpha)
+        for name, alpha in (("path", path), ("alpha", joint.alpha))
+    ]
+    assert same(*(student.get_weights() for student in students))
+    average = Run(tmp_path / "average").distill()
+    assert not same(students[0].get_weights(), average.get_weights())
 
 
 def test_interrupted_joint_search_resumes_to_the_same_alpha(joint, tmp_path, monkeypatch):
