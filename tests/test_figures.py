@@ -81,6 +81,25 @@ def test_trajectories_show_mean_and_standard_deviation():
     assert (at_end.min(), at_end.max()) == pytest.approx((0.6 - deviation, 0.6 + deviation))
 
 
+def test_lines_of_a_process_show_the_mean_over_seeds_and_the_last_weight():
+    processes = [
+        Process(["at", "kd"], [0, 2], [[1.0, 1.0], [last, 0.5]], 3, seed=seed)
+        for seed, last in enumerate((2.0, 3.0))
+    ]
+    (axis,) = figures.process_lines({"Adaptive": processes}, {"Adaptive": 20}).axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert list(lines) == ["at 2.5", "kd 0.5"]  # the highest at the end first
+    np.testing.assert_allclose(lines["at 2.5"].get_ydata(), [1, 1.75, 2.5])
+    np.testing.assert_allclose(lines["kd 0.5"].get_ydata(), [1, 0.75, 0.5])
+    np.testing.assert_allclose(lines["kd 0.5"].get_xdata(), [0, 10, 20])
+    band = axis.collections[0].get_paths()[0].vertices
+    at_end = band[band[:, 0] == 20, 1]
+    deviation = np.std([2.0, 3.0], ddof=1)
+    assert (at_end.min(), at_end.max()) == pytest.approx((2.5 - deviation, 2.5 + deviation))
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == list(lines)
+    assert axis.get_title() == "Adaptive, n = 2"
+
+
 def test_feature_has_the_same_line_style_in_groups_of_all_sizes():
     """Groups of ShuffleNetV2. A group of one feature has no panel."""
     groups = [

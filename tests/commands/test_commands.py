@@ -306,6 +306,25 @@ def test_cached_logits_of_a_trained_teacher_are_used_again(command, tmp_path):
     assert "logits.npy" in _last_line(err)
 
 
+def test_cached_logits_of_another_seed_are_refused_before_the_teacher_is_trained(command, tmp_path):
+    """The teacher itself is unknown until then."""
+    record = tmp_path / "runs/digits/teacher_views/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"seed": 1, "teacher": ["unknown"]}))
+    arguments = [
+        *SHORT,
+        "--gin_bindings=distill.methods=[@kd()]",
+        "--gin_bindings=distill.teacher_views=1",
+        "--gin_bindings=distill.epochs=2",
+    ]
+    status, _, err = command("distill", *arguments)
+    assert status == 2
+    assert _starts_with(_last_line(err), "distill", "distill.teacher_views")
+    assert "seed was 1, is 0" in _last_line(err)
+    assert " teacher was" not in _last_line(err)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [record]
+
+
 def test_teacher_folder_without_a_config_is_named_and_kept(command, tmp_path):
     """Whatever the file is: nothing says where it comes from."""
     path = tmp_path / "runs/digits/teacher/model.keras"

@@ -4,7 +4,10 @@ import csv
 import dataclasses
 import io
 
+import pytest
+
 from dfa_tf.alpha import Alpha, GroupAlpha
+from dfa_tf.comparison.processes import Processes
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import find_runs, read_run
 from dfa_tf.process import Process
@@ -82,6 +85,23 @@ def test_agreement_of_learnt_weights_between_seeds_is_reported(tmp_path):
     assert used[3:] == searched[3:] == ("0.354", "0.177")
     for text in (report.text(), report.markdown()):
         assert "0.354" in text
+
+
+@pytest.mark.parametrize(
+    ("last_weights", "correlation"),
+    [
+        ([[2.0, 0.5], [2.0, 0.5]], "1.000"),
+        ([[2.0, 0.5], [0.5, 2.0]], "-1.000"),
+        # The three pairs have the correlations 1, -1 and -1.
+        ([[2.0, 0.5], [2.0, 0.5], [0.5, 2.0]], "-0.333"),
+        ([[2.0, 0.5], [1.0, 1.0]], ""),  # constant weights
+    ],
+)
+def test_correlation_of_seeds_is_the_mean_over_their_pairs(last_weights, correlation):
+    """The weights go from 1 to the last ones, so that all of one path are above those of another."""
+    processes = [Process(["at", "kd"], [0, 99], [[1.0, 1.0], last], 100) for last in last_weights]
+    heading, row = Processes({"Adaptive": processes}).agreement_cells()
+    assert row[heading.index("correlation of seeds")] == correlation
 
 
 def test_differences_to_the_baselines_are_reported(tmp_path):
