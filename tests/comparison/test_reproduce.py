@@ -20,7 +20,8 @@ from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
 from dfa_tf.comparison.subprocesses import CommandRunner
 from dfa_tf.config import Config
 from dfa_tf.errors import UserError
-from dfa_tf.methods import METHODS
+from dfa_tf.methods import AT, DFA, FEED, KD, METHODS, NST, EnsembleKD, Logits, Pathways
+from dfa_tf.weightings import Adaptive, ProcessWeighting
 from tests.comparison.workdirs import write_search
 from tests.conftest import ROOT
 
@@ -121,6 +122,92 @@ def test_rows_of_an_ablation_differ_from_dfa_in_its_setting_alone(name):
         differing = {n for n in settings if settings[n] != dfa[n]}
         assert differing
         assert differing <= varied
+
+
+def _rows(name):
+    """Each row's cell and config, by name."""
+    return {cell.row.name: (cell, _config(cell)) for cell in cells(name, "cpu", [0])}
+
+
+EPOCHS = {"": 40, "_20": 20, "_10": 10}  # of the student and of equal pathways
+AT_PATH, KD_PATH = AT(form="code", beta=1.0), KD(alpha=1.0)
+FOUR_PATHS = [AT_PATH, NST(form="gram", weight=2.0), Logits(weight=1.0), KD_PATH]
+
+
+@pytest.mark.parametrize(
+    ("row", "paths", "weights"),
+    [
+        ("adaptive", FOUR_PATHS, Adaptive()),
+        ("adaptive_layerwise", FOUR_PATHS, Adaptive(layerwise=True)),
+        ("adaptive_replayed", FOUR_PATHS, ProcessWeighting()),
+        ("adaptive_at_kd", [AT_PATH, KD_PATH], Adaptive()),
+        ("adaptive_dfa_kd", [DFA(), KD_PATH], Adaptive()),
+        ("paths_equal", FOUR_PATHS, None),
+        ("paths_tuned", [AT_PATH, KD_PATH], (1000.0, 0.1)),
+        ("path_at", FOUR_PATHS[:1], (1000.0,)),
+        ("path_nst", FOUR_PATHS[1:2], (10.0,)),
+        ("path_logits", FOUR_PATHS[2:3], (0.1,)),
+        ("path_kd", FOUR_PATHS[3:], (0.1,)),
+    ],
+)
+def test_rows_of_adaptive_have_their_paths_and_weights(row, paths, weights):
+    """The weight of the cross entropy is 1 in each, as with learnt weights."""
+    _, config = _rows("adaptive")[row]
+    assert config.value("distill", "methods") == paths
+    assert config.value("distill", "weights") == weights
+    assert config.value("distill", "ce_weight") == 1.0
+
+
+def test_rows_of_feed_have_their_teachers_controls_and_generations():
+    rows = _rows("feed")
+    for count in (1, 2, 3, 4, 5):
+        cell, config = rows[f"feed_of_{count}"]
+        assert cell.row.teachers == count
+        assert config.value("distill", "methods") == [FEED()]
+    for name, method in {
+        "feed_of_3_average": FEED(average=True),
+        "feed_of_3_shared": FEED(shared=True),
+        "feed_of_3_linear": FEED(kernel=1),
+        "ensemble_kd_of_3": EnsembleKD(),
+        "kd_of_3": KD(),
+    }.items():
+        cell, config = rows[name]
+        assert cell.row.teachers == 3
+        assert config.value("distill", "methods") == [method]
+    for method in (FEED(), KD()):
+        for generation in (3, 4):
+            cell, config = rows[f"{method.name}_generation{generation}"]
+            assert cell.row.teachers == 1
+            assert config.value("distill", "methods") == [method]
+            assert config.value("distill", "generations") == generation
+
+
+def test_rows_of_distpro_have_their_processes_and_epochs():
+    rows = _rows("distpro")
+    biased, plain = ProcessWeighting(threshold=0.5), ProcessWeighting(threshold=0.05)
+    for name, weights, epochs, follows in (
+        ("distpro", biased, 40, ""),
+        ("distpro_20", biased, 20, "distpro"),
+        ("distpro_10", biased, 10, "distpro"),
+        ("distpro_final", ProcessWeighting(threshold=0.5, final=True), 40, "distpro"),
+        ("distpro_plain", plain, 40, ""),
+        ("distpro_10_2", biased, 40, ""),
+        ("distpro_transferred", biased, 40, "distpro_10_2"),
+        *((f"pathways{suffix}", None, epochs, "") for suffix, epochs in EPOCHS.items()),
+    ):
+        cell, config = rows[name]
+        assert config.value("distill", "methods") == [Pathways()]
+        assert config.value("distill", "weights") == weights
+        assert config.value("distill", "epochs") == epochs
+        assert (cell.row.process_of or "") == follows
+        settings = config.settings("search_process", "student")
+        normalization = "plain" if name == "distpro_plain" else "biased"
+        assert settings["search_process.normalization"] == repr(normalization)
+        width = 2 if name == "distpro_10_2" else 1
+        assert settings["student/wide_resnet.width"] == str(width)
+    for suffix, epochs in EPOCHS.items():
+        _, config = rows[f"student{suffix}"]
+        assert config.value("distill", "epochs") == epochs
 
 
 def test_lambdas_are_those_of_figure_4():
@@ -373,11 +460,12 @@ def test_stopped_reproduction_resumes_and_ends_with_the_table(tmp_path):
     assert re.search(r"^KD +1 ", second.stdout, re.MULTILINE)
     assert (tmp_path / "table2_smoke" / "report.md").exists()
 
-    started = time.monotonic()
+    students = {path: os.stat(path).st_mtime_ns for path in tmp_path.rglob("student.keras")}
+    assert len(students) == 2
     third = subprocess.run(_command(tmp_path), capture_output=True, text=True)
     assert third.returncode == 0
     assert "2 of 2 cells" in third.stderr
-    assert time.monotonic() - started < 60  # nothing is trained
+    assert {path: os.stat(path).st_mtime_ns for path in students} == students  # not trained again
 
 
 @pytest.mark.slow
