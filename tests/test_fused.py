@@ -36,7 +36,7 @@ def test_result_keeps_its_static_shape_in_a_graph():
     assert graph.outputs[0].shape == [7, 3]
 
 
-def test_replicated_variables_of_one_shape_are_told_apart(one_replica):
+def test_replicated_variables_of_one_shape_keep_their_values(one_replica):
     @fused
     def scaled(x, scale):
         return x * scale

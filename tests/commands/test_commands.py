@@ -185,7 +185,7 @@ def test_best_student_of_the_validation_part_is_kept_and_tested_once(command, tm
     assert "dataset.validation_fraction was 0.3, is 0.2" in _last_line(err)
 
 
-def test_teacher_from_a_file(command, tmp_path):
+def test_teacher_from_a_file_keeps_its_layout(command, tmp_path):
     network = models.wide_resnet(16, 1, 10, image_shape=(8, 8, 1), mean=(0.3,), std=(0.4,))
     network.save(tmp_path / "mine.keras")
     bindings = [

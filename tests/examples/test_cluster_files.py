@@ -24,7 +24,7 @@ def test_manifest_sets_the_variables_that_a_worker_reads():
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 75, 137, 143])
-def test_slurm_script_requeues_runs_that_can_go_on(tmp_path, status):
+def test_slurm_script_requeues_runs_that_can_resume(tmp_path, status):
     """With commands in place of Slurm's: srun ends with the status of the run."""
     script = FOLDER / "distill.sbatch"
     for name, body in (("srun", f"exit {status}"), ("scontrol", 'echo "$@"')):

@@ -165,7 +165,9 @@ def test_aggregate_kernel_equals_its_formula(dtype, clipped):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
 def test_clip_kernel_equals_its_formula(dtype):
     feature = tf.cast(3 * _map(3, 4, 4, 5), dtype)
+    assert np.any(feature < -1)
     np.testing.assert_array_equal(clip(feature), clip.formula(feature))
+    assert_kernel_equals_formula(lambda function, x: function(x), clip, [feature])
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])

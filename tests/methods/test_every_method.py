@@ -220,7 +220,7 @@ def test_cached_logits_of_the_teacher_replace_it(method, batch):
     )
 
 
-def test_methods_with_cached_logits_are_known_by_name():
+def test_methods_that_read_logits_alone_are_kd_dkd_dist_logits_and_ensemble_kd():
     found = {method.name for method in METHODS if method.logits_only}
     assert found == {"kd", "dkd", "dist", "logits", "ensemble_kd"}
 

@@ -43,8 +43,16 @@ def test_all_formats_have_the_same_accuracy_and_loss(workdir, dataset):
 def test_any_keras_classifier_can_be_evaluated(tmp_path, dataset):
     images = keras.Input((8, 8, 3))
     outputs = keras.layers.Dense(4)(keras.layers.Flatten()(images))
-    keras.Model(images, outputs).save(tmp_path / "plain.keras")
-    assert 0 <= evaluate(tmp_path / "plain.keras", dataset).metrics["accuracy"] <= 1
+    model = keras.Model(images, outputs)
+    # The higher the class, the brighter the image. This model mistakes class 2 for 3.
+    kernel, bias = np.ones((192, 1)) * [-1.0, -0.5, 0.5, 1.0] / 192, [95.0, 60.0, -60.0, -95.0]
+    model.layers[-1].set_weights([kernel, np.array(bias)])
+    model.save(tmp_path / "plain.keras")
+    logits = dataset.test.images.reshape(37, -1) @ kernel + bias
+    accuracy = np.mean(np.argmax(logits, -1) == dataset.test.labels)
+    assert 0.3 < accuracy < 1
+    metrics = evaluate(tmp_path / "plain.keras", dataset).metrics
+    assert metrics["accuracy"] == pytest.approx(accuracy)
 
 
 def test_model_whose_outputs_are_nan_is_refused(tmp_path, dataset):

@@ -172,7 +172,7 @@ def test_group_with_one_feature_keeps_its_weight(run):
 
 
 @pytest.mark.slow
-def test_mixed_precision_joint_search(run):
+def test_joint_search_in_bfloat16_moves_alpha_and_stays_finite(run):
     alpha = run.search(options=JOINT, precision="mixed_bfloat16")
     for group in alpha.groups:
         assert np.isfinite(group.beta).all()

@@ -254,7 +254,7 @@ def test_nan_loss_names_the_step_and_leaves_no_result(run):
 
 
 @pytest.mark.slow
-def test_fixed_aggregations_and_plain_training(run):
+def test_metrics_name_the_fixed_aggregation_of_the_student(run):
     for aggregation in ("last", "random", "none"):
         if aggregation == "none":
             arguments = {"teacher": None, "methods": []}
@@ -266,12 +266,6 @@ def test_fixed_aggregations_and_plain_training(run):
         assert metrics["aggregation"] == aggregation
 
 
-def test_alpha_of_another_run_is_used(finished, run):
-    path = str(finished.workdir / "search" / "alpha.json")
-    student = run.distill(alpha=path)
-    assert same(student.get_weights(), finished.student.get_weights())
-
-
 def test_alpha_of_another_teacher_is_an_error(finished, run):
     path = str(finished.workdir / "search" / "alpha.json")
     with pytest.raises(UserError, match=r"alpha\.json.* 2 .*group1.*WRN_16_1.* 3"):
@@ -280,7 +274,7 @@ def test_alpha_of_another_teacher_is_an_error(finished, run):
 
 
 @pytest.mark.slow
-def test_uniform_start_and_mean_alpha(run):
+def test_uniform_search_starts_with_equal_weights_and_ends_with_their_mean(run):
     alpha = run.search(options=SearchOptions(initial="uniform", final="mean"))
     for group in alpha.groups:
         np.testing.assert_allclose(group.history[0][1], [1 / 3] * 3, rtol=1e-5)

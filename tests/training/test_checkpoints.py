@@ -84,7 +84,9 @@ def test_states_are_found_by_their_names(tmp_path, content):
     assert (other.step, float(found)) == (9, 1.0)
 
 
-def test_folder_without_a_complete_checkpoint_says_that_the_run_starts_anew(tmp_path, capsys):
+def test_folder_without_a_complete_checkpoint_says_that_the_run_starts_from_scratch(
+    tmp_path, capsys
+):
     (tmp_path / "step-5.data-00000-of-00001").write_bytes(b"half")
     assert not _stage(tmp_path)[2].restore()
     assert str(tmp_path) in capsys.readouterr().err

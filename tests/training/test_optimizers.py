@@ -18,7 +18,7 @@ def _run(optimizer, variable, gradients):
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_sgd_with_coupled_decay(nesterov):
+def test_sgd_adds_the_decay_to_the_gradient(nesterov):
     gradients = np.random.default_rng(0).normal(0, 1, (5, 3)).astype(np.float32)
     start, rate, momentum, decay = np.array([1.0, -2.0, 0.5]), 0.1, 0.9, 0.01
     variable = tf.Variable(start, dtype=tf.float32)
