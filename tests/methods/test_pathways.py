@@ -114,15 +114,18 @@ def test_losses_are_finite_and_train_all_variables(kind, precision, batch):
     trained = [student, *(model for each in distillations for model in each.connectors)]
     variables = [v for model in trained for v in model.trainable_variables]
 
+    paths = list(path_factors(distillations))
+    stem = student.get_layer("stem").kernel.value
+
     @tf.function
     def run(images, labels):
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             loss, _, measured = objective(images, labels)
-            mean = tf.reduce_mean(loss)
-        return loss, measured, tape.gradient(mean, [v.value for v in variables])
+            mean, of_paths = tf.reduce_mean(loss), tf.add_n([measured[path] for path in paths])
+        gradients = tape.gradient(mean, [v.value for v in variables])
+        return loss, measured, [*gradients, tape.gradient(of_paths, stem)]
 
     loss, measured, gradients = run(*batch)
-    paths = list(path_factors(distillations))
     assert set(measured) == {"cross_entropy", *paths}
     for name in paths:
         assert (measured[name].dtype, measured[name].shape) == (tf.float32, (8,))
