@@ -281,8 +281,8 @@ class _CaseBuilder:
         for name, steps_of in orders.items():
             steps = self._search_steps(supernet, group, steps_of=steps_of)
             seeds = {"train": 0, "validation": 1}
-            streams = [[seeds[split] for split in splits] for splits in steps]
-            yield self._case(name, list(steps.values()), 0, group, streams=streams)
+            streams = [[seeds[split] for split in splits] for splits, _ in steps]
+            yield self._case(name, [step for _, step in steps], 0, group, streams=streams)
 
     def _supernet(self):
         options = SearchOptions(initial="uniform")
@@ -304,7 +304,7 @@ class _CaseBuilder:
         supernet = self._supernet()
         for group in supernet.beta:
             steps = self._search_steps(supernet, group)
-            on_beta, on_w = steps.values()
+            (_, on_beta), (_, on_w) = steps
             beta_flops = flops.beta_step_flops(supernet, [group])
             w_flops = flops.w_step_flops(supernet, [group])
             yield self._case("beta", [on_beta], beta_flops, group)
@@ -316,7 +316,7 @@ class _CaseBuilder:
                 count(supernet, list(supernet.beta))
                 for count in (flops.beta_step_flops, flops.w_step_flops)
             )
-            yield self._case("search", list(steps.values()), operations, ALL_GROUPS)
+            yield self._case("search", [step for _, step in steps], operations, ALL_GROUPS)
 
     def _case(
         self,

@@ -5,9 +5,9 @@ student's group i.
 
     Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
     Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
-    Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `bridge_loss`
+    Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `group_bridge_loss`
     Eqn 11  L_ST = |F_s(S_i) / |F_s(S_i)| - A_i / |A_i||^2             `normalized_l2`
-    Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `bridge_loss`
+    Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `group_bridge_loss`
     Eqn 7   minimise L_val(w, beta) + lambda R(beta) over beta         `beta_step`
     Eqn 8   minimise L_train(w, beta) over w                           `w_step`
     Algorithm 1, lines 3 to 8                                          dfa_tf/stages/search.py
@@ -39,8 +39,9 @@ from dfa_tf import kernels
 from dfa_tf.alpha import InitialBeta, initial_beta
 from dfa_tf.kernels import FLOOR, accelerated
 from dfa_tf.methods.connectors import connector
+from dfa_tf.methods.dfa_search_measurements import beta_measurements, over_groups
 from dfa_tf.methods.losses import cross_entropy, is_correct
-from dfa_tf.methods.replicas import global_mean
+from dfa_tf.methods.replicas import global_mean, mean_shares
 from dfa_tf.methods.vectors import flatten, unit
 from dfa_tf.models.network import Network
 from dfa_tf.seeds import derived_seed
@@ -260,43 +261,39 @@ def bridge_loss(
         from `over_groups`.
     """
     features = net.student.features_up_to(list(aggregations)[-1], images, training=True)
-    losses, measurements = [], {}
-    for group, A in aggregations.items():
-        # The student-to-teacher path (Fig 3 c): the image, groups 1..i, the ST connector.
-        S = net.student_feature(features[group])
-        st = normalized_l2(net.st_connectors[group](S, training=True), A)  # Eqn 11
-
-        # The teacher-to-student path (Fig 3 b): A_i, the TS connector, groups i+1..G.
-        x = net.ts_connectors[group](A, training=True)
-        logits = net.student.tail(group, x, training=True, tail_input=net.options.tail_input)
-        ts = cross_entropy(logits, labels)  # Eqn 10
-
-        bridge = net.options.gamma_st * st + net.options.gamma_ts * ts  # Eqn 12
-        losses.append(bridge)
-        measurements[group] = {
-            "bridge": bridge,
-            "st": st,
-            "ts": ts,
-            "ts_accuracy": is_correct(logits, labels),
-        }
-    return tf.add_n(losses), over_groups(measurements)
+    measured = {
+        group: group_bridge_loss(net, group, features[group], A, labels)
+        for group, A in aggregations.items()
+    }
+    return tf.add_n([each["bridge"] for each in measured.values()]), over_groups(measured)
 
 
-def over_groups(measurements: Mapping[str, Mapping[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-    """Returns the measurements of several groups, `{"st": mean, "st/group1": that of group 1, ...}`.
+def group_bridge_loss(
+    net: Supernet, group: str, features: Sequence[tf.Tensor], A: tf.Tensor, labels: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Computes the bridge loss of group i for each example (Eqns 10 to 12).
 
     Args:
-        measurements: `{group: {name: [B]}}`. Those of a single group are returned as they are.
+        net: The supernet.
+        group: The name of group i.
+        features: The features of the student's group i for the images, each `[B, H, W, C]`.
+        A: A_i `[B, h, w, c]`, the aggregation of the teacher's features for the same images.
+        labels: Integer tensor `[B]`.
+
+    Returns:
+        The bridge loss, its two parts and the accuracy of the TS path, `{name: [B]}`.
     """
-    groups = list(measurements)
-    if len(groups) == 1:
-        return dict(measurements[groups[0]])
-    merged = {}
-    for name in measurements[groups[0]]:
-        each = {f"{name}/{group}": measurements[group][name] for group in groups}
-        mean = tf.add_n([tf.cast(m, tf.float32) for m in each.values()]) / len(each)
-        merged |= {name: mean, **each}
-    return merged
+    # The student-to-teacher path (Fig 3 c): the image, groups 1..i, the ST connector.
+    S = net.student_feature(features)
+    st = normalized_l2(net.st_connectors[group](S, training=True), A)  # Eqn 11
+
+    # The teacher-to-student path (Fig 3 b): A_i, the TS connector, groups i+1..G.
+    x = net.ts_connectors[group](A, training=True)
+    logits = net.student.tail(group, x, training=True, tail_input=net.options.tail_input)
+    ts = cross_entropy(logits, labels)  # Eqn 10
+
+    bridge = net.options.gamma_st * st + net.options.gamma_ts * ts  # Eqn 12
+    return {"bridge": bridge, "st": st, "ts": ts, "ts_accuracy": is_correct(logits, labels)}
 
 
 def beta_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch_size: int) -> Step:
@@ -330,7 +327,8 @@ def beta_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch
                 loss_per_example, measurements = loss(net, images, labels, aggregations)
             mean_loss = global_mean(loss_per_example, batch_size)
         gradients = optimizer.gradients(tape, mean_loss)
-        measured = beta_measurements(betas, gradients, measurements, optimizer, batch_size)
+        alphas = [aggregation_weights(beta) for beta in betas]
+        measured = beta_measurements(alphas, gradients, measurements, optimizer, batch_size)
         optimizer.apply(gradients)  # adds the decay
         return measured
 
@@ -359,15 +357,15 @@ def w_step(net: Supernet, groups: Sequence[str], loss: Loss, optimizer, batch_si
             mean_loss = global_mean(loss_per_example, batch_size)
         # The student's own loss does not use the TS connector, which then has no gradient.
         optimizer.apply(optimizer.gradients(tape, mean_loss))
-        return means("train", measurements, batch_size)
+        return mean_shares("train", measurements, batch_size)
 
     return step
 
 
 def first_order_steps(
     net: Supernet, groups: Sequence[str], loss: Loss, optimizers, batch_size: int
-) -> dict[tuple[str, ...], Step]:
-    """Returns the two steps of an iteration, in order (Eqns 7 and 8).
+) -> list[tuple[tuple[str, ...], Step]]:
+    """Returns the two steps of an iteration, in order (Eqns 7 and 8; Algorithm 1, lines 4 to 7).
 
     Args:
         net: The supernet.
@@ -377,43 +375,10 @@ def first_order_steps(
         batch_size: Size of the global batches.
 
     Returns:
-        `{splits: step}`, where a step receives a batch of each of its splits.
+        (splits, step) of each. The step receives a batch of each of its splits.
     """
     beta_optimizer, w_optimizer = optimizers
-    return {
-        ("validation",): beta_step(net, groups, loss, beta_optimizer, batch_size),
-        ("train",): w_step(net, groups, loss, w_optimizer, batch_size),
-    }
-
-
-def beta_measurements(
-    betas: Sequence, gradients: Sequence, measurements: Mapping, optimizer, batch_size: int
-) -> dict[str, tf.Tensor]:
-    """Returns this replica's share of the measurements of a beta step, before the update.
-
-    The vectors of several groups are concatenated.
-
-    Args:
-        betas: For each group of the step, beta_i `[N_i]`.
-        gradients: This replica's share of the gradient of L_val for each beta.
-        measurements: `{name: [B]}` of the validation batch.
-        optimizer: The `Optimizer` of `betas`.
-        batch_size: Size of the global batch.
-    """
-    if optimizer.loss_scale is not None:  # the step of an overflow is not taken
-        gradients = [tf.where(tf.math.is_finite(g), g, 0.0) for g in gradients]
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return means("validation", measurements, batch_size) | {
-        # The loop sums measurements over the replicas, and alpha is the same on each.
-        "alpha": tf.concat([aggregation_weights(beta) / replicas for beta in betas], 0),
-        "beta_loss_gradient": tf.concat(gradients, 0),
-        # The gradient of lambda R(beta), R = |beta|^2 / 2.
-        "beta_decay": tf.concat(optimizer.decay(), 0),
-    }
-
-
-def means(
-    split: str, measurements: Mapping[str, tf.Tensor], batch_size: int
-) -> dict[str, tf.Tensor]:
-    """Returns this replica's share of the mean of each measurement `[B]`, `{split/name: scalar}`."""
-    return {f"{split}/{name}": global_mean(m, batch_size) for name, m in measurements.items()}
+    return [
+        (("validation",), beta_step(net, groups, loss, beta_optimizer, batch_size)),
+        (("train",), w_step(net, groups, loss, w_optimizer, batch_size)),
+    ]

@@ -20,26 +20,19 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import (
-    Loss,
-    Step,
-    Supernet,
-    beta_measurements,
-    w_step,
-)
+from dfa_tf.methods.dfa_search import Loss, Step, Supernet, aggregation_weights, w_step
+from dfa_tf.methods.dfa_search_measurements import beta_measurements
 from dfa_tf.methods.replicas import global_mean, replica_total
 
 
 def second_order_steps(
     net: Supernet, groups: Sequence[str], loss: Loss, optimizers, batch_size: int
-) -> dict[tuple[str, ...], Step]:
+) -> list[tuple[tuple[str, ...], Step]]:
     """Returns both steps of an iteration, as `dfa_search.first_order_steps` does."""
     beta_optimizer, w_optimizer = optimizers
     on_beta = second_order_beta_step(net, groups, loss, beta_optimizer, w_optimizer, batch_size)
-    return {
-        ("train", "validation"): on_beta,
-        ("train",): w_step(net, groups, loss, w_optimizer, batch_size),
-    }
+    on_w = w_step(net, groups, loss, w_optimizer, batch_size)
+    return [(("train", "validation"), on_beta), (("train",), on_w)]
 
 
 def second_order_beta_step(
@@ -73,8 +66,8 @@ def second_order_beta_step(
     def step(train, validation):
         train_features, features = (net.teacher_features(groups, x) for x, _ in (train, validation))
         # grad_w L_train, recorded as a function of beta.
-        with tf.GradientTape(watch_accessed_variables=False) as of_training:
-            of_training.watch(betas)
+        with tf.GradientTape(watch_accessed_variables=False) as beta_tape:
+            beta_tape.watch(betas)
             with tf.GradientTape() as tape, keras.StatelessScope():
                 training_loss, _ = mean_loss(train, train_features)
             gradients = tape.gradient(training_loss, weights, unconnected_gradients="zero")
@@ -90,11 +83,12 @@ def second_order_beta_step(
         direct, v = tape.gradient(validation_loss, [betas, trial], unconnected_gradients="zero")
 
         # grad_beta <grad_w L_train, v>.
-        through_w = of_training.gradient(
+        through_w = beta_tape.gradient(
             gradients, betas, replica_total(v), unconnected_gradients="zero"
         )
         total = [d - rate * t for d, t in zip(direct, through_w, strict=True)]
-        measured = beta_measurements(betas, total, measurements, optimizer, batch_size)
+        alphas = [aggregation_weights(beta) for beta in betas]
+        measured = beta_measurements(alphas, total, measurements, optimizer, batch_size)
         optimizer.apply(total)  # adds the decay
         return measured
 

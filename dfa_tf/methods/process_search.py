@@ -22,7 +22,7 @@ biased softmax is a path without a loss, which lets all weights fall.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import keras
@@ -33,7 +33,7 @@ from dfa_tf.methods.directional_derivatives import directional_derivatives
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.methods.method import ALPHA, Method, Outputs
 from dfa_tf.methods.objective import frozen_outputs, network_outputs
-from dfa_tf.methods.replicas import global_mean, replica_total
+from dfa_tf.methods.replicas import global_mean, mean_shares, replica_total
 from dfa_tf.methods.teachers import build_method, check_method
 from dfa_tf.methods.terms import named_terms, path_factors, term_names
 from dfa_tf.models.network import Network, Precision
@@ -266,8 +266,8 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
         # The loop sums measurements over the replicas, and these are the same on each.
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         return (
-            _means("train", train_measured, batch_size)
-            | _means("validation", validation_measured, batch_size)
+            mean_shares("train", train_measured, batch_size)
+            | mean_shares("validation", validation_measured, batch_size)
             | {"alpha": alpha / replicas, "weights": weights / replicas}
             | {"alpha_gradient": gradient}
         )
@@ -292,7 +292,3 @@ def alpha_gradient(
         tape.watch(alpha)
         effect = -tf.tensordot(path_weights(alpha, normalization), products, 1)
     return tape.gradient(effect, alpha)
-
-
-def _means(split: str, measurements: Mapping[str, tf.Tensor], batch_size: int):
-    return {f"{split}/{name}": global_mean(m, batch_size) for name, m in measurements.items()}

@@ -1,6 +1,6 @@
 """Arithmetic over the global batch, from within a replica."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -18,6 +18,19 @@ def global_mean(values: tf.Tensor, batch_size: int) -> tf.Tensor:
         Float32 scalar.
     """
     return tf.nn.compute_average_loss(tf.cast(values, tf.float32), global_batch_size=batch_size)
+
+
+def mean_shares(
+    prefix: str, measurements: Mapping[str, tf.Tensor], batch_size: int
+) -> dict[str, tf.Tensor]:
+    """Returns this replica's share of the mean of each measurement, `{"prefix/name": scalar}`.
+
+    Args:
+        prefix: The split of the batch, "train" for instance.
+        measurements: Tensors `[B / replicas]` by name.
+        batch_size: Size B of the global batch.
+    """
+    return {f"{prefix}/{name}": global_mean(m, batch_size) for name, m in measurements.items()}
 
 
 def global_batch(x: tf.Tensor) -> tf.Tensor:

@@ -210,13 +210,12 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         if journal.step >= end:  # finished before the search was interrupted
             continue
         record.start(groups)
-        # The beta step and the w step, in turn (Algorithm 1, lines 4 to 7).
         steps = STEPS[net.options.order](
             net, groups, LOSSES[name], optimizers[k], training.batch_size
         )
         phases = [
-            Phase.of(step, [_batches(splits, s, training, journal.step, strategy) for s in names])
-            for names, step in steps.items()
+            Phase.of(step, [_batches(splits, s, training, journal.step, strategy) for s in drawn])
+            for drawn, step in steps
         ]
         label, metrics = f"search {', '.join(groups)}", PROGRESS_METRICS[name]
         loop = Loop(label, runtime, checkpoints, images_per_step, f"train/{name}", metrics)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
-from dfa_tf.methods.replicas import global_mean
+from dfa_tf.methods.replicas import global_mean, mean_shares
 from dfa_tf.models.network import Network
 from dfa_tf.process import is_recorded
 from dfa_tf.seeds import derived_seed
@@ -283,7 +283,7 @@ def objective_step(objective: Callable, optimizer: Optimizer, batch_size: int) -
         measured = {"loss": loss} | measurements
         if logits is not None:
             measured["accuracy"] = is_correct(logits, labels)
-        return {f"train/{name}": global_mean(value, batch_size) for name, value in measured.items()}
+        return mean_shares("train", measured, batch_size)
 
     return step
 

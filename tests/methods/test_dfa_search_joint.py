@@ -170,7 +170,8 @@ def test_teacher_and_student_run_once_to_the_last_group(batch):
     supernet = _supernet()
     beta_optimizer = Adam().build(list(supernet.beta.values()), 10, 100)
     w_optimizer = SGD(0.1).build(supernet.variables(*GROUPS), 10, 100)
-    steps = first_order_steps(supernet, GROUPS, bridge_loss, (beta_optimizer, w_optimizer), 8)
+    optimizers = beta_optimizer, w_optimizer
+    steps = dict(first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8))
     teacher = 1 + 3 * (2 * 2 + 1)  # stem; groups of two blocks and a shortcut each (width 2)
     student = 1 + 2 + 3 + 3  # stem; groups of one block, a shortcut in the second and third
     tails = (3 + 3) + 3 + 0  # behind A_1, A_2 and A_3
@@ -205,7 +206,7 @@ def _run_replicated(strategy, images, labels, steps=3):
             Adam(0.05).build(list(supernet.beta.values()), 10, 100),
             SGD(0.1, 0.9, True, 5e-4).build(supernet.variables(*GROUPS), 10, 100),
         )
-    phases = first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8)
+    searched = first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8)
     size = 8 // strategy.num_replicas_in_sync
 
     def shared_out(tensor):
@@ -219,7 +220,7 @@ def _run_replicated(strategy, images, labels, steps=3):
 
     @tf.function
     def iterate():
-        measured = [strategy.run(phase, args=parts) for phase in phases.values()]
+        measured = [strategy.run(step, args=parts) for _, step in searched]
         names = ("validation/bridge", "alpha"), ("train/bridge/group2",)
         return [
             strategy.reduce("SUM", measurements[name], axis=None)

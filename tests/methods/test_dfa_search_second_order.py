@@ -59,7 +59,7 @@ def test_gradient_is_that_of_the_validation_loss_through_the_step_of_w(
     train, validation = _batches()
     supernet = _supernet(**weights)
     optimizers = _optimizers(supernet, group, momentum)
-    steps = second_order_steps(supernet, [group], loss, optimizers, 8)
+    steps = dict(second_order_steps(supernet, [group], loss, optimizers, 8))
     tf.function(steps["train",])(*validation)  # fills the buffer
     variables, beta = supernet.variables(group), supernet.beta[group]
     buffers = [v for v in optimizers[1]._optimizer.variables if "momentum" in v.path]
@@ -150,7 +150,7 @@ def _run_replicated(strategy):
             if isinstance(layer, BatchNormalization):
                 layer.trainable = False  # no batch statistics
         optimizers = _optimizers(supernet, "group2")
-    steps = second_order_steps(supernet, ["group2"], bridge_loss, optimizers, 8)
+    steps = dict(second_order_steps(supernet, ["group2"], bridge_loss, optimizers, 8))
     size = 8 // strategy.num_replicas_in_sync
 
     def shared_out(tensor):
