@@ -7,7 +7,7 @@ import numpy as np
 
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import Method, Pretraining
-from dfa_tf.methods.objective import pretraining_objective, student_objective
+from dfa_tf.methods.objective import Segment, pretraining_objective, student_objective
 from dfa_tf.methods.teachers import build_method
 from dfa_tf.methods.terms import constant_weights, path_factors
 from dfa_tf.models.network import Network, Precision
@@ -96,31 +96,28 @@ class DistillationNet:
         """Returns the objective of a pretraining phase."""
         return pretraining_objective(self.teachers, self.student, pretraining, self._needs)
 
-    def objectives(
+    def segments(
         self,
         ends: Sequence[int],
         class_weights: np.ndarray | None = None,
         targets: Callable | None = None,
-    ) -> list[tuple[int, Callable]]:
-        """Returns the objective of the training, or of each part of it.
+    ) -> list[Segment]:
+        """Returns the parts of the training, each with its objective: one, except with a schedule.
 
-        With a schedule of weights, a path whose weight is 0 throughout a part is not computed.
+        With a schedule of weights, a path whose weight is 0 throughout a segment is not computed.
 
         Args:
             ends: The last step of each epoch.
             class_weights: As in `student_objective`.
             targets: As in `student_objective`.
-
-        Returns:
-            (last step, objective) of each part.
         """
         if not self._distillations:
-            return [(ends[-1], plain_objective(self.student, class_weights, targets))]
+            return [Segment(ends[-1], plain_objective(self.student, class_weights, targets))]
         parts: list = [(ends[-1], None)]
         if isinstance(self._path_weights, ScheduledWeights):
             parts = self._path_weights.segments(ends)
         return [
-            (
+            Segment(
                 last,
                 student_objective(
                     self.teachers,

@@ -1,5 +1,6 @@
 """The student's objective: cross entropy plus the terms of one or several methods."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Sequence
 
@@ -18,6 +19,19 @@ from dfa_tf.methods.terms import (
 )
 from dfa_tf.models.network import Network
 from dfa_tf.weightings.weighting import PathWeights
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A part of a training run with an objective of its own.
+
+    Attributes:
+        last: The last step of the part.
+        objective: A function as from `student_objective`.
+    """
+
+    last: int
+    objective: Callable
 
 
 def student_objective(

@@ -43,7 +43,6 @@ from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.fit import (
     Problem,
-    Segment,
     drawn_batches,
     epoch_ends,
     fit,
@@ -309,7 +308,7 @@ def _train(net, splits, training, fine_tuning, targets, cache, folder, runtime):
     ends = epoch_ends(training.steps_per_epoch(len(train)), training.steps(len(train)))
     problem = Problem(
         net.student,
-        [Segment(*each) for each in net.objectives(ends, **arguments)],
+        net.segments(ends, **arguments),
         net.models,
         net.variables,
         fine_tuning=fine_tuning,

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
+from dfa_tf.methods.objective import Segment
 from dfa_tf.methods.replicas import global_mean, mean_shares
 from dfa_tf.models.network import Network
 from dfa_tf.process import is_recorded
@@ -26,19 +27,6 @@ from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.summaries import Summaries
 
 WEIGHTS = "train/weight/"  # prefix of the measurements of path weights
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A part of a training run with an objective of its own.
-
-    Attributes:
-        last: The last step of the part.
-        objective: As in `Problem`.
-    """
-
-    last: int
-    objective: Callable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,9 @@ def _net(methods, weights=None, ce_weight=None):
 
 
 def _objective(net):
-    ((last, objective),) = net.objectives([2, STEPS])
-    assert last == STEPS
-    return objective
+    (segment,) = net.segments([2, STEPS])
+    assert segment.last == STEPS
+    return segment.objective
 
 
 @pytest.mark.parametrize(

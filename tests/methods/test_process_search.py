@@ -164,9 +164,9 @@ def test_step_trains_the_student_as_a_distillation_with_the_same_weights():
     trained = DistillationNet(
         [teacher], student, [TwoPathways()], ProcessWeighting(process), CE_WEIGHT, steps=1, seed=3
     )
-    ((_, objective),) = trained.objectives([1])
+    (segment,) = trained.segments([1])
     sgd = SGD(RATE, MOMENTUM, weight_decay=DECAY).build(trained.variables, 10, 100)
-    tf.function(objective_step(objective, sgd, 8))(*train)
+    tf.function(objective_step(segment.objective, sgd, 8))(*train)
 
     for found, expected in zip(_state(searched), _state(trained), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
