@@ -43,9 +43,16 @@ def _slow_but(*names):
     return [pytest.param(m, marks=[] if m.name in names else pytest.mark.slow) for m in METHODS]
 
 
-@functools.cache
 def _pair(name):
-    """The networks of a pair. `Built` copies them."""
+    """The networks of a pair. `Built` copies them.
+
+    Variables belong to the strategy in whose scope they are created, and so do these networks.
+    """
+    return PAIRS[name]() if tf.distribute.has_strategy() else _pair_without_strategy(name)
+
+
+@functools.cache
+def _pair_without_strategy(name):
     return PAIRS[name]()
 
 
