@@ -1,7 +1,6 @@
 """`bin/evaluate`: the metrics of saved models."""
 
 import csv
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -72,8 +71,7 @@ def _saved_models(workdir):
     patterns = ["teacher/model.keras", "teacher_*/model.keras"]
     patterns += ["generation_*/distill/student.keras", "distill/student.keras"]
     patterns += ["export/saved_model", "export/*.tflite"]
-    paths = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
-    existing = [path for path in paths if os.path.exists(path)]
+    existing = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
     if not existing:
         raise UserError(f"{workdir}: holds no saved model; give a path, or run distill first")
     return existing

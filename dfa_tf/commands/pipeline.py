@@ -178,13 +178,13 @@ class Pipeline:
         )
         searched = setup.network("teacher")[0]
         check_same_features(searched, self._setup.network("teacher")[0], self._plan.aggregation)
-        plan = Plan(SEARCH, setup)
+        pipeline = Pipeline(SEARCH, setup)
+        plan = pipeline._plan
         if SEARCH not in plan.stages:
             raise UserError(
                 f"distill.aggregation: expected the config of a search for alpha, got {file}, whose "
                 f"methods are {distill_stage.methods_label(plan.methods)}"
             )
-        pipeline = Pipeline(SEARCH, setup)
         check_ahead(plan)
         return dataclasses.replace(pipeline._search_alpha(), source=self._plan.aggregation)
 

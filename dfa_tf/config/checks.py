@@ -29,8 +29,8 @@ def check_bindings(state: State, text: str) -> None:
         text: The text of all its files.
 
     Raises:
-        UserError: If a macro or a scope is not used, a value does not have the type of its parameter, or a
-            reference is undefined, unsuitable or part of a cycle.
+        UserError: If a macro or a scope is not used, a value does not have the type of its
+            parameter, or a reference is undefined, unsuitable or part of a cycle.
     """
     _check_macros(state, text)
     _check_scopes(state, text)

@@ -124,7 +124,7 @@ class Method(Settings):
             the mean over them.
         logits_only: Whether the method has no pretraining, and its terms read nothing of the teacher
             but the logits. These can then be cached.
-        can_be_negative: Whether a term can be negative. `Adaptive` refuses such methods.
+        can_be_negative: Whether a term can be negative, which not every weighting accepts.
     """
 
     name: ClassVar[str]

@@ -53,7 +53,7 @@ from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.teacher_logits import fill_cache
 from dfa_tf.validation import NonNegative, check_value
-from dfa_tf.weightings import Adaptive, ProcessWeighting, Weighting
+from dfa_tf.weightings import ProcessWeighting, Weighting
 
 PLAIN = "plain"
 Teachers: TypeAlias = Network | Sequence[Network] | None
@@ -469,10 +469,10 @@ def check_methods(
                 "add methods, or unbind it"
             )
         negative = [method.name for method in methods if method.can_be_negative]
-        if isinstance(weights, Adaptive) and negative:
+        if negative and not weights.accepts_negative:
             raise UserError(
-                "distill.weights: expected methods whose losses are not negative for @adaptive(), got "
-                f"{', '.join(negative)}; use other methods, or numbers"
+                f"distill.weights: expected methods whose losses are not negative for "
+                f"@{weights.name}(), got {', '.join(negative)}; use other methods, or numbers"
             )
     elif weights is not None and len(weights) != len(methods):
         raise UserError(

@@ -199,7 +199,7 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         "optimizers": [v for pair in optimizers for o in pair for v in o.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
-    restore(checkpoints, strategy)
+    restore(checkpoints, "search", strategy)
     summaries = Summaries(folder.path if chief else None)
     if journal.step == 0:
         summaries.text("config", folder.config.text)

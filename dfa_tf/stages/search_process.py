@@ -99,7 +99,8 @@ def search_process(
         workdir: The result is written to WORKDIR/process. An interrupted search is resumed.
         methods: Methods of `dfa_tf.methods`, whose terms are the paths.
         ce_weight: Weight of the cross entropy, 1 by default.
-        training: The recipe of the student, with `SGD`. The validation batches have its size and augmentation.
+        training: The recipe of the student, with `SGD`. The validation batches have its size and
+            augmentation.
         options: The normalization of the weights.
         alpha_optimizer: The optimizer of alpha. A step of Adam moves alpha by about the learning
             rate at most, so a shorter search needs a higher rate. Learning rate × steps is 1,250
@@ -259,7 +260,7 @@ def _search(
         "optimizers": [*optimizer.state, *alpha_step.state],
     }
     checkpoints = Checkpoints(folder.path / "checkpoints", journal, state, chief, folder.config)
-    restore(checkpoints, strategy)
+    restore(checkpoints, STAGE, strategy)
     summaries = Summaries(folder.path if chief else None)
     images_per_step = 2 * training.batch_size  # a training and a validation batch
     metrics = {

@@ -144,7 +144,7 @@ def fit(
     evaluations = RunEvaluations(label, network, test, validation)
     state |= evaluations.state
     checkpoints = Checkpoints(folder / "checkpoints", journal, state, chief, config)
-    restore(checkpoints, strategy)
+    restore(checkpoints, label, strategy)
     summaries = Summaries(folder if chief else None)
     progress_metrics = {"loss": "train/loss", "accuracy": "train/accuracy"}
     loop = Loop(label, runtime, checkpoints, training.batch_size, "train/loss", progress_metrics)

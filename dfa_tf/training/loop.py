@@ -23,7 +23,13 @@ from dfa_tf.data.pipeline import replica_part
 from dfa_tf.errors import Interrupted, ReportedError, UserError
 from dfa_tf.progress import Progress, print_line
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import Consensus, is_chief, replica_sum, worker_count
+from dfa_tf.training.devices import (
+    Consensus,
+    is_chief,
+    replica_sum,
+    report_lost_workers,
+    worker_count,
+)
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.training.signals import StopRequest, stop_request
 from dfa_tf.training.summation_order import fixed_summation_order
@@ -75,15 +81,23 @@ class Block:
         return {name: mean for name, mean in (self.means or {}).items() if np.ndim(mean) == 0}
 
 
-def restore(checkpoints: Checkpoints, strategy: tf.distribute.Strategy) -> None:
+def restore(checkpoints: Checkpoints, label: str, strategy: tf.distribute.Strategy) -> None:
     """Restores the state of a run, the same one on all workers.
+
+    Args:
+        checkpoints: The checkpoints of the run.
+        label: Name of what is running, for messages.
+        strategy: The strategy of the run.
 
     Raises:
         UserError: As `Checkpoints.restore`, or if the workers find different states.
+        WorkerLost: If another worker stops responding.
     """
     checkpoints.restore()
     consensus, step = Consensus(strategy), checkpoints.journal.step
-    if consensus([consensus.of_chief(step) != step])[0]:
+    with report_lost_workers(label, strategy):
+        is_different = consensus([consensus.of_chief(step) != step])[0]
+    if is_different:
         raise UserError(
             f"{checkpoints.folder}: expected the checkpoint of one step on all workers, got step {step} "
             "on this one and another step on another one; choose a --workdir on a file system that "

@@ -36,6 +36,7 @@ class Adaptive(Weighting):
     scale: NonNegative = 1.0
 
     name = "adaptive"
+    accepts_negative = False
 
     def check(self, factors):
         """Checks that each path has a loss."""

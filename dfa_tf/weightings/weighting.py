@@ -42,10 +42,12 @@ class Weighting(Settings):
 
     Attributes:
         name: The weighting's name in gin.
+        accepts_negative: Whether the loss of a path can be negative.
         layerwise: Whether each part of a term is a path of its own.
     """
 
     name: ClassVar[str]
+    accepts_negative: ClassVar[bool] = True
     layerwise: bool = False
 
     def check(self, factors: Mapping[str, float]) -> None:

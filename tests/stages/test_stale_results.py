@@ -137,27 +137,30 @@ def test_how_examples_are_held_matters_until_a_stage_is_finished(tmp_path):
     assert folder(False).is_finished()
 
 
-def test_fresh_empties_a_linked_checkpoint_folder_and_keeps_the_link(tmp_path, monkeypatch):
+@pytest.fixture
+def linked(tmp_path, monkeypatch):
+    """An interrupted run whose checkpoints are in another folder, and the link to it."""
     run = Run(tmp_path / "run")
     _interrupted(run, monkeypatch)
     link = run.workdir / "distill/checkpoints"
     shutil.move(link, tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
+    return run, link
+
+
+def test_fresh_empties_a_linked_checkpoint_folder_and_keeps_the_link(linked, monkeypatch):
+    run, link = linked
     fresh = Runtime(quiet=True, fresh=True, evaluate_every=1e9)
     started = []
     monkeypatch.setattr(Checkpoints, "restore", lambda self: started.append(self._steps()))
     run.distill(**PLAIN, runtime=fresh)
     assert started == [[]]
     assert link.is_symlink()
-    assert list((tmp_path / "elsewhere").glob("*.index"))
+    assert list(link.resolve().glob("*.index"))
 
 
-def test_run_resumes_from_a_linked_checkpoint_folder(tmp_path, monkeypatch):
-    run = Run(tmp_path / "run")
-    _interrupted(run, monkeypatch)
-    link = run.workdir / "distill/checkpoints"
-    shutil.move(link, tmp_path / "elsewhere")
-    link.symlink_to(tmp_path / "elsewhere")
+def test_run_resumes_from_a_linked_checkpoint_folder(linked, monkeypatch):
+    run, _ = linked
     started = []
     original = Checkpoints.restore
     monkeypatch.setattr(Checkpoints, "restore", lambda self: started.append(original(self)))
