@@ -16,10 +16,10 @@ from dfa_tf.version import __version__
 if TYPE_CHECKING:
     from dfa_tf import alpha, data, figures, methods, models, stages, training
     from dfa_tf.alpha import Alpha
+    from dfa_tf.bilevel.dfa_search import SearchOptions
     from dfa_tf.deployment.options import ExportOptions
     from dfa_tf.errors import Interrupted, UserError
-    from dfa_tf.methods.dfa_search import SearchOptions
-    from dfa_tf.methods.targets import Targets
+    from dfa_tf.objectives.targets import Targets
     from dfa_tf.stages.distill import distill
     from dfa_tf.stages.export import export
     from dfa_tf.stages.folder import Record
@@ -41,9 +41,9 @@ _NAMES = {
     "Record": "dfa_tf.stages.folder",
     "Runtime": "dfa_tf.training.runtime",
     "SGD": "dfa_tf.training.optimizers",
-    "SearchOptions": "dfa_tf.methods.dfa_search",
+    "SearchOptions": "dfa_tf.bilevel.dfa_search",
     "StepDecay": "dfa_tf.training.optimizers",
-    "Targets": "dfa_tf.methods.targets",
+    "Targets": "dfa_tf.objectives.targets",
     "Training": "dfa_tf.training.recipe",
     "UserError": "dfa_tf.errors",
     "distill": "dfa_tf.stages.distill",

@@ -45,7 +45,7 @@ def accelerated(kernel):
 
 
 def aggregate(features, alpha, clipped=False):
-    """Computes `dfa_tf.methods.dfa_search.aggregate`."""
+    """Computes `dfa_tf.methods.aggregation.aggregate`."""
 
     @tf.custom_gradient
     def weighted_sum(alpha, *features):
@@ -90,7 +90,7 @@ def _float32(feature, clipped):
 
 @fused
 def clip(feature):
-    """Computes `dfa_tf.methods.dfa_search.clip`."""
+    """Computes `dfa_tf.methods.aggregation.clip`."""
     return tf.maximum(feature, tf.cast(FLOOR, feature.dtype))
 
 
@@ -98,7 +98,7 @@ def clip(feature):
 
 
 def normalized_l2(x, y):
-    """Computes `dfa_tf.methods.dfa_search.normalized_l2`."""
+    """Computes `dfa_tf.bilevel.dfa_search.normalized_l2`."""
 
     # |x/|x| - y/|y||^2 = 2 - 2 <x, y> / (|x| |y|), so the normalized maps are not needed. If a
     # squared norm is below TINY, its map is divided by the root of TINY instead.

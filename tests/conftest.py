@@ -72,7 +72,7 @@ def with_statistics(network, seed=0):
 
 def small_supernet(teacher, student, precision="float32", seed=0, **options):
     """Both networks joined, with the defaults of a search; options: of SearchOptions."""
-    from dfa_tf.methods.dfa_search import SearchOptions, Supernet
+    from dfa_tf.bilevel.dfa_search import SearchOptions, Supernet
 
     return Supernet(teacher, student, SearchOptions(**options), precision=precision, seed=seed)
 

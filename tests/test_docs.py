@@ -6,7 +6,7 @@ import types
 import pytest
 
 from dfa_tf.methods import Method
-from dfa_tf.methods.objective import student_objective
+from dfa_tf.objectives.objective import student_objective
 from tests.conftest import ROOT, small_network
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

@@ -11,24 +11,24 @@ import tensorflow as tf
 
 from dfa_tf.alpha import fixed
 from dfa_tf.benchmark import flops
+from dfa_tf.bilevel.dfa_search import SearchOptions, Supernet, bridge_loss, first_order_steps
+from dfa_tf.bilevel.dfa_search_second_order import second_order_steps
+from dfa_tf.bilevel.process_search import ProcessSearchNet, meta_step
 from dfa_tf.data.augmentation import Augmentation
 from dfa_tf.data.examples import Examples
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.dfa_search import SearchOptions, Supernet, bridge_loss, first_order_steps
-from dfa_tf.methods.dfa_search_second_order import second_order_steps
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.logits import Logits
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.nst import NST
-from dfa_tf.methods.objective import student_objective
 from dfa_tf.methods.pathways import Pathways
-from dfa_tf.methods.process_search import ProcessSearchNet, meta_step
-from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import path_factors
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.objective import student_objective
+from dfa_tf.objectives.teachers import build_method
+from dfa_tf.objectives.terms import path_factors
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.logit_cache import LogitCache
 from dfa_tf.training.loop import Phase, StepFunction

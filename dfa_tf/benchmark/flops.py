@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import keras
 
-from dfa_tf.methods.dfa_search import Supernet
+from dfa_tf.bilevel.dfa_search import Supernet
 from dfa_tf.models.network import Network
 
 CONVOLUTIONS = (

@@ -15,6 +15,7 @@ from dfa_tf.stages import search as search_stage
 from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
+from dfa_tf.stages.distill_arguments import check_different, check_weighting
 from dfa_tf.stages.folder import StageFolder, numbered
 from dfa_tf.stages.teacher_views import logit_cache
 from dfa_tf.weightings import WEIGHTINGS, Weighting
@@ -46,7 +47,7 @@ def check_ahead(plan: Plan) -> None:
             else:
                 how = plan.stage(TEACHER) | plan.examples(TEACHER)
                 teacher_stage.check(teacher, **how, replicas=_replicas(plan, TEACHER, number))
-        distill_stage.check_different(files)
+        check_different(files)
     if {SEARCH, PROCESS, DISTILL} & set(stages):
         student, path = setup.network("student")
         check_task(student, *task, path or "student")
@@ -125,7 +126,7 @@ def _check_weighting(plan, teachers, student):
         weights = dataclasses.replace(weights, process=Process.load(found))
     alpha = alpha_without_search("average", teachers[0])  # no path depends on its weights
     methods = [m.with_alpha(alpha) if ALPHA in m.needs else m for m in plan.methods]
-    distill_stage.check_weighting(weights, teachers, student, methods)
+    check_weighting(weights, teachers, student, methods)
 
 
 def _check_settings(plan):

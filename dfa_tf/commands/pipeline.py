@@ -30,6 +30,7 @@ from dfa_tf.stages import search as search_stage
 from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features
+from dfa_tf.stages.distill_arguments import methods_label
 from dfa_tf.stages.folder import numbered
 
 
@@ -67,7 +68,7 @@ class Pipeline:
         stages = self._plan.stages
         check_ahead(self._plan)
         if not stages:
-            methods = distill_stage.methods_label(self._plan.methods)
+            methods = methods_label(self._plan.methods)
             self._setup.say(f"search: nothing to search for {methods}; run distill")
         if SEARCH in stages:
             self._search_alpha()
@@ -183,7 +184,7 @@ class Pipeline:
         if SEARCH not in plan.stages:
             raise UserError(
                 f"distill.aggregation: expected the config of a search for alpha, got {file}, whose "
-                f"methods are {distill_stage.methods_label(plan.methods)}"
+                f"methods are {methods_label(plan.methods)}"
             )
         check_ahead(plan)
         return dataclasses.replace(pipeline._search_alpha(), source=self._plan.aggregation)

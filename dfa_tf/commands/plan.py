@@ -12,7 +12,7 @@ from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.process import Process
-from dfa_tf.stages import distill as distill_stage
+from dfa_tf.stages.distill_arguments import check_methods, methods_label, needs_alpha
 from dfa_tf.stages.folder import Record, numbered
 from dfa_tf.training.keep_best import BEST
 from dfa_tf.training.runtime import Runtime
@@ -51,7 +51,7 @@ class Plan:
         bound = self.config.value(DISTILL, "methods")
         weights = self.config.value(DISTILL, "weights")
         ce_weight = self.config.value(DISTILL, "ce_weight")
-        distill_stage.check_methods(bound, weights, ce_weight)
+        check_methods(bound, weights, ce_weight)
         if self.aggregation == NONE:
             if isinstance(weights, Weighting):
                 raise UserError(
@@ -61,7 +61,7 @@ class Plan:
             if not all(ALPHA in method.needs for method in bound):
                 raise UserError(
                     "distill.aggregation: 'none' is plain training, but distill.methods lists "
-                    f"{distill_stage.methods_label(bound)}; unbind one of the two"
+                    f"{methods_label(bound)}; unbind one of the two"
                 )
             return []
         if not bound:
@@ -106,7 +106,7 @@ class Plan:
     @property
     def needs_alpha(self) -> bool:
         """Whether a method needs aggregation weights."""
-        return distill_stage.needs_alpha(self.methods)
+        return needs_alpha(self.methods)
 
     @property
     def needs_search(self) -> bool:

@@ -23,12 +23,12 @@ from typing import Annotated, Any
 
 import gin
 from dfa_tf import data, models
+from dfa_tf.bilevel.dfa_search import SearchOptions
+from dfa_tf.bilevel.process_search import SearchProcessOptions
 from dfa_tf.deployment.options import ExportOptions
 from dfa_tf.methods import METHODS
-from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.methods.method import Method
-from dfa_tf.methods.process_search import SearchProcessOptions
-from dfa_tf.methods.targets import Targets
+from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages import search, search_process
 from dfa_tf.training.fine_tuning import FineTuning
 from dfa_tf.training.keep_best import LAST, Keep

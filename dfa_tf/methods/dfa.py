@@ -5,8 +5,8 @@ from typing import Literal
 
 from dfa_tf.alpha import Alpha
 from dfa_tf.errors import UserError
+from dfa_tf.methods.aggregation import aggregate
 from dfa_tf.methods.connectors import check_same_groups, group_connectors
-from dfa_tf.methods.dfa_search import aggregate
 from dfa_tf.methods.feature_distillation import clipped_l2, feature_distillation_loss, partial_l2
 from dfa_tf.methods.method import ALPHA, Distillation, Method
 from dfa_tf.validation import NOT_BINDABLE, NonNegative

@@ -1,6 +1,6 @@
 """Stage 1 of DFA: Algorithm 1, left, as a run that resumes after an interruption.
 
-Its equations and steps are in dfa_tf/methods/dfa_search.py.
+Its equations and steps are in dfa_tf/bilevel/dfa_search.py.
 """
 
 import functools
@@ -9,18 +9,18 @@ from collections.abc import Mapping
 
 from dfa_tf import figures
 from dfa_tf.alpha import Alpha
-from dfa_tf.data.pipeline import training_batches
-from dfa_tf.errors import UserError
-from dfa_tf.methods.connectors import check_same_groups
-from dfa_tf.methods.dfa_search import (
+from dfa_tf.bilevel.dfa_search import (
     SearchOptions,
     Supernet,
     bridge_loss,
     first_order_steps,
     searched_groups,
 )
-from dfa_tf.methods.dfa_search_ablation import student_loss
-from dfa_tf.methods.dfa_search_second_order import second_order_steps
+from dfa_tf.bilevel.dfa_search_ablation import student_loss
+from dfa_tf.bilevel.dfa_search_second_order import second_order_steps
+from dfa_tf.data.pipeline import training_batches
+from dfa_tf.errors import UserError
+from dfa_tf.methods.connectors import check_same_groups
 from dfa_tf.models.network import Network
 from dfa_tf.progress import print_line
 from dfa_tf.seeds import derived_seed

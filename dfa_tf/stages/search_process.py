@@ -1,6 +1,6 @@
 """Searches a distillation process (DistPro), and resumes the search after an interruption.
 
-The algorithm itself is in dfa_tf/methods/process_search.py.
+The algorithm itself is in dfa_tf/bilevel/process_search.py.
 """
 
 import dataclasses
@@ -10,16 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dfa_tf import figures
-from dfa_tf.data.pipeline import training_batches
-from dfa_tf.errors import UserError
-from dfa_tf.methods.method import Method
-from dfa_tf.methods.pathways import Pathways
-from dfa_tf.methods.process_search import (
+from dfa_tf.bilevel.process_search import (
     ProcessSearchNet,
     SearchProcessOptions,
     check_methods,
     meta_step,
 )
+from dfa_tf.data.pipeline import training_batches
+from dfa_tf.errors import UserError
+from dfa_tf.methods.method import Method
+from dfa_tf.methods.pathways import Pathways
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process, is_recorded
 from dfa_tf.seeds import derived_seed

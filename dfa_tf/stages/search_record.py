@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dfa_tf.alpha import Alpha, GroupAlpha
-from dfa_tf.methods.dfa_search import Supernet, aggregation_weights
+from dfa_tf.bilevel.dfa_search import Supernet
+from dfa_tf.methods.aggregation import aggregation_weights
 from dfa_tf.training.checkpoints import Journal
 from dfa_tf.training.loop import Block
 

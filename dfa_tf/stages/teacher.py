@@ -5,9 +5,9 @@ import pathlib
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
 from dfa_tf.methods.losses import plain_objective
-from dfa_tf.methods.targets import Targets
 from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
 from dfa_tf.stages.folder import (
     Record,

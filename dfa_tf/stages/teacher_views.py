@@ -8,8 +8,8 @@ from typing import Annotated
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import Method
-from dfa_tf.methods.targets import Targets
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages.folder import fingerprint
 from dfa_tf.training.fit import data_seed
 from dfa_tf.training.logit_cache import SETTING, LogitCache, period_of

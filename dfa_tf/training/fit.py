@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
-from dfa_tf.methods.objective import Segment
 from dfa_tf.methods.replicas import global_mean, mean_shares
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.objective import Segment
 from dfa_tf.process import is_recorded
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from dfa_tf.data.pipeline import replica_part
 from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.methods.objective import frozen_outputs
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.objective import frozen_outputs
 from dfa_tf.progress import Progress
 from dfa_tf.training.devices import Consensus, is_chief, worker_count
 from dfa_tf.training.logit_cache import SETTING, LogitCache

@@ -11,13 +11,13 @@ from dfa_tf import data, methods
 from dfa_tf.alpha import fixed
 from dfa_tf.comparison.titles import TITLES
 from dfa_tf.methods.method import ALPHA, INPUT_GRADIENT, LABELS, TEACHERS, Method
-from dfa_tf.methods.objective import (
+from dfa_tf.methods.replicas import global_mean
+from dfa_tf.objectives.objective import (
     network_outputs,
     pretraining_objective,
     student_objective,
 )
-from dfa_tf.methods.replicas import global_mean
-from dfa_tf.methods.teachers import build_method
+from dfa_tf.objectives.teachers import build_method
 from tests.conftest import made_examples, same, small_network, values
 from tests.methods.networks import plain_network
 

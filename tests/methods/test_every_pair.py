@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from dfa_tf import methods
 from dfa_tf.alpha import fixed
-from dfa_tf.methods.objective import pretraining_objective, student_objective
-from dfa_tf.methods.teachers import build_method, check_method
+from dfa_tf.objectives.objective import pretraining_objective, student_objective
+from dfa_tf.objectives.teachers import build_method, check_method
 from tests.conftest import made_examples
 from tests.models.networks import SMALL, small
 

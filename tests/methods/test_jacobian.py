@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.jacobian import Jacobian, jacobian_loss
-from dfa_tf.methods.objective import network_outputs, student_objective
+from dfa_tf.objectives.objective import network_outputs, student_objective
 from tests.conftest import small_network
 
 STEP = 2e-3

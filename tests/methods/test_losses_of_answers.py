@@ -11,8 +11,8 @@ from dfa_tf.methods.dkd import DKD, dkd_terms
 from dfa_tf.methods.kd import KD, kd_loss, standardize_logits
 from dfa_tf.methods.logits import logits_loss
 from dfa_tf.methods.method import Outputs
-from dfa_tf.methods.objective import frozen_outputs
 from dfa_tf.methods.srrl import SRRL
+from dfa_tf.objectives.objective import frozen_outputs
 from tests.conftest import small_network
 from tests.methods.numerics import assert_equals_formula, maps, softmax
 

@@ -15,9 +15,9 @@ from dfa_tf.methods.jacobian import jacobian_loss
 from dfa_tf.methods.maps import area_average
 from dfa_tf.methods.margin import expected_negative, l2_above_margin, margin_of
 from dfa_tf.methods.nst import NST, gram_loss, nst_loss
-from dfa_tf.methods.objective import frozen_outputs
 from dfa_tf.methods.reviewkd import hcl, reviewer
 from dfa_tf.methods.vid import vid_loss
+from dfa_tf.objectives.objective import frozen_outputs
 from tests.conftest import small_network, with_statistics
 from tests.methods.numerics import (
     assert_equals_formula,

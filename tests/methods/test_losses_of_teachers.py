@@ -14,11 +14,11 @@ from dfa_tf.methods.ensemble_kd import EnsembleKD
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.method import Outputs
-from dfa_tf.methods.objective import frozen_outputs, network_outputs
 from dfa_tf.methods.pathways import Pathways
-from dfa_tf.methods.teachers import build_method, check_method
-from dfa_tf.methods.terms import total
 from dfa_tf.models import cifar_resnet
+from dfa_tf.objectives.objective import frozen_outputs, network_outputs
+from dfa_tf.objectives.teachers import build_method, check_method
+from dfa_tf.objectives.terms import total
 from tests.conftest import small_network
 from tests.methods.networks import plain_network
 from tests.methods.numerics import assert_equals_formula, convolved, flat, maps, softmax, unit

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.hcl import Nearest
-from dfa_tf.methods.objective import frozen_outputs, network_outputs, student_objective
 from dfa_tf.methods.pathways import Pathways, build_transform, position_pairs
-from dfa_tf.methods.terms import path_factors
+from dfa_tf.objectives.objective import frozen_outputs, network_outputs, student_objective
+from dfa_tf.objectives.terms import path_factors
 from tests.conftest import SHAPE, same, small_network, values, with_statistics
 from tests.methods.networks import plain_network
 from tests.methods.numerics import convolved, enlarged, maps, normalized

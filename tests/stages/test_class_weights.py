@@ -4,7 +4,7 @@ import pytest
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods import KD
-from dfa_tf.methods.targets import Targets
+from dfa_tf.objectives.targets import Targets
 from dfa_tf.training.optimizers import SGD
 from tests.conftest import CLASSES, same, small_network
 

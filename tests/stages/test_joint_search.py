@@ -10,8 +10,8 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dfa_tf import models
+from dfa_tf.bilevel.dfa_search import SearchOptions
 from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.stages.search import check
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training.runtime import Runtime

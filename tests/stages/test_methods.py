@@ -12,8 +12,8 @@ from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.ft import FT
 from dfa_tf.methods.kd import KD
-from dfa_tf.methods.objective import student_objective
 from dfa_tf.methods.vid import VID
+from dfa_tf.objectives.objective import student_objective
 from dfa_tf.training.loop import Loop
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import same, small_network, values

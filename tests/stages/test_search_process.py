@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dfa_tf import data
+from dfa_tf.bilevel.process_search import SearchProcessOptions
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.methods import DFA, KD, Pathways, ReviewKD
-from dfa_tf.methods.process_search import SearchProcessOptions
 from dfa_tf.models import wide_resnet
 from dfa_tf.process import Process
 from dfa_tf.stages.folder import Record

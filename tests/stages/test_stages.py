@@ -10,9 +10,9 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.alpha import Alpha, fixed
+from dfa_tf.bilevel.dfa_search import SearchOptions
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.methods.connectors import check_same_groups
-from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.stages import folder as folders
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training.loop import Diverged, Loop

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from dfa_tf.alpha import fixed
 from dfa_tf.methods.dfa import DFA
-from dfa_tf.methods.objective import student_objective
+from dfa_tf.objectives.objective import student_objective
 from tests.conftest import same, small_network, values
 
 GROUPS = ("group1", "group2", "group3")

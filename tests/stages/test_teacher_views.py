@@ -18,9 +18,9 @@ from dfa_tf.methods.dist import DIST
 from dfa_tf.methods.dkd import DKD
 from dfa_tf.methods.ensemble_kd import EnsembleKD
 from dfa_tf.methods.kd import KD
-from dfa_tf.methods.objective import student_objective
-from dfa_tf.methods.targets import Targets
-from dfa_tf.methods.teachers import build_method
+from dfa_tf.objectives.objective import student_objective
+from dfa_tf.objectives.targets import Targets
+from dfa_tf.objectives.teachers import build_method
 from dfa_tf.seeds import derived_seed
 from dfa_tf.training import fit as fitting
 from dfa_tf.training import teacher_logits

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dfa_tf.bilevel.dfa_search import SearchOptions
 from dfa_tf.errors import UserError
-from dfa_tf.methods.dfa_search import SearchOptions
 from dfa_tf.stages.search import check
 from dfa_tf.training.fine_tuning import HeadAndBackbone
 from dfa_tf.training.optimizers import SGD, Adam

@@ -7,10 +7,10 @@ import numpy as np
 
 from dfa_tf.methods.losses import plain_objective
 from dfa_tf.methods.method import Method, Pretraining
-from dfa_tf.methods.objective import Segment, pretraining_objective, student_objective
-from dfa_tf.methods.teachers import build_method
-from dfa_tf.methods.terms import constant_weights, path_factors
 from dfa_tf.models.network import Network, Precision
+from dfa_tf.objectives.objective import Segment, pretraining_objective, student_objective
+from dfa_tf.objectives.teachers import build_method
+from dfa_tf.objectives.terms import constant_weights, path_factors
 from dfa_tf.weightings import Weighting
 from dfa_tf.weightings.process import ScheduledWeights
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import INPUT_GRADIENT, Distillation, Outputs, Pretraining
-from dfa_tf.methods.terms import (
+from dfa_tf.models.network import Network
+from dfa_tf.objectives.terms import (
     constant_weights,
     factors_of,
     measurements,
@@ -17,7 +18,6 @@ from dfa_tf.methods.terms import (
     term_names,
     weighted_sum,
 )
-from dfa_tf.models.network import Network
 from dfa_tf.weightings.weighting import PathWeights
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import beta_step, bridge_loss, first_order_steps, w_step
+from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss, first_order_steps, w_step
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Optimizer
 from tests.conftest import same, small_network, small_supernet, values

@@ -8,13 +8,8 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data
-from dfa_tf.errors import UserError
-from dfa_tf.methods import DFA, FitNets, Pathways
-from dfa_tf.methods.directional_derivatives import directional_derivatives
-from dfa_tf.methods.distillation_net import DistillationNet
-from dfa_tf.methods.losses import cross_entropy
-from dfa_tf.methods.method import Distillation, Method
-from dfa_tf.methods.process_search import (
+from dfa_tf.bilevel.directional_derivatives import directional_derivatives
+from dfa_tf.bilevel.process_search import (
     ProcessSearchNet,
     SearchProcessOptions,
     alpha_gradient,
@@ -22,7 +17,12 @@ from dfa_tf.methods.process_search import (
     meta_step,
     path_weights,
 )
+from dfa_tf.errors import UserError
+from dfa_tf.methods import DFA, FitNets, Pathways
+from dfa_tf.methods.losses import cross_entropy
+from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models import BatchNormalization
+from dfa_tf.objectives.distillation_net import DistillationNet
 from dfa_tf.process import Process
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.optimizers import SGD, Adam

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods import KD
-from dfa_tf.methods.class_weights import weight_of_each_class
 from dfa_tf.methods.losses import cross_entropy, plain_objective
-from dfa_tf.methods.objective import student_objective
+from dfa_tf.objectives.class_weights import weight_of_each_class
+from dfa_tf.objectives.objective import student_objective
 from tests.conftest import small_network
 
 NAME = "distill.class_weights"

@@ -28,15 +28,15 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from dfa_tf.bilevel.directional_derivatives import directional_derivatives
 from dfa_tf.errors import UserError
-from dfa_tf.methods.directional_derivatives import directional_derivatives
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.methods.method import ALPHA, Method, Outputs
-from dfa_tf.methods.objective import frozen_outputs, network_outputs
 from dfa_tf.methods.replicas import global_mean, mean_shares, replica_total
-from dfa_tf.methods.teachers import build_method, check_method
-from dfa_tf.methods.terms import named_terms, path_factors, term_names
 from dfa_tf.models.network import Network, Precision
+from dfa_tf.objectives.objective import frozen_outputs, network_outputs
+from dfa_tf.objectives.teachers import build_method, check_method
+from dfa_tf.objectives.terms import named_terms, path_factors, term_names
 from dfa_tf.validation import Settings
 
 ZERO_PATH = 1.0  # the parameter of the path without a loss; alpha starts at the same value

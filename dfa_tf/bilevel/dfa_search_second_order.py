@@ -20,8 +20,9 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import Loss, Step, Supernet, aggregation_weights, w_step
-from dfa_tf.methods.dfa_search_measurements import beta_measurements
+from dfa_tf.bilevel.dfa_search import Loss, Step, Supernet, w_step
+from dfa_tf.bilevel.dfa_search_measurements import beta_measurements
+from dfa_tf.methods.aggregation import aggregation_weights
 from dfa_tf.methods.replicas import global_mean, replica_total
 
 

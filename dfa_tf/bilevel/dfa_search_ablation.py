@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import Supernet
+from dfa_tf.bilevel.dfa_search import Supernet
 from dfa_tf.methods.feature_distillation import clipped_l2, group_weight
 from dfa_tf.methods.losses import cross_entropy, is_correct
 

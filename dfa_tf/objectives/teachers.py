@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, TEACHERS, Distillation, Method, Pretraining, Term
-from dfa_tf.methods.terms import total
 from dfa_tf.models.network import Network
+from dfa_tf.objectives.terms import total
 from dfa_tf.seeds import derived_seed
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import beta_step, bridge_loss, w_step
-from dfa_tf.methods.dfa_search_ablation import student_loss
+from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss, w_step
+from dfa_tf.bilevel.dfa_search_ablation import student_loss
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from tests.conftest import made_examples, same, small_network, small_supernet, values

@@ -6,10 +6,10 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.at import AT
-from dfa_tf.methods.distillation_net import DistillationNet
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.pathways import Pathways
+from dfa_tf.objectives.distillation_net import DistillationNet
 from dfa_tf.process import Process
 from dfa_tf.weightings import Adaptive, ProcessWeighting
 from tests.conftest import small_network

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from dfa_tf.errors import UserError
-from dfa_tf.methods.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.methods.method import LABELS, Method
+from dfa_tf.objectives.class_weights import ClassWeights, weight_of_each_class
 from dfa_tf.seeds import derived_seed
 from dfa_tf.validation import Interval, NonNegative, Settings
 

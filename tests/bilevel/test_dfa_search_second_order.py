@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dfa_tf.methods.dfa_search import beta_step, bridge_loss
-from dfa_tf.methods.dfa_search_ablation import student_loss
-from dfa_tf.methods.dfa_search_second_order import second_order_beta_step, second_order_steps
+from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss
+from dfa_tf.bilevel.dfa_search_ablation import student_loss
+from dfa_tf.bilevel.dfa_search_second_order import second_order_beta_step, second_order_steps
 from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam
 from tests.conftest import made_examples, same, small_network, small_supernet, values

@@ -8,7 +8,7 @@ from dfa_tf import methods
 from dfa_tf.errors import UserError
 from dfa_tf.methods.losses import cross_entropy, plain_objective
 from dfa_tf.methods.method import LABELS
-from dfa_tf.methods.targets import Targets, beta, mixed, smoothed
+from dfa_tf.objectives.targets import Targets, beta, mixed, smoothed
 from tests.conftest import CLASSES, small_network
 
 ONE = np.zeros(1, int)  # labels

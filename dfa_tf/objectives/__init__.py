@@ -1,0 +1,1 @@
+"""What the training of a student minimises: the losses of methods and teachers, with their weights."""
