@@ -5,7 +5,8 @@ import textwrap
 
 from absl import flags
 
-from dfa_tf.comparison.experiments import EXPERIMENTS, SCALES
+from dfa_tf.comparison.experiments import EXPERIMENTS
+from dfa_tf.comparison.pairs import SCALES
 from dfa_tf.errors import UserError
 
 DEFAULT_CONFIG = "gin/digits.gin"

@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from dfa_tf.comparison.experiments import EXPERIMENTS, PAIRS, Row
+from dfa_tf.comparison.experiments import EXPERIMENTS
+from dfa_tf.comparison.pairs import PAIRS
+from dfa_tf.comparison.rows import Row
 from dfa_tf.errors import UserError
 
 

@@ -11,8 +11,9 @@ from dfa_tf import files
 from dfa_tf.alpha import Alpha, permuted
 from dfa_tf.comparison import paper
 from dfa_tf.comparison.cells import Cell, cells, flags
-from dfa_tf.comparison.experiments import EXPERIMENTS, PAIRS, Pair
+from dfa_tf.comparison.experiments import EXPERIMENTS
 from dfa_tf.comparison.kept import keep
+from dfa_tf.comparison.pairs import PAIRS, Pair
 from dfa_tf.comparison.report import Report
 from dfa_tf.comparison.runs import read_run
 from dfa_tf.comparison.subprocesses import CommandRunner

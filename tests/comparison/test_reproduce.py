@@ -14,8 +14,9 @@ import pytest
 
 from dfa_tf.alpha import Alpha
 from dfa_tf.comparison.cells import cells, parse_shard
-from dfa_tf.comparison.experiments import EXPERIMENTS, PAIRS
+from dfa_tf.comparison.experiments import EXPERIMENTS
 from dfa_tf.comparison.kept import keep
+from dfa_tf.comparison.pairs import PAIRS
 from dfa_tf.comparison.reproduce import CellsFailed, Reproduction
 from dfa_tf.comparison.subprocesses import CommandRunner
 from dfa_tf.config import Config
