@@ -29,9 +29,8 @@ from dfa_tf.stages.distill_arguments import (
     methods_label,
     needs_alpha,
 )
-from dfa_tf.stages.folder import (
-    Record,
-    StageFolder,
+from dfa_tf.stages.folder import Record, StageFolder
+from dfa_tf.stages.identity import (
     fingerprint,
     numbered,
     recorded_settings,

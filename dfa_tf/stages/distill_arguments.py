@@ -8,7 +8,7 @@ from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.teachers import build_method
 from dfa_tf.objectives.terms import path_factors
-from dfa_tf.stages.folder import fingerprint
+from dfa_tf.stages.identity import fingerprint
 from dfa_tf.validation import NonNegative, check_value
 from dfa_tf.weightings import ProcessWeighting, Weighting
 

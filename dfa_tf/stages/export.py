@@ -27,7 +27,8 @@ from dfa_tf.models.files import load
 from dfa_tf.models.network import Network
 from dfa_tf.progress import print_line
 from dfa_tf.stages.checks import check_pair, check_schedule
-from dfa_tf.stages.folder import fingerprint, locked
+from dfa_tf.stages.folder import locked
+from dfa_tf.stages.identity import fingerprint
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.version import __version__
 

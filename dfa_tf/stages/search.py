@@ -24,7 +24,8 @@ from dfa_tf.methods.connectors import check_same_groups
 from dfa_tf.models.network import Network
 from dfa_tf.progress import print_line
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
+from dfa_tf.stages.folder import Record, StageFolder
+from dfa_tf.stages.identity import recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs

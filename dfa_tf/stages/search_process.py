@@ -23,7 +23,8 @@ from dfa_tf.methods.pathways import Pathways
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process, is_recorded
 from dfa_tf.seeds import derived_seed
-from dfa_tf.stages.folder import Record, StageFolder, recorded_settings
+from dfa_tf.stages.folder import Record, StageFolder
+from dfa_tf.stages.identity import recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
 from dfa_tf.training.checkpoints import Checkpoints, Journal

@@ -6,7 +6,7 @@ from typing import Any
 
 from dfa_tf.models.network import Network
 from dfa_tf.stages.checks import check_examples, check_pair, check_schedule
-from dfa_tf.stages.folder import fingerprint, starting_point
+from dfa_tf.stages.identity import fingerprint, starting_point
 from dfa_tf.training.recipe import Training
 
 

@@ -9,9 +9,8 @@ from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
-from dfa_tf.stages.folder import (
-    Record,
-    StageFolder,
+from dfa_tf.stages.folder import Record, StageFolder
+from dfa_tf.stages.identity import (
     fingerprint,
     numbered,
     recorded_settings,

@@ -10,7 +10,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods.method import Method
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.targets import Targets
-from dfa_tf.stages.folder import fingerprint
+from dfa_tf.stages.identity import fingerprint
 from dfa_tf.training.fit import data_seed
 from dfa_tf.training.logit_cache import SETTING, LogitCache, period_of
 from dfa_tf.training.recipe import Training

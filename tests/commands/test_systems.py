@@ -11,7 +11,7 @@ from PIL import Image
 
 from dfa_tf import models
 from dfa_tf.process import Process
-from dfa_tf.stages.folder import fingerprint
+from dfa_tf.stages.identity import fingerprint
 from tests.commands.test_commands import SHORT, _last_line, _starts_with, command  # noqa: F401
 from tests.conftest import ROOT, made_examples, same, small_network
 

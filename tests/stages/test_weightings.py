@@ -10,7 +10,7 @@ from dfa_tf.methods.at import AT
 from dfa_tf.methods.feed import FEED
 from dfa_tf.methods.kd import KD
 from dfa_tf.process import Process
-from dfa_tf.stages.folder import fingerprint
+from dfa_tf.stages.identity import fingerprint
 from dfa_tf.training.loop import Loop
 from dfa_tf.weightings import Adaptive, ProcessWeighting
 from tests.conftest import same, small_network
