@@ -176,14 +176,50 @@ def relu(x):
     @tf.custom_gradient
     def rectified(x):
         y = tf.nn.relu(x)
-        return y, lambda upstream: _relu_gradient(upstream, y)
+        return y, lambda upstream: _where_positive(upstream, y)
 
     return rectified(x)
+
+
+@tf.custom_gradient
+def _where_positive(upstream, y):
+    # Linear in `upstream`, and constant in y wherever there is a derivative.
+    return _relu_gradient(upstream, y), lambda u: (_where_positive(u, y), None)
 
 
 @fused
 def _relu_gradient(upstream, y):
     return tf.where(y > 0, upstream, tf.zeros_like(upstream))
+
+
+def repeated(x, rows, columns):
+    """Repeats each element of maps `[B, H, W, C]`, `rows` times along H and `columns` along W."""
+
+    @tf.custom_gradient
+    def repeat(x):
+        return _repeat(x, rows, columns), lambda upstream: add_up(upstream)
+
+    @tf.custom_gradient
+    def add_up(y):
+        return _sum_of_repeats(y, rows, columns), lambda upstream: repeat(upstream)
+
+    return repeat(x)
+
+
+@fused
+def _repeat(x, rows, columns):
+    height, width, channels = x.shape[1:]
+    cells = tf.reshape(x, [-1, height, 1, width, 1, channels])
+    cells = tf.broadcast_to(cells, [tf.shape(x)[0], height, rows, width, columns, channels])
+    return tf.reshape(cells, [-1, height * rows, width * columns, channels])
+
+
+@fused
+def _sum_of_repeats(y, rows, columns):
+    height, width, channels = y.shape[1:]
+    cells = tf.reshape(y, [-1, height // rows, rows, width // columns, columns, channels])
+    parts = [cells[:, :, i, :, j] for i in range(rows) for j in range(columns)]
+    return tf.cast(tf.add_n([tf.cast(part, tf.float32) for part in parts]), y.dtype)
 
 
 @fused

@@ -7,8 +7,9 @@ lambda_k its constant weight, alpha `[K]` the parameters behind the weights of t
     plain      w = softmax(alpha)                                             `path_weights`
     L_train    = CE_train + sum over k of w_k(alpha) lambda_k D_k
     theta'     = one step of the optimizer along grad L_train(theta, phi)     `meta_step`, 2
+    g(u)       = grad_theta sum over k of u_k lambda_k D_k(theta, phi)        `meta_step`, 2
     v          = grad CE_val(theta')                                          `meta_step`, 3
-    d_k        = <grad_theta lambda_k D_k(theta, phi), v>                     `meta_step`, 4
+    d_k        = <grad_theta lambda_k D_k(theta, phi), v> = d<g(u), v> / du_k `meta_step`, 4
     dCE_val(theta') / dw_k     = -eta (1 + mu) d_k
     dCE_val(theta') / dalpha_j = -eta (1 + mu) sum over k of d_k dw_k / dalpha_j
 
@@ -16,9 +17,11 @@ eta is the learning rate and mu the Nesterov momentum. A path gains weight if it
 where the gradient of the validation loss points. Adam does not depend on the positive factor
 eta (1 + mu), so it is left out (`meta_step`, 5).
 
-theta' is not a trial step that is undone, but the next student. Hence, an iteration costs one step
-of training, one gradient of the cross entropy, and one forward-mode pass. The last element of the
-biased softmax is a path without a loss, which lets all weights fall.
+theta' is not a trial step that is undone, but the next student. g is linear in u, so its derivative
+does not depend on u, and TensorFlow leaves out what only g itself needs. d then costs as much as two
+evaluations of the D_k, for any number of paths. Hence, an iteration costs one step of training, one
+gradient of the cross entropy, and these two evaluations. The last element of the biased softmax is a
+path without a loss, which lets all weights fall.
 """
 
 import dataclasses
@@ -28,12 +31,12 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from dfa_tf.bilevel.directional_derivatives import directional_derivatives
 from dfa_tf.errors import UserError
 from dfa_tf.methods.losses import cross_entropy, is_correct
 from dfa_tf.methods.method import ALPHA, Method, Outputs
 from dfa_tf.methods.replicas import global_mean, mean_shares, replica_total
 from dfa_tf.models.network import Network, Precision
+from dfa_tf.models.normalization import fast_tangents
 from dfa_tf.objectives.objective import frozen_outputs, network_outputs
 from dfa_tf.objectives.teachers import build_method, check_method
 from dfa_tf.objectives.terms import named_terms, path_factors, term_names
@@ -220,23 +223,28 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
         replica's share of each measurement, `{name: tensor}`. "weights" are those that the step
         used. "alpha_gradient" is the gradient of the validation loss over eta (1 + mu).
     """
-    variables = net.variables
-    trained = [variable.value for variable in variables]
+    trained = [variable.value for variable in net.variables]
     student_weights = [variable.value for variable in net.student.trainable_variables]
 
     def step(train, validation):
         images, labels = train
 
-        # 1. The point at which to differentiate, before the optimizer moves it.
-        before = [tf.convert_to_tensor(variable) for variable in variables]
+        # 1. The weights of the paths.
         teacher_outputs = net.teacher_outputs(images, labels)
         alpha = tf.convert_to_tensor(net.alpha)
         weights = path_weights(alpha, net.options.normalization)
 
-        # 2. The student of the next iteration.
-        with tf.GradientTape() as tape:
-            loss, outputs, measured = net.training_loss(teacher_outputs, images, labels, weights)
-            mean_loss = global_mean(loss, batch_size)
+        # 2. The student of the next iteration; and g at theta, this replica's share of it.
+        u = tf.zeros_like(weights)
+        with tf.GradientTape(watch_accessed_variables=False) as u_tape:
+            u_tape.watch(u)
+            with tf.GradientTape(persistent=True) as tape, fast_tangents():
+                loss, outputs, measured = net.training_loss(
+                    teacher_outputs, images, labels, weights
+                )
+                mean_loss = global_mean(loss, batch_size)
+                means = [net.factors[p] * global_mean(measured[p], batch_size) for p in net.paths]
+            g = tape.gradient(means, student_weights, tf.unstack(u), "zero")
         optimizer.apply(tape.gradient(mean_loss, trained, unconnected_gradients="zero"))
 
         # 3. The direction, the same on all replicas.
@@ -247,13 +255,8 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
         gradients = tape.gradient(mean_loss, student_weights, unconnected_gradients="zero")
         direction = replica_total(gradients)
 
-        # 4. This replica's share of d: the means over its part of the batch.
-        def mean_path_losses():
-            _, losses = net.path_losses(teacher_outputs, images, labels)
-            means = [net.factors[p] * global_mean(losses[p], batch_size) for p in net.paths]
-            return tf.stack(means)
-
-        products = directional_derivatives(mean_path_losses, variables, before, direction)
+        # 4. This replica's share of d.
+        products = u_tape.gradient(g, u, direction, "zero")
 
         # 5. The step of alpha. The optimizer sums the shares.
         gradient = alpha_gradient(alpha, products, net.options.normalization)

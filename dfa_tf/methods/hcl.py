@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dfa_tf import kernels
 from dfa_tf.methods.maps import area_average, match_sizes
 
 LEVELS = (4, 2, 1)  # smaller sizes at which the hierarchical context loss also compares maps
@@ -16,11 +17,13 @@ def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     those of the sizes 4x4, 2x2 and 1x1 that are smaller. The weights are 1, 1/2, 1/4 and 1/8.
     """
     teacher, student = (tf.cast(m, tf.float32) for m in match_sizes(teacher, student))
-    height, width = teacher.shape[1:3]
+    difference = teacher - student
+    height, width = difference.shape[1:3]
     sizes = [(height, width)] + [(n, n) for n in LEVELS if n < min(height, width)]
     total, weights = 0.0, 0.0
     for k, size in enumerate(sizes):
-        difference = area_average(teacher - student, *size)
+        # An average over equal areas of such averages is an average of the first map.
+        difference = area_average(difference, *size)
         total += 0.5**k * tf.reduce_mean(tf.square(difference), [1, 2, 3])
         weights += 0.5**k
     return total / weights
@@ -42,16 +45,13 @@ def nearest(
     """
     if tuple(x.shape[1:3]) == tuple(size):
         return x
-    rows, columns = (new // old for new, old in zip(size, x.shape[1:3], strict=True))
-    if (x.shape[1] * rows, x.shape[2] * columns) == tuple(size):
-        return keras.layers.UpSampling2D((rows, columns), name=name, dtype=precision)(x)
     return Nearest(*size, name=name, dtype=precision)(x)
 
 
 class Nearest(keras.layers.Layer):
     """Resizes maps to any size, as `keras.layers.Resizing` with interpolation="nearest".
 
-    That layer has no second derivative, which the search for a process needs for its forward mode.
+    That layer has no second derivative, which the search for a process needs.
 
     Args:
         height: The new height.
@@ -64,6 +64,9 @@ class Nearest(keras.layers.Layer):
         self._size = height, width
 
     def call(self, inputs):
+        rows, columns = (new // old for new, old in zip(self._size, inputs.shape[1:3], strict=True))
+        if (inputs.shape[1] * rows, inputs.shape[2] * columns) == self._size:
+            return kernels.repeated(inputs, rows, columns)
         for axis, new in enumerate(self._size, start=1):
             # In float32, so that rounding is that of TensorFlow's own resize.
             scale = np.float32(inputs.shape[axis]) / np.float32(new)

@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf import data
-from dfa_tf.bilevel.directional_derivatives import directional_derivatives
 from dfa_tf.bilevel.process_search import (
     ProcessSearchNet,
     SearchProcessOptions,
@@ -125,29 +124,6 @@ def test_gradient_of_alpha_is_the_product_with_the_jacobian(normalization):
         rtol=1e-4,
         atol=1e-6,
     )
-
-
-def test_directional_derivatives_of_quadratics():
-    """D_k = a_k |x - c_k|^2 / 2 has the product a_k <x - c_k, v>, at the given x."""
-    draws = np.random.default_rng(0)
-    x, v, *centres = (draws.normal(size=5).astype(np.float32) for _ in range(5))
-    factors = [1.0, 0.5, 3.0]
-    variable, other = keras.Variable(np.zeros(5, "float32")), keras.Variable(1.0)
-
-    @tf.function
-    def products():
-        def losses():
-            other.assign(7.0)  # as a moving average
-            squares = [tf.reduce_sum((variable - c) ** 2) / 2 for c in centres]
-            return tf.stack([a * other * s for a, s in zip(factors, squares, strict=True)])
-
-        at = [tf.constant(x), tf.constant(1.0)]
-        return directional_derivatives(losses, [variable, other], at, [tf.constant(v)])
-
-    expected = [7 * a * np.dot(x - c, v) for a, c in zip(factors, centres, strict=True)]
-    np.testing.assert_allclose(products(), expected, rtol=1e-5)
-    assert not np.any(variable.numpy())
-    assert float(other) == 1.0
 
 
 def test_step_trains_the_student_as_a_distillation_with_the_same_weights():

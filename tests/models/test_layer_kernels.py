@@ -63,3 +63,36 @@ def test_relu_layer_and_its_gradient_of_bfloat16_maps():
     np.testing.assert_array_equal(tf.cast(rectified, tf.float32), [[0, 0, 3]])
     gradient = tape.gradient(rectified, maps, upstream)
     np.testing.assert_array_equal(tf.cast(gradient, tf.float32), [[0, 0, 7]])
+
+
+def _tangent(function, x, direction):
+    """J v, the derivative of the gradient with respect to the upstream gradient."""
+    upstream = tf.ones_like(function(x))
+    with tf.GradientTape() as outer:
+        outer.watch(upstream)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        gradient = tape.gradient(y, x, upstream)
+    return outer.gradient(gradient, upstream, direction)
+
+
+@both_dtypes
+def test_tangent_of_a_relu_is_the_direction_where_the_map_is_positive(dtype):
+    x, direction = _maps(0, dtype), _maps(1, dtype)
+    expected = tf.where(x > 0, direction, tf.zeros_like(direction))
+    np.testing.assert_array_equal(_tangent(kernels.relu, x, direction), expected)
+
+
+@both_dtypes
+def test_repeated_map_its_gradient_and_its_tangent(dtype):
+    """Each element twice along H and three times along W; its gradient is the sum over the six."""
+    x, upstream = _maps(0, dtype), _maps(1, dtype, (3, 8, 12, 6))
+    y, gradient = _value_and_gradients(lambda x: kernels.repeated(x, 2, 3), upstream, x)
+    assert y.dtype == gradient.dtype == dtype
+    as_float = [np.asarray(tf.cast(m, tf.float32)) for m in (x, upstream, gradient)]
+    np.testing.assert_array_equal(tf.cast(y, tf.float32), as_float[0].repeat(2, 1).repeat(3, 2))
+    sums = as_float[1].reshape(3, 4, 2, 4, 3, 6).sum((2, 4))
+    np.testing.assert_allclose(as_float[2], sums, atol=1e-5 if dtype == tf.float32 else 2**-6)
+    tangent = _tangent(lambda x: kernels.repeated(x, 2, 3), x, x)
+    np.testing.assert_array_equal(tf.cast(tangent, tf.float32), tf.cast(y, tf.float32))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from dfa_tf.models import BatchNormalization
 from dfa_tf.models.layers import Layers, ResidualAdd
+from dfa_tf.models.normalization import fast_tangents, normalized
 
 
 def test_strided_convolution_pads_both_sides():
@@ -37,6 +38,75 @@ def test_fused_normalization_equals_that_of_keras():
         np.testing.assert_allclose(
             fused(maps, training=training), stock(maps, training=training), atol=1e-5
         )
+
+
+def _exact(x, gamma, beta):
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    return gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
+
+
+def _exact_gradient(upstream, x, gamma):
+    """That of <upstream, y> for x and gamma."""
+    n = x[..., 0].size
+    deviation = np.sqrt(x.var((0, 1, 2)) + 1e-5)
+    unit = (x - x.mean((0, 1, 2))) / deviation
+    for_gamma = (upstream * unit).sum((0, 1, 2))
+    centred = upstream - upstream.mean((0, 1, 2)) - unit * for_gamma / n
+    return gamma * centred / deviation, for_gamma
+
+
+def _along(function, point, direction, step=1e-5):
+    """The numerical derivative of a function along a direction, in float64."""
+    ahead, behind = (
+        [p + s * d for p, d in zip(point, direction, strict=True)] for s in (step, -step)
+    )
+    return (function(*ahead) - function(*behind)) / (2 * step)
+
+
+def test_normalization_with_fast_tangents_and_its_first_two_derivatives():
+    """Against NumPy's float64: value, gradient, tangent, and the second derivative for x and gamma."""
+    draws = np.random.default_rng(0)
+    x, upstream, dx = (draws.normal(1, 2, (3, 4, 4, 2)) for _ in range(3))
+    gamma, beta, dgamma, dbeta = draws.normal(1, 1, (4, 2))
+    tensors = [tf.constant(t, tf.float32) for t in (x, gamma, beta, upstream)]
+
+    @tf.function
+    def derivatives(x, gamma, beta, upstream):
+        with tf.GradientTape(persistent=True) as outer:
+            outer.watch([x, gamma, upstream])
+            with tf.GradientTape() as tape:
+                tape.watch([x, gamma, beta])
+                y = normalized(x, gamma, beta, 1e-5)[0]
+            gradients = tape.gradient(y, [x, gamma, beta], upstream)
+        directions = [tf.constant(d, tf.float32) for d in (dx, dgamma, dbeta)]
+        return y, gradients, outer.gradient(gradients, [upstream, x, gamma], directions)
+
+    y, gradients, (tangent, for_x, for_gamma) = derivatives(*tensors)
+    np.testing.assert_allclose(y, _exact(x, gamma, beta), atol=1e-5)
+    for found, expected in zip(gradients, _exact_gradient(upstream, x, gamma), strict=False):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(gradients[2], upstream.sum((0, 1, 2)), rtol=1e-4)
+    expected = _along(_exact, [x, gamma, beta], [dx, dgamma, dbeta])
+    np.testing.assert_allclose(tangent, expected, atol=1e-4)
+
+    def product(x, gamma):
+        gradient_x, gradient_gamma = _exact_gradient(upstream, x, gamma)
+        return np.sum(gradient_x * dx) + np.sum(gradient_gamma * dgamma)
+
+    moved = draws.normal(size=x.shape), draws.normal(size=2)
+    second = np.sum(for_x * moved[0]) + np.sum(for_gamma * moved[1])
+    np.testing.assert_allclose(second, _along(product, [x, gamma], moved), rtol=1e-3)
+
+
+def test_fast_tangents_do_not_change_the_layer():
+    maps = np.random.default_rng(0).normal(1, 2, (6, 4, 4, 5)).astype(np.float32)
+    layers = [_with_parameters(BatchNormalization(), 5) for _ in range(2)]
+    plain = layers[0](maps, training=True)
+    with fast_tangents():
+        fast = layers[1](maps, training=True)
+    np.testing.assert_array_equal(fast, plain)
+    for one, two in zip(*(layer.get_weights() for layer in layers), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_moving_statistics_use_mean_and_unbiased_variance():
