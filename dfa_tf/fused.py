@@ -16,8 +16,8 @@ SLICES = 8
 def fused(function):
     """Compiles a function of tensors into one pass over memory.
 
-    The function must be element-wise arithmetic, best in float32; for reductions see
-    `slice_sums`. Non-tensor arguments are compile-time constants.
+    The function must be element-wise arithmetic, best in float32, or copies and sums of a few slices;
+    for other reductions see `slice_sums`. Non-tensor arguments are compile-time constants.
     """
     compiled = tf.function(function, jit_compile=True, autograph=False)
 

@@ -1,4 +1,4 @@
-"""Fused kernels for formulas. The plain form of a formula is in the module that uses it:
+"""Fused kernels for formulas and layers. The plain form of a formula is in the module that uses it:
 
     @accelerated(kernels.normalized_l2)
     def normalized_l2(x, y):
@@ -193,7 +193,10 @@ def _relu_gradient(upstream, y):
 
 
 def repeated(x, rows, columns):
-    """Repeats each element of maps `[B, H, W, C]`, `rows` times along H and `columns` along W."""
+    """Repeats each element of maps `[B, H, W, C]`, `rows` times along H and `columns` along W.
+
+    TensorFlow's operations for this are slow in the second derivative, in bfloat16 above all.
+    """
 
     @tf.custom_gradient
     def repeat(x):

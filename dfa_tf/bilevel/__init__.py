@@ -1,1 +1,1 @@
-"""Searches by alternating steps on two splits: for alpha (DFA), and for a process (DistPro)."""
+"""Searches that use a training and a validation batch in each iteration: for alpha, for a process."""

@@ -3,14 +3,14 @@
 T_i^1 ... T_i^N are the features of the teacher's group i. S_i is the last feature of the
 student's group i.
 
-    Eqn 6   alpha_i = softmax(beta_i)                                  `aggregation_weights`
-    Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        `aggregate`
+    Eqn 6   alpha_i = softmax(beta_i)                                  methods/aggregation.py
+    Eqn 2   A_i = sum over j of alpha_i^j T_i^j                        methods/aggregation.py
     Eqn 10  L_TS = CE(labels, f_G(... f_{i+1}(F_t(A_i))))              `group_bridge_loss`
     Eqn 11  L_ST = |F_s(S_i) / |F_s(S_i)| - A_i / |A_i||^2             `normalized_l2`
     Eqn 12  L_Bridge = gamma_ST L_ST + gamma_TS L_TS                   `group_bridge_loss`
     Eqn 7   minimise L_val(w, beta) + lambda R(beta) over beta         `beta_step`
     Eqn 8   minimise L_train(w, beta) over w                           `w_step`
-    Algorithm 1, lines 3 to 8                                          dfa_tf/stages/search.py
+    Algorithm 1, lines 3 to 8                                          stages/search.py
 
 F_t and F_s, the teacher and student transforms, are 1x1 convolutions. Fig 3 shows them as the
 teacher-to-student (TS) and student-to-teacher (ST) connectors. f_i is group i of the student. Both

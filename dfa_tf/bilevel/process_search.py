@@ -18,8 +18,8 @@ where the gradient of the validation loss points. Adam does not depend on the po
 eta (1 + mu), so it is left out (`meta_step`, 5).
 
 theta' is not a trial step that is undone, but the next student. g is linear in u, so its derivative
-does not depend on u, and TensorFlow leaves out what only g itself needs. d then costs as much as two
-evaluations of the D_k, for any number of paths. Hence, an iteration costs one step of training, one
+does not depend on g. A `tf.function` does not compute what only g needs, and d costs as much as two
+evaluations of the D_k, for any number of paths. An iteration then costs one step of training, one
 gradient of the cross entropy, and these two evaluations. The last element of the biased softmax is a
 path without a loss, which lets all weights fall.
 """
@@ -234,7 +234,8 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
         alpha = tf.convert_to_tensor(net.alpha)
         weights = path_weights(alpha, net.options.normalization)
 
-        # 2. The student of the next iteration; and g at theta, this replica's share of it.
+        # 2. The student of the next iteration, and this replica's share of g(u). The derivative of g is
+        # the same for any u.
         u = tf.zeros_like(weights)
         with tf.GradientTape(watch_accessed_variables=False) as u_tape:
             u_tape.watch(u)
@@ -244,7 +245,7 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
                 )
                 mean_loss = global_mean(loss, batch_size)
                 means = [net.factors[p] * global_mean(measured[p], batch_size) for p in net.paths]
-            g = tape.gradient(means, student_weights, tf.unstack(u), "zero")
+            g = tape.gradient(means, student_weights, tf.unstack(u), unconnected_gradients="zero")
         optimizer.apply(tape.gradient(mean_loss, trained, unconnected_gradients="zero"))
 
         # 3. The direction, the same on all replicas.
@@ -256,7 +257,7 @@ def meta_step(net: ProcessSearchNet, optimizer, alpha_optimizer, batch_size: int
         direction = replica_total(gradients)
 
         # 4. This replica's share of d.
-        products = u_tape.gradient(g, u, direction, "zero")
+        products = u_tape.gradient(g, u, direction, unconnected_gradients="zero")
 
         # 5. The step of alpha. The optimizer sums the shares.
         gradient = alpha_gradient(alpha, products, net.options.normalization)

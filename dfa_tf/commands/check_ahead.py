@@ -16,8 +16,7 @@ from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_task
 from dfa_tf.stages.distill_arguments import check_different, check_weighting
-from dfa_tf.stages.folder import StageFolder
-from dfa_tf.stages.identity import numbered
+from dfa_tf.stages.folder import StageFolder, numbered
 from dfa_tf.stages.teacher_views import logit_cache
 from dfa_tf.weightings import WEIGHTINGS, Weighting
 

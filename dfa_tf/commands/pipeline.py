@@ -31,7 +31,7 @@ from dfa_tf.stages import search_process as process_stage
 from dfa_tf.stages import teacher as teacher_stage
 from dfa_tf.stages.checks import check_same_features
 from dfa_tf.stages.distill_arguments import methods_label
-from dfa_tf.stages.identity import numbered
+from dfa_tf.stages.folder import numbered
 
 
 class Pipeline:

@@ -13,8 +13,7 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods.method import ALPHA, Method
 from dfa_tf.process import Process
 from dfa_tf.stages.distill_arguments import check_methods, methods_label, needs_alpha
-from dfa_tf.stages.folder import Record
-from dfa_tf.stages.identity import numbered
+from dfa_tf.stages.folder import Record, numbered
 from dfa_tf.training.keep_best import BEST
 from dfa_tf.training.runtime import Runtime
 from dfa_tf.weightings import ProcessWeighting, Weighting

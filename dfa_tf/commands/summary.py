@@ -7,7 +7,7 @@ from dfa_tf.comparison.metrics import StudentMetrics, measures_test
 from dfa_tf.comparison.titles import run_title
 from dfa_tf.errors import UserError
 from dfa_tf.files import read_json
-from dfa_tf.stages.identity import numbered
+from dfa_tf.stages.folder import numbered
 from dfa_tf.tables import table
 
 

@@ -22,7 +22,7 @@ def hcl(teacher: tf.Tensor, student: tf.Tensor) -> tf.Tensor:
     sizes = [(height, width)] + [(n, n) for n in LEVELS if n < min(height, width)]
     total, weights = 0.0, 0.0
     for k, size in enumerate(sizes):
-        # An average over equal areas of such averages is an average of the first map.
+        # Averaging the 4x4 averages gives the 2x2 averages of the full map, and is cheaper.
         difference = area_average(difference, *size)
         total += 0.5**k * tf.reduce_mean(tf.square(difference), [1, 2, 3])
         weights += 0.5**k

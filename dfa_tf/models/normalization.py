@@ -13,7 +13,7 @@ _FAST_TANGENTS = contextvars.ContextVar("fast_tangents", default=False)
 
 @contextlib.contextmanager
 def fast_tangents() -> Iterator[None]:
-    """Makes `BatchNormalization` use `normalized` within this scope.
+    """Makes `BatchNormalization` use `normalize_with_fast_tangent` within this scope.
 
     Outside of it, TensorFlow can fuse the normalization with a ReLU that follows.
     """
@@ -59,15 +59,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         x = tf.cast(inputs, self.compute_dtype)
         if not use_batch_statistics:
             statistics = self.moving_mean, self.moving_variance
-            return _normalize(x, self.gamma, self.beta, self.epsilon, *statistics)[0]
-        normalize = normalized if _FAST_TANGENTS.get() else _normalize
+            return _batch_norm_kernel(x, self.gamma, self.beta, self.epsilon, *statistics)[0]
+        normalize = normalize_with_fast_tangent if _FAST_TANGENTS.get() else _batch_norm_kernel
         y, mean, variance = normalize(x, self.gamma, self.beta, self.epsilon)[:3]
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving.value * self.momentum + batch * (1.0 - self.momentum))
         return y
 
 
-def normalized(
+def normalize_with_fast_tangent(
     x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes maps with the statistics of the batch, in a form whose tangent is fast.
@@ -93,7 +93,7 @@ def normalized(
 
     @tf.custom_gradient
     def forward(x, gamma, beta):
-        outputs = _normalize(x, gamma, beta, epsilon)
+        outputs = _batch_norm_kernel(x, gamma, beta, epsilon)
 
         @tf.custom_gradient
         def backward(upstream, x, gamma):
@@ -108,7 +108,7 @@ def normalized(
                 count = tf.cast(tf.size(x) // tf.size(gamma), tf.float32)
                 statistics = outputs.batch_mean, outputs.batch_variance * (count - 1.0) / count
                 for_upstream = _gradients(dx, x, gamma, outputs, epsilon)[0]
-                for_upstream += _normalize(x, dgamma, dbeta, epsilon, *statistics).y
+                for_upstream += _batch_norm_kernel(x, dgamma, dbeta, epsilon, *statistics).y
                 return for_upstream, for_x, for_gamma
 
             return _gradients(upstream, x, gamma, outputs, epsilon), tangent
@@ -118,7 +118,7 @@ def normalized(
     return forward(x, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
 
 
-def _normalize(x, gamma, beta, epsilon, mean=None, variance=None):
+def _batch_norm_kernel(x, gamma, beta, epsilon, mean=None, variance=None):
     """Returns the outputs of the kernel: maps, mean, variance, ...; None for those of the batch."""
     return tf.raw_ops.FusedBatchNormV3(
         x=x,

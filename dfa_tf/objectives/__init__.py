@@ -1,1 +1,1 @@
-"""What the training of a student minimises: the losses of methods and teachers, with their weights."""
+"""The student's objective: cross entropy and the weighted losses of all methods and teachers."""

@@ -29,14 +29,8 @@ from dfa_tf.stages.distill_arguments import (
     methods_label,
     needs_alpha,
 )
-from dfa_tf.stages.folder import Record, StageFolder
-from dfa_tf.stages.identity import (
-    fingerprint,
-    numbered,
-    recorded_settings,
-    starting_point,
-    validation_inputs,
-)
+from dfa_tf.stages.folder import Record, StageFolder, numbered
+from dfa_tf.stages.identity import fingerprint, recorded_settings, starting_point, validation_inputs
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.teacher_views import (
     LABEL,

@@ -1,4 +1,4 @@
-"""The teachers, the methods and their weights that a distillation is given, and their checks."""
+"""Arguments of a distillation: teachers, methods and their weights, and their checks."""
 
 from collections.abc import Sequence
 from typing import Any, TypeAlias

@@ -240,3 +240,8 @@ def _shortened(*texts):
         ("..." if start else "") + part + ("..." if len(text) > start + 60 else "")
         for text, part in zip(shown, cut, strict=True)
     ]
+
+
+def numbered(name: str, k: int) -> str:
+    """Returns the name of item number k, from 1: "teacher", "teacher_2", "teacher_3" and so on."""
+    return name if k == 1 else f"{name}_{k}"

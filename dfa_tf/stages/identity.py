@@ -42,11 +42,6 @@ def validation_inputs(validation: AnyExamples | None, runtime: Runtime) -> dict[
     return {"validation": validation.description, "runtime.evaluate_every": evaluate_every}
 
 
-def numbered(name: str, k: int) -> str:
-    """Returns the name of item number k, from 1: "teacher", "teacher_2", "teacher_3" and so on."""
-    return name if k == 1 else f"{name}_{k}"
-
-
 def fingerprint(network: Network) -> str:
     """Returns text that identifies a trained network: its name, and a digest of layout and weights.
 

@@ -9,14 +9,8 @@ from dfa_tf.models.files import load, save
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages.checks import check_examples, check_schedule, check_task
-from dfa_tf.stages.folder import Record, StageFolder
-from dfa_tf.stages.identity import (
-    fingerprint,
-    numbered,
-    recorded_settings,
-    starting_point,
-    validation_inputs,
-)
+from dfa_tf.stages.folder import Record, StageFolder, numbered
+from dfa_tf.stages.identity import fingerprint, recorded_settings, starting_point, validation_inputs
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.training.devices import is_chief
 from dfa_tf.training.evaluation import Evaluator

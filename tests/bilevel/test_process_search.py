@@ -17,7 +17,7 @@ from dfa_tf.bilevel.process_search import (
     path_weights,
 )
 from dfa_tf.errors import UserError
-from dfa_tf.methods import DFA, FitNets, Pathways
+from dfa_tf.methods import DFA, METHODS, FitNets, Pathways
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import Distillation, Method
 from dfa_tf.models import BatchNormalization
@@ -212,6 +212,47 @@ def test_gradient_of_alpha_is_that_of_the_validation_loss_through_the_step(
     )
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["pathways", "kd", "sp", "rkd", "crd", "nst", "jacobian", "margin"]
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_products_of_any_method_are_those_of_its_gradients(name, frozen):
+    """d_k = <grad lambda_k D_k(theta), v>, one gradient for each path. Statistics may be frozen."""
+    train, validation = _batches()
+    net = _net([METHODS[name]()])
+    if frozen:
+        _freeze_statistics(net)
+    theta = net.student.trainable_variables
+
+    @tf.function
+    def gradients():
+        outputs = net.teacher_outputs(*train)
+        with tf.GradientTape(persistent=True) as tape, keras.StatelessScope():
+            _, losses = net.path_losses(outputs, *train)
+            means = [net.factors[path] * tf.reduce_mean(losses[path]) for path in net.paths]
+        at = [variable.value for variable in theta]
+        return [tape.gradient(mean, at, unconnected_gradients="zero") for mean in means]
+
+    @tf.function
+    def direction():  # at the next student
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(net.validation_loss(*validation)[0])
+        at = [variable.value for variable in theta]
+        return tape.gradient(loss, at, unconnected_gradients="zero")
+
+    of_paths, alpha = gradients(), tf.convert_to_tensor(net.alpha)
+    measured = tf.function(meta_step(net, *_optimizers(net), 8))(train, validation)
+    v = direction()
+    products = [
+        sum(float(tf.reduce_sum(a * b)) for a, b in zip(g, v, strict=True)) for g in of_paths
+    ]
+    expected = alpha_gradient(alpha, tf.constant(products), "biased").numpy()
+    largest = np.abs(expected).max()
+    assert largest > 0
+    np.testing.assert_allclose(measured["alpha_gradient"], expected, atol=1e-3 * largest)
+
+
 @pytest.mark.parametrize("normalization", ["biased", pytest.param("plain", marks=pytest.mark.slow)])
 def test_path_that_helps_gains_weight_and_path_that_hurts_loses(normalization):
     train, validation = _batches(16)
@@ -256,14 +297,19 @@ def test_bfloat16_step_is_close_to_float32():
     np.testing.assert_allclose(rough, exact, atol=0.3 * np.abs(exact).max())
 
 
-def _run_replicated(strategy, steps=3):
+def _freeze_statistics(net):
+    for model in net.models:
+        for layer in model.layers:
+            if isinstance(layer, BatchNormalization):
+                layer.trainable = False
+
+
+def _run_replicated(strategy, steps=3, frozen=True, batches=None):
     """Alpha, weights and measurements after a few steps, the batches shared out."""
     with strategy.scope():
         net = _net([SIMPLE])
-        for model in net.models:
-            for layer in model.layers:
-                if isinstance(layer, BatchNormalization):
-                    layer.trainable = False  # batch statistics differ between replicas
+        if frozen:
+            _freeze_statistics(net)
         optimizers = _optimizers(net)
     step = meta_step(net, *optimizers, 8)
 
@@ -275,14 +321,26 @@ def _run_replicated(strategy, steps=3):
         measured = strategy.run(replica, args=batches)
         return {k: strategy.reduce("SUM", v, axis=None) for k, v in measured.items()}
 
-    measured = [run(*_batches()) for _ in range(steps)]
+    measured = [run(*(batches or _batches())) for _ in range(steps)]
     return net.alpha.numpy(), values(net.variables), measured
 
 
 @pytest.mark.slow
 def test_two_replicas_equal_one_without_batch_statistics(one_replica, two_replicas):
-    alpha, weights, measured = _run_replicated(one_replica)
-    alpha_of_two, weights_of_two, measured_of_two = _run_replicated(two_replicas)
+    _assert_same_runs(*(_run_replicated(each) for each in (one_replica, two_replicas)))
+
+
+@pytest.mark.slow
+def test_two_replicas_with_the_same_images_equal_one(one_replica, two_replicas):
+    """Both then have the statistics of the global batch."""
+    half = [[tf.concat([t, t], 0) for t in batch] for batch in _batches(4)]
+    arguments = {"steps": 2, "frozen": False, "batches": half}
+    _assert_same_runs(*(_run_replicated(each, **arguments) for each in (one_replica, two_replicas)))
+
+
+def _assert_same_runs(one, two):
+    alpha, weights, measured = one
+    alpha_of_two, weights_of_two, measured_of_two = two
     for one, two in zip(measured, measured_of_two, strict=True):
         for name in ("train/loss", "validation/cross_entropy", "weights"):
             np.testing.assert_allclose(two[name], one[name], rtol=1e-3)

@@ -163,6 +163,30 @@ def test_area_average_of_sizes_that_do_not_divide():
     np.testing.assert_allclose(averaged[0, 0, :, 0], [(1 + 1) / 1.5, (1 + 6) / 1.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16])
+def test_area_average_of_sizes_that_divide(dtype):
+    """Eight rows to four and four columns to one: the mean of two by four elements."""
+    x = tf.cast(maps(0, 2, 8, 4, 3), dtype)
+    averaged = area_average(x, 4, 1)
+    assert averaged.dtype == dtype
+    expected = np.asarray(tf.cast(x, tf.float32)).reshape(2, 4, 2, 1, 4, 3).mean((2, 4))
+    tolerance = 1e-6 if dtype == tf.float32 else 2**-8
+    np.testing.assert_allclose(tf.cast(averaged, tf.float32), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("size", [(7, 7), (6, 8)])
+def test_hcl_of_sizes_that_do_not_divide(size):
+    """The averages at 4x4, 2x2 and 1x1 are those of the full map, by repeating each element."""
+    t, s = maps(1, 2, *size, 3), maps(2, 2, *size, 3)
+    difference = (t - s).astype(np.float64)
+    total = (difference**2).mean((1, 2, 3))
+    for n, weight in ((4, 1 / 2), (2, 1 / 4), (1, 1 / 8)):
+        cells = difference.repeat(n, 1).repeat(n, 2)  # n times the size, which n divides
+        pooled = cells.reshape(2, n, size[0], n, size[1], 3).mean((2, 4))
+        total += weight * (pooled**2).mean((1, 2, 3))
+    np.testing.assert_allclose(hcl(tf.constant(t), tf.constant(s)), total / (15 / 8), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("mean", "gamma"), [(0.0, 1.0), (0.7, -0.4), (-1.5, 2.0), (2.0, 0.8)])
 def test_margin_is_the_expected_negative_value(mean, gamma):
     """E[x | x < 0] of a normal x, by integration."""

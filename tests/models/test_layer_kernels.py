@@ -85,7 +85,7 @@ def test_tangent_of_a_relu_is_the_direction_where_the_map_is_positive(dtype):
 
 
 @both_dtypes
-def test_repeated_map_its_gradient_and_its_tangent(dtype):
+def test_repeated_maps_have_sums_as_gradients(dtype):
     """Each element twice along H and three times along W; its gradient is the sum over the six."""
     x, upstream = _maps(0, dtype), _maps(1, dtype, (3, 8, 12, 6))
     y, gradient = _value_and_gradients(lambda x: kernels.repeated(x, 2, 3), upstream, x)

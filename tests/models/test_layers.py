@@ -1,12 +1,15 @@
 """The shared layers, compared with NumPy and with Keras."""
 
+import contextlib
+
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from dfa_tf.models import BatchNormalization
 from dfa_tf.models.layers import Layers, ResidualAdd
-from dfa_tf.models.normalization import fast_tangents, normalized
+from dfa_tf.models.normalization import fast_tangents, normalize_with_fast_tangent
 
 
 def test_strided_convolution_pads_both_sides():
@@ -63,7 +66,7 @@ def _along(function, point, direction, step=1e-5):
     return (function(*ahead) - function(*behind)) / (2 * step)
 
 
-def test_normalization_with_fast_tangents_and_its_first_two_derivatives():
+def test_fast_tangent_and_second_derivatives_of_a_normalization_equal_numpy():
     """Against NumPy's float64: value, gradient, tangent, and the second derivative for x and gamma."""
     draws = np.random.default_rng(0)
     x, upstream, dx = (draws.normal(1, 2, (3, 4, 4, 2)) for _ in range(3))
@@ -76,7 +79,7 @@ def test_normalization_with_fast_tangents_and_its_first_two_derivatives():
             outer.watch([x, gamma, upstream])
             with tf.GradientTape() as tape:
                 tape.watch([x, gamma, beta])
-                y = normalized(x, gamma, beta, 1e-5)[0]
+                y = normalize_with_fast_tangent(x, gamma, beta, 1e-5)[0]
             gradients = tape.gradient(y, [x, gamma, beta], upstream)
         directions = [tf.constant(d, tf.float32) for d in (dx, dgamma, dbeta)]
         return y, gradients, outer.gradient(gradients, [upstream, x, gamma], directions)
@@ -98,15 +101,33 @@ def test_normalization_with_fast_tangents_and_its_first_two_derivatives():
     np.testing.assert_allclose(second, _along(product, [x, gamma], moved), rtol=1e-3)
 
 
-def test_fast_tangents_do_not_change_the_layer():
-    maps = np.random.default_rng(0).normal(1, 2, (6, 4, 4, 5)).astype(np.float32)
-    layers = [_with_parameters(BatchNormalization(), 5) for _ in range(2)]
-    plain = layers[0](maps, training=True)
-    with fast_tangents():
-        fast = layers[1](maps, training=True)
-    np.testing.assert_array_equal(fast, plain)
-    for one, two in zip(*(layer.get_weights() for layer in layers), strict=True):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_fast_tangents_change_nothing_but_the_rounding_of_tangents(precision):
+    """Of a layer: the maps, the moving statistics and the gradients are equal to the bit."""
+    draws = np.random.default_rng(0)
+    dtype = keras.DTypePolicy(precision).compute_dtype
+    maps, upstream, *directions = (
+        tf.cast(draws.normal(1, 2, shape), type)
+        for shape, type in [((6, 4, 4, 5), dtype)] * 3 + [(5, tf.float32)] * 2
+    )
+    results = []
+    for scope in (contextlib.nullcontext(), fast_tangents()):
+        layer = _with_parameters(BatchNormalization(dtype=precision), 5)
+        inputs = [maps, layer.gamma.value, layer.beta.value]
+        with tf.GradientTape() as outer:
+            outer.watch(upstream)
+            with tf.GradientTape() as tape, scope:
+                tape.watch(maps)
+                y = layer(maps, training=True)
+            gradients = tape.gradient(y, inputs, upstream)
+        tangent = outer.gradient(gradients, upstream, [directions[0], *directions[1:]])
+        results.append(([y, *gradients, *layer.get_weights()], tf.cast(tangent, tf.float32)))
+    (plain, tangent), (fast, fast_tangent) = results
+    for one, two in zip(plain, fast, strict=True):
         np.testing.assert_array_equal(one, two)
+    tolerance = 1e-5 if precision == "float32" else 2**-6
+    largest = np.abs(tangent).max()
+    np.testing.assert_allclose(fast_tangent, tangent, atol=tolerance * largest)
 
 
 def test_moving_statistics_use_mean_and_unbiased_variance():
