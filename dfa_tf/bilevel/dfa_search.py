@@ -144,27 +144,25 @@ class Supernet:
         self.beta: dict[str, tf.Variable] = {}
         self.ts_connectors: dict[str, keras.Model] = {}
         self.st_connectors: dict[str, keras.Model] = {}
+
+        def connected(source, target, group, name):
+            return connector(
+                source.group(group).feature_shape,
+                target.group(group).feature_shape[-1],
+                f"{group}_{name}",
+                options.connector_normalization,
+                derived_seed(seed, f"search/{group}/{name}"),
+                precision,
+            )
+
         for group in searched_groups(teacher):
-            teacher_group, student_group = teacher.group(group), student.group(group)
-            seeds = [derived_seed(seed, f"search/{group}/{name}") for name in ("st", "ts", "beta")]
-            normalize = options.connector_normalization
-            self.st_connectors[group] = connector(
-                student_group.feature_shape,
-                teacher_group.feature_shape[-1],
-                f"{group}_st",
-                normalize,
-                seeds[0],
-                precision,
+            self.st_connectors[group] = connected(student, teacher, group, "st")
+            self.ts_connectors[group] = connected(teacher, student, group, "ts")
+            start = initial_beta(
+                options.initial,
+                len(teacher.group(group).features),
+                derived_seed(seed, f"search/{group}/beta"),
             )
-            self.ts_connectors[group] = connector(
-                teacher_group.feature_shape,
-                student_group.feature_shape[-1],
-                f"{group}_ts",
-                normalize,
-                seeds[1],
-                precision,
-            )
-            start = initial_beta(options.initial, len(teacher_group.features), seeds[2])
             self.beta[group] = tf.Variable(start, name=f"{group}_beta")
             student.prepare_tail(group, options.tail_input)
 
