@@ -70,6 +70,28 @@ def with_statistics(network, seed=0):
     return network
 
 
+def freeze_statistics(*networks):
+    """Makes all batch normalizations use their moving statistics, which replicas share."""
+    for network in networks:
+        for layer in network._flatten_layers(include_self=False):
+            if isinstance(layer, models.BatchNormalization):
+                layer.trainable = False
+
+
+def shared_out(strategy, batch):
+    """The parts of a batch of tensors, one for each replica, in order."""
+    size = len(batch[0]) // strategy.num_replicas_in_sync
+
+    def distributed(tensor):
+        def part(context):
+            start = context.replica_id_in_sync_group * size
+            return tensor[start : start + size]
+
+        return strategy.experimental_distribute_values_from_function(part)
+
+    return tuple(map(distributed, batch))
+
+
 def small_supernet(teacher, student, precision="float32", seed=0, **options):
     """Both networks joined, with the defaults of a search; options: of SearchOptions."""
     from dfa_tf.bilevel.dfa_search import SearchOptions, Supernet

@@ -183,7 +183,7 @@ class ProcessSearchNet:
         return ce, {"cross_entropy": ce, "accuracy": is_correct(logits, labels)}
 
 
-def check_methods(teacher: Network, student: Network, methods: Sequence[Method]) -> None:
+def check_searchable(teacher: Network, student: Network, methods: Sequence[Method]) -> None:
     """Checks that the paths of the methods can be searched.
 
     Raises:

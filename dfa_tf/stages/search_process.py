@@ -13,7 +13,7 @@ from dfa_tf import figures
 from dfa_tf.bilevel.process_search import (
     ProcessSearchNet,
     SearchProcessOptions,
-    check_methods,
+    check_searchable,
     meta_step,
 )
 from dfa_tf.data.pipeline import training_batches
@@ -23,6 +23,7 @@ from dfa_tf.methods.pathways import Pathways
 from dfa_tf.models.network import Network
 from dfa_tf.process import Process, is_recorded
 from dfa_tf.seeds import derived_seed
+from dfa_tf.stages.distill_arguments import methods_label
 from dfa_tf.stages.folder import Record, StageFolder
 from dfa_tf.stages.identity import recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
@@ -58,7 +59,7 @@ def check(
             examples and schedule are incompatible.
     """
     check_search("search_process", teacher, student, train, validation, training, replicas)
-    check_methods(teacher, student, methods)
+    check_searchable(teacher, student, methods)
     if training.loss_scaling:
         raise UserError(
             "search_process.precision: expected float32 or mixed_bfloat16, got "
@@ -160,10 +161,8 @@ def search_process(
         process = _process_of(net, journal, record, teacher, student, training.seed)
         if chief:
             names = {"teacher": teacher.name, "student": student.name, "dataset": record.dataset}
-            method = "+".join(method.name for method in methods)
-            entries = (
-                names | {"method": method} | _final_entries(net, journal) | dict(record.entries)
-            )
+            names |= {"method": methods_label(methods)}
+            entries = names | _final_entries(net, journal) | dict(record.entries)
             entries["artifact"] = process.digest
             write_metrics(folder, training.seed, student, result, **entries)
             process.save(folder.artifact)

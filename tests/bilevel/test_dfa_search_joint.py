@@ -6,9 +6,15 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss, first_order_steps, w_step
-from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Optimizer
-from tests.conftest import same, small_network, small_supernet, values
+from tests.conftest import (
+    freeze_statistics,
+    same,
+    shared_out,
+    small_network,
+    small_supernet,
+    values,
+)
 
 GROUPS = ("group1", "group2", "group3")
 EQUAL = {"gamma_st": 1.0, "gamma_ts": 1.0}
@@ -199,24 +205,13 @@ def _run_replicated(strategy, images, labels, steps=3):
     """Losses, beta and w after a few iterations, the batch shared out."""
     with strategy.scope():
         supernet = _supernet(gamma_st=1e-3)
-        for layer in supernet.student.layers:
-            if isinstance(layer, BatchNormalization):
-                layer.trainable = False  # no batch statistics
+        freeze_statistics(supernet.student)
         optimizers = (
             Adam(0.05).build(list(supernet.beta.values()), 10, 100),
             SGD(0.1, 0.9, True, 5e-4).build(supernet.variables(*GROUPS), 10, 100),
         )
     searched = first_order_steps(supernet, GROUPS, bridge_loss, optimizers, 8)
-    size = 8 // strategy.num_replicas_in_sync
-
-    def shared_out(tensor):
-        def part(context):
-            start = context.replica_id_in_sync_group * size
-            return tensor[start : start + size]
-
-        return strategy.experimental_distribute_values_from_function(part)
-
-    parts = shared_out(images), shared_out(labels)
+    parts = shared_out(strategy, (images, labels))
 
     @tf.function
     def iterate():

@@ -8,9 +8,16 @@ import tensorflow as tf
 from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss
 from dfa_tf.bilevel.dfa_search_ablation import student_loss
 from dfa_tf.bilevel.dfa_search_second_order import second_order_beta_step, second_order_steps
-from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam
-from tests.conftest import made_examples, same, small_network, small_supernet, values
+from tests.conftest import (
+    freeze_statistics,
+    made_examples,
+    same,
+    shared_out,
+    small_network,
+    small_supernet,
+    values,
+)
 
 RATE, DECAY = 0.2, 5e-4
 
@@ -146,21 +153,10 @@ def _run_replicated(strategy):
     """Gradients and beta after two steps of group 2, the batches shared out."""
     with strategy.scope():
         supernet = _supernet()
-        for layer in supernet.student.layers:
-            if isinstance(layer, BatchNormalization):
-                layer.trainable = False  # no batch statistics
+        freeze_statistics(supernet.student)
         optimizers = _optimizers(supernet, "group2")
     steps = dict(second_order_steps(supernet, ["group2"], bridge_loss, optimizers, 8))
-    size = 8 // strategy.num_replicas_in_sync
-
-    def shared_out(tensor):
-        def part(context):
-            start = context.replica_id_in_sync_group * size
-            return tensor[start : start + size]
-
-        return strategy.experimental_distribute_values_from_function(part)
-
-    train, validation = (tuple(map(shared_out, batch)) for batch in _batches())
+    train, validation = (shared_out(strategy, batch) for batch in _batches())
 
     @tf.function
     def iterate():

@@ -6,9 +6,16 @@ import tensorflow as tf
 
 from dfa_tf.bilevel.dfa_search import beta_step, bridge_loss, w_step
 from dfa_tf.bilevel.dfa_search_ablation import student_loss
-from dfa_tf.models import BatchNormalization
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
-from tests.conftest import made_examples, same, small_network, small_supernet, values
+from tests.conftest import (
+    freeze_statistics,
+    made_examples,
+    same,
+    shared_out,
+    small_network,
+    small_supernet,
+    values,
+)
 
 GROUPS = ("group1", "group2", "group3")
 
@@ -208,20 +215,12 @@ def test_groups_with_one_feature_are_skipped():
     assert supernet.models == [supernet.student]
 
 
-def _without_batch_statistics(supernet):
-    for model in (supernet.student,):
-        for layer in model.layers:
-            if isinstance(layer, BatchNormalization):
-                layer.trainable = False
-    return supernet
-
-
 def _run_replicated(strategy, images, labels, freeze, steps=3):
     """Losses, beta and w after a few iterations of group 2, the batch shared out."""
     with strategy.scope():
         supernet = _supernet()
         if freeze:
-            _without_batch_statistics(supernet)
+            freeze_statistics(supernet.student)
         beta_optimizer = Adam(learning_rate=0.05).build([supernet.beta["group2"]], 10, 100)
         w_optimizer = _sgd(0.1, momentum=0.9, decay=5e-4).build(
             supernet.variables("group2"), 10, 100
@@ -230,17 +229,7 @@ def _run_replicated(strategy, images, labels, freeze, steps=3):
         beta_step(supernet, ["group2"], bridge_loss, beta_optimizer, 8),
         w_step(supernet, ["group2"], bridge_loss, w_optimizer, 8),
     ]
-    replicas = strategy.num_replicas_in_sync
-
-    def part(context):
-        start = context.replica_id_in_sync_group * (8 // replicas)
-        rows = slice(start, start + 8 // replicas)
-        return images[rows], labels[rows]
-
-    parts = (
-        strategy.experimental_distribute_values_from_function(lambda context: part(context)[0]),
-        strategy.experimental_distribute_values_from_function(lambda context: part(context)[1]),
-    )
+    parts = shared_out(strategy, (images, labels))
 
     @tf.function
     def iterate(parts):

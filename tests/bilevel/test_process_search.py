@@ -12,7 +12,7 @@ from dfa_tf.bilevel.process_search import (
     ProcessSearchNet,
     SearchProcessOptions,
     alpha_gradient,
-    check_methods,
+    check_searchable,
     meta_step,
     path_weights,
 )
@@ -20,13 +20,12 @@ from dfa_tf.errors import UserError
 from dfa_tf.methods import DFA, METHODS, FitNets, Pathways
 from dfa_tf.methods.losses import cross_entropy
 from dfa_tf.methods.method import Distillation, Method
-from dfa_tf.models import BatchNormalization
 from dfa_tf.objectives.distillation_net import DistillationNet
 from dfa_tf.process import Process
 from dfa_tf.training.fit import objective_step
 from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.weightings import ProcessWeighting
-from tests.conftest import made_examples, same, small_network, values
+from tests.conftest import freeze_statistics, made_examples, same, small_network, values
 from tests.methods.numerics import softmax
 
 RATE, MOMENTUM, DECAY = 0.05, 0.9, 5e-4
@@ -222,7 +221,7 @@ def test_products_of_any_method_are_those_of_its_gradients(name, frozen):
     train, validation = _batches()
     net = _net([METHODS[name]()])
     if frozen:
-        _freeze_statistics(net)
+        freeze_statistics(*net.models)
     theta = net.student.trainable_variables
 
     @tf.function
@@ -282,7 +281,7 @@ def test_methods_that_cannot_be_searched_are_named():
     networks = small_network(10, 2), small_network(10)
     for methods, text in (([], "got none"), ([DFA()], "dfa"), ([FitNets()], "fitnets")):
         with pytest.raises(UserError, match=text):
-            check_methods(*networks, methods)
+            check_searchable(*networks, methods)
 
 
 @pytest.mark.slow
@@ -297,19 +296,12 @@ def test_bfloat16_step_is_close_to_float32():
     np.testing.assert_allclose(rough, exact, atol=0.3 * np.abs(exact).max())
 
 
-def _freeze_statistics(net):
-    for model in net.models:
-        for layer in model.layers:
-            if isinstance(layer, BatchNormalization):
-                layer.trainable = False
-
-
 def _run_replicated(strategy, steps=3, frozen=True, batches=None):
     """Alpha, weights and measurements after a few steps, the batches shared out."""
     with strategy.scope():
         net = _net([SIMPLE])
         if frozen:
-            _freeze_statistics(net)
+            freeze_statistics(*net.models)
         optimizers = _optimizers(net)
     step = meta_step(net, *optimizers, 8)
 

@@ -18,7 +18,7 @@ from dfa_tf.objectives.objective import (
     student_objective,
 )
 from dfa_tf.objectives.teachers import build_method
-from tests.conftest import made_examples, same, small_network, values
+from tests.conftest import freeze_statistics, made_examples, same, small_network, values
 from tests.methods.networks import plain_network
 
 BATCH = 8
@@ -283,7 +283,7 @@ def _run_under(strategy, method, examples):
         built = Built(method)
         built.student.trainable = False  # batch normalization then uses moving statistics
         for model in (*built.connectors, *built.helpers):
-            _freeze_statistics(model)
+            freeze_statistics(model)
         kernels = [v.value for v in built.student.variables if v.path.endswith("kernel")]
     batches = data.training_batches(examples, BATCH, data.Augmentation(0, False), 0)
     batch = next(iter(batches))
@@ -307,12 +307,6 @@ def _run_under(strategy, method, examples):
 
     terms, gradients = run(*batch)
     return {n: t.numpy() for n, t in terms.items()}, [g.numpy() for g in gradients]
-
-
-def _freeze_statistics(model):
-    for layer in model._flatten_layers(include_self=False):
-        if hasattr(layer, "moving_mean"):
-            layer.trainable = False
 
 
 @_for(METHODS)

@@ -13,7 +13,7 @@ from dfa_tf.methods.logits import logits_loss
 from dfa_tf.methods.method import Outputs
 from dfa_tf.methods.srrl import SRRL
 from dfa_tf.objectives.objective import frozen_outputs
-from tests.conftest import small_network
+from tests.conftest import freeze_statistics, small_network
 from tests.methods.numerics import assert_equals_formula, maps, softmax
 
 TAU = 4.0
@@ -95,7 +95,7 @@ def test_srrl_regresses_the_teachers_logits_through_its_classifier(batch):
         kernel, gamma, beta, mean, variance = connect.get_weights()
         identity = np.eye(kernel.shape[-1], dtype=np.float32)[None, None]
         connect.set_weights([identity, gamma, beta, mean, variance])
-        _use_moving_statistics(connect)
+        freeze_statistics(connect)
     terms = built.terms(outputs, outputs, batch[1])
     np.testing.assert_allclose(terms["srrl_regression"], 0, atol=1e-4)
     for part in terms["srrl_feature"].values():
@@ -117,12 +117,6 @@ def test_gradient_of_logits_is_that_of_its_formula():
     assert_equals_formula(
         logits_loss, lambda t, s: ((t - s) ** 2).mean(1), maps(0, 4, 6), maps(1, 4, 6)
     )
-
-
-def _use_moving_statistics(connect):
-    for layer in connect.layers:
-        if hasattr(layer, "moving_mean"):
-            layer.trainable = False
 
 
 def test_equal_logits_have_no_loss():
