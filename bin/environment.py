@@ -136,6 +136,8 @@ def _create_locked():
             return
         python = _supported_python()
         print(f"creating {VENV} (once, takes a few minutes)", file=sys.stderr, flush=True)
+        if VENV.is_symlink():
+            VENV.unlink()  # rmtree refuses a link
         shutil.rmtree(VENV, ignore_errors=True)
         pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check"]
         package = f"{ROOT}[{','.join(VENV_EXTRAS)}]"

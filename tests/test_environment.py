@@ -182,6 +182,20 @@ def test_environment_whose_python_was_removed_is_created_again(
     assert steps.names == ["venv", "install", "venv", "install"]
 
 
+@pytest.mark.parametrize("target", [".venv", "elsewhere"])
+def test_link_to_no_environment_is_replaced(
+    environment, monkeypatch, require_missing_package, clone, target
+):
+    """A loop, and a folder that stays as it is."""
+    (clone / "elsewhere" / "bin").mkdir(parents=True)
+    environment.VENV.symlink_to(clone / target)
+    steps = Steps(environment, monkeypatch)
+    environment.find_python()
+    assert steps.names == ["venv", "install"]
+    assert not environment.VENV.is_symlink()
+    assert not any((clone / "elsewhere" / "bin").iterdir())
+
+
 def test_folder_that_cannot_be_written_is_an_error(
     environment, monkeypatch, require_missing_package, capsys
 ):
@@ -324,6 +338,19 @@ def test_fast_tests_run_in_two_processes(clone, tmp_path_factory, arguments, pro
     written = {name for name in ("fast", "slow") if (clone / "tests" / name).exists()}
     assert written == {"slow" if "slow" in arguments.split() else "fast"}
     assert (clone / "tests" / written.pop()).read_text() == str(processes)
+
+
+# --- Files of the repository ----------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a clone")
+def test_no_file_of_the_repository_is_a_link():
+    """A link to .venv, say, points to nothing on another machine."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert listing
+    assert [line for line in listing if line.startswith("120000")] == []
 
 
 # --- Names and versions in several files ----------------------------------------------------------
