@@ -327,6 +327,7 @@ def _pretrain(net, method, pretraining, train, training, fine_tuning, folder, ru
         "epochs": result.epochs,
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
+        "train": result.train,
     }
 
 

@@ -34,6 +34,7 @@ class Journal:
         curve: `[step, accuracy, loss]` of each evaluation.
         last: All metrics of the last evaluation, `{name: value}`; empty before the first.
         path_weights: `[step, {path: weight}]` of each recorded step, if the weights are not constant.
+        last_epoch: For each measurement, `[number, sum]` of its values in the last epoch so far.
         config: The text of `RunConfig`.
     """
 
@@ -46,6 +47,7 @@ class Journal:
     curve: list = dataclasses.field(default_factory=list)
     last: dict = dataclasses.field(default_factory=dict)
     path_weights: list = dataclasses.field(default_factory=list)
+    last_epoch: dict = dataclasses.field(default_factory=dict)
     config: str = ""
 
     def images_per_second(self, images_per_step: int) -> float | None:

@@ -77,6 +77,8 @@ class TrainingResult:
         curve: `[step, accuracy, loss]` of each evaluation.
         path_weights: `[step, {path: weight}]` of each recorded step, counted from 0; empty if the
             weights are constant. See `process.is_recorded`.
+        train: The mean of each training measurement over the last epoch: the loss, the accuracy, and
+            the value of each term without its weight.
         seconds: Duration in seconds.
         images_per_second: Speed without tracing and evaluation; None if it was not measured.
         evaluated_on: The examples of `best` and `curve`: "test", or "validation" if validation
@@ -94,6 +96,7 @@ class TrainingResult:
     seconds: float
     images_per_second: float | None
     path_weights: list = dataclasses.field(default_factory=list, metadata={"metrics": False})
+    train: dict = dataclasses.field(default_factory=dict)
     evaluated_on: str = "test"
     kept_step: int = 0
 
@@ -155,6 +158,7 @@ def fit(
 
     evaluated_steps = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
     head_steps = problem.fine_tuning.head_steps(steps_per_epoch, steps)
+    last_epoch = [0, *epoch_ends(steps_per_epoch, steps)][-2]  # the number of steps before it
     for segment, is_frozen in _with_frozen_backbone(problem.segments(steps), head_steps):
         if journal.step >= segment.last:
             continue
@@ -166,6 +170,7 @@ def fit(
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
                 _record_weights(journal, block, problem.paths, steps)
+                _record_last_epoch(journal, block, last_epoch)
                 if block.means:
                     scalars = {"learning_rate": optimizer.learning_rate}
                     if training.loss_scaling:
@@ -309,6 +314,17 @@ def _record_weights(journal, block, paths, steps):
             journal.path_weights.append([step, weights])
 
 
+def _record_last_epoch(journal, block, start):
+    """Adds the block's measurements after the step `start` to the journal, except path weights."""
+    for name, values in block.measurements.items():
+        if values.ndim > 1 or name.startswith(WEIGHTS):
+            continue
+        first = block.step - len(values)
+        for value in values[max(start - first, 0) :].tolist():  # one by one, as in a resumed run
+            number, total = journal.last_epoch.get(name, (0, 0.0))
+            journal.last_epoch[name] = [number + 1, total + value]
+
+
 def _result(journal, training, train, test, entries):
     return TrainingResult(
         steps=journal.step,
@@ -319,5 +335,9 @@ def _result(journal, training, train, test, entries):
         seconds=round(journal.seconds, 1),
         images_per_second=journal.images_per_second(training.batch_size),
         path_weights=journal.path_weights,
+        train={
+            name.removeprefix("train/"): total / number
+            for name, (number, total) in journal.last_epoch.items()
+        },
         **entries,
     )
