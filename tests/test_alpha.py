@@ -175,3 +175,12 @@ def test_last_weight_is_the_mean_over_groups_with_several_features():
     groups = [GroupAlpha(f"g{a}", [], [], a) for a in ([0.7, 0.3], [1.0], [0.1, 0.9])]
     assert Alpha("", "", "", 0, 0, groups).last_weight == pytest.approx(0.6)
     assert Alpha("", "", "", 0, 0, groups[1:2]).last_weight == 1.0
+
+
+def test_random_alpha_is_the_softmax_of_normal_draws():
+    """Then log(alpha_1 / alpha_2) is the difference of two draws of N(0, 1): its variance is 2."""
+    teacher = small_network(depth=16)
+    alphas = [fixed("random", teacher, seed)["group1"] for seed in range(500)]
+    logs = [np.log(first / second) for first, second in alphas]
+    assert np.mean(logs) == pytest.approx(0, abs=0.2)
+    assert np.var(logs) == pytest.approx(2, rel=0.25)

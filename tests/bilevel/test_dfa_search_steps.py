@@ -119,32 +119,47 @@ def test_w_step_trains_all_weights_of_the_group(batch):
 
 
 def _changed_by_w_step(loss, batch, **weights):
-    """Paths of the weights that a step of group 2 changes."""
+    """The weights that a step of group 2 changes: a set of (model, path)."""
     supernet = _supernet(**weights)
-    weights = supernet.variables("group2")
-    before = values(weights)
+    models = {
+        "student": supernet.student,
+        "st": supernet.st_connectors["group2"],
+        "ts": supernet.ts_connectors["group2"],
+    }
+    before = {name: values(model.trainable_variables) for name, model in models.items()}
     tf.function(_w_step(supernet, "group2", loss))(*batch)
-    pairs = zip(weights, before, strict=True)
-    return {w.path for w, b in pairs if not np.array_equal(w.numpy(), b)}
+    return {
+        (name, variable.path)
+        for name, model in models.items()
+        for variable, b in zip(model.trainable_variables, before[name], strict=True)
+        if not np.array_equal(variable.numpy(), b)
+    }
 
 
 def test_ts_path_trains_only_later_groups(batch):
     """With gamma_ST = 0 nothing before the student's second group gets a gradient (Fig 3 b)."""
     changed = _changed_by_w_step(bridge_loss, batch, gamma_st=0.0)
-    assert changed
-    assert all(
-        path.startswith(("group3", "norm/", "logits", "group2_ts", "convolution"))
-        for path in changed
-    )
+    assert changed == {
+        ("ts", "convolution/kernel"),
+        *(("student", path) for path in _student_paths("group3", "norm/", "logits")),
+    }
 
 
 def test_st_path_trains_only_earlier_groups(batch):
     """With gamma_TS = 0 nothing after the student's second group gets a gradient (Fig 3 c)."""
     changed = _changed_by_w_step(bridge_loss, batch, gamma_st=1.0, gamma_ts=0.0)
-    assert "stem/kernel" in changed
-    later = [path for path in changed if path.startswith(("group3", "norm/", "logits"))]
     # S_2 is normalized by the third group's first normalization: a part of the path.
-    assert all(path.startswith("group3_block1_norm1") for path in later)
+    path_to_feature = _student_paths("stem", "group1", "group2", "group3_block1_norm1")
+    assert changed == {
+        ("st", "convolution/kernel"),
+        *(("student", path) for path in path_to_feature),
+    }
+
+
+def _student_paths(*prefixes):
+    """Paths of the student's trainable variables that start with one of the prefixes."""
+    paths = [variable.path for variable in _supernet().student.trainable_variables]
+    return [path for path in paths if path.startswith(prefixes)]
 
 
 def test_student_loss_is_cross_entropy_and_the_weighted_distance_of_one_group(batch):
@@ -164,11 +179,27 @@ def test_student_loss_is_cross_entropy_and_the_weighted_distance_of_one_group(ba
     np.testing.assert_allclose(loss, ce + 0.01 * fd, rtol=1e-4)
 
 
+def test_normalized_connectors_have_maps_of_mean_0_and_variance_1(batch):
+    supernet = _supernet(connector_normalization=True)
+    for group, connector in supernet.st_connectors.items():
+        kernel, *normalization = connector.trainable_variables
+        assert [len(normalization), len(supernet.ts_connectors[group].trainable_variables)] == [
+            2,
+            3,
+        ]
+        feature = supernet.student(batch[0], training=True)["features"][group][-1]
+        mapped = connector(feature, training=True).numpy()
+        np.testing.assert_allclose(mapped.mean((0, 1, 2)), 0, atol=1e-4)
+        np.testing.assert_allclose(mapped.var((0, 1, 2)), 1, rtol=1e-2)
+    assert all(len(c.variables) == 1 for c in _supernet().st_connectors.values())
+
+
 def test_student_loss_trains_the_student_and_no_ts_connector(batch):
     changed = _changed_by_w_step(student_loss, batch)
-    names = [variable.path for variable in _supernet().student.trainable_variables]
-    assert set(names) <= changed
-    assert len(changed) == len(names) + 1  # the ST connector's kernel
+    assert changed == {
+        ("st", "convolution/kernel"),
+        *(("student", path) for path in _student_paths("")),
+    }
 
 
 def _run_ops(function, *arguments):

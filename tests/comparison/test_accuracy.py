@@ -57,7 +57,9 @@ def test_runs_with_other_data_or_length_have_their_own_tables(tmp_path):
     write_workdir(tmp_path / "a", 0.5)
     write_workdir(tmp_path / "b", 0.6, steps=200)
     write_workdir(tmp_path / "c", 0.7, train_examples=50_000)
-    assert len(Report(find_runs([tmp_path])).tables) == 3
+    write_workdir(tmp_path / "d", 0.8, dataset="other")
+    write_workdir(tmp_path / "e", 0.9, student="other")
+    assert len(Report(find_runs([tmp_path])).tables) == 5
 
 
 def test_rows_of_an_experiment_may_differ_in_length(tmp_path):

@@ -1,5 +1,6 @@
 """Fake quantization: its levels, its gradients, and how close the network stays to itself."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,6 +13,8 @@ from dfa_tf.deployment.quantization_aware import (
     with_rounded_maps,
 )
 from tests.conftest import made_examples, same, small_network
+from tests.deployment.networks import tiny_network
+from tests.methods.numerics import softmax
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,45 @@ def test_rounded_network_has_nearly_the_same_logits(build):
     rounded = with_rounded_maps(network)(images, training=False).numpy()
     assert not np.array_equal(rounded, exact)
     assert np.abs(rounded - exact).max() < 0.2 * np.abs(exact).max() + 1e-3
+
+
+def test_layers_that_tf_lite_fuses_are_not_rounded():
+    """The two convolutions are fused with their ReLUs. All other outputs are stored in int8."""
+    layers = with_rounded_maps(tiny_network()).layers
+    rounded = [layer.input._keras_history.operation for layer in layers if _is_rounding(layer)]
+    assert [type(operation).__name__ for operation in rounded] == [
+        *("Rescaling", "ReLU", "ReLU", "GlobalAveragePooling2D", "Dense"),
+        "Activation",  # the logits in float32
+    ]
+
+
+def _is_rounding(layer):
+    return isinstance(layer, RoundedMap)
+
+
+def test_objective_is_kd_and_cross_entropy_of_rounded_kernels_and_maps():
+    """0.9 * 16 KL(teacher, student) at temperature 4, plus 0.1 times the cross entropy."""
+    network, teacher = tiny_network(1), tiny_network(2)
+    examples = made_examples(8)
+    images, labels = tf.constant(examples.images), examples.labels
+    loss, logits, _ = quantized_objective(network, teacher)(images, tf.constant(labels))
+
+    inputs = tf.cast(images, tf.float32)
+    with_exact_kernels = with_rounded_maps(network)(inputs).numpy()
+    rounded = tiny_network(1)
+    for layer in rounded.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            kernel = layer.kernel.numpy()
+            step = np.abs(kernel).reshape(-1, kernel.shape[-1]).max(0) / 127
+            layer.kernel.assign(np.round(kernel / step) * step)
+    np.testing.assert_allclose(logits, with_rounded_maps(rounded)(inputs), atol=1e-4)
+    assert np.abs(logits - with_exact_kernels).max() > 1e-3
+
+    z, t = logits.numpy(), teacher(images, training=False)["logits"].numpy()
+    p, q = softmax(t / 4), softmax(z / 4)
+    ce = -np.log(softmax(z)[np.arange(8), labels])
+    expected = 0.9 * 16 * (p * np.log(p / q)).sum(1) + 0.1 * ce
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_objective_leaves_weights_unchanged_and_every_kernel_has_a_gradient():

@@ -1,8 +1,9 @@
 """The limits that an exported file must keep."""
 
+import numpy as np
 import pytest
 
-from dfa_tf.deployment.saved_model import inference_model
+from dfa_tf.deployment.saved_model import inference_model, write_saved_model
 from dfa_tf.deployment.verify import Comparison, ExportError, Reference
 from dfa_tf.errors import ReportedError, UserError
 from tests.conftest import made_examples
@@ -14,6 +15,20 @@ EXACT = {"max_abs_error": 0.0, "agreement": 1.0}
 @pytest.fixture(scope="module")
 def reference():
     return Reference(inference_model(tiny_network(), "float32"), made_examples(40))
+
+
+def test_comparison_with_a_file_of_another_network(tmp_path):
+    """The two disagree about some images."""
+    networks, test = [tiny_network(seed) for seed in range(2)], made_examples(40)
+    one, other = (n(test.images, training=False)["logits"].numpy() for n in networks)
+    same_class = one.argmax(1) == other.argmax(1)
+    assert not same_class.all()
+    models = [inference_model(network, "float32") for network in networks]
+    write_saved_model(models[1], tmp_path / "other")
+    found = Reference(models[0], test).compare(tmp_path / "other")
+    assert found.max_abs_error == pytest.approx(np.abs(one - other).max(), rel=1e-4)
+    assert found.agreement == np.mean(same_class)
+    assert found.accuracy == np.mean(other.argmax(1) == test.labels)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float16", "dynamic", "int8", "uint8"])

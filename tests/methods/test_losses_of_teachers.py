@@ -12,11 +12,12 @@ from dfa_tf.methods.at import AT
 from dfa_tf.methods.dfa import DFA
 from dfa_tf.methods.ensemble_kd import EnsembleKD
 from dfa_tf.methods.feed import FEED
+from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.kd import KD
 from dfa_tf.methods.method import Outputs
 from dfa_tf.methods.pathways import Pathways
 from dfa_tf.models import cifar_resnet
-from dfa_tf.objectives.objective import frozen_outputs, network_outputs
+from dfa_tf.objectives.objective import frozen_outputs, network_outputs, pretraining_objective
 from dfa_tf.objectives.teachers import build_method, check_method
 from dfa_tf.objectives.terms import total
 from tests.conftest import small_network
@@ -139,7 +140,7 @@ def test_ensemble_kd_of_one_teacher_is_kd():
 
 
 @pytest.mark.parametrize("name", ["kd", "at", "vid", "ft"])
-def test_another_method_is_the_mean_over_the_teachers(networks, batch, name):
+def test_another_method_has_one_loss_for_all_teachers(networks, batch, name):
     teachers, student = networks
     (built,) = build_method(METHODS[name](), teachers, student, 0, "float32")
     teacher_outputs, student_outputs = _outputs(networks, batch)
@@ -155,6 +156,21 @@ def test_another_method_is_the_mean_over_the_teachers(networks, batch, name):
     if name == "ft":  # the pretraining trains both paraphrasers
         counts = [len(helper.trainable_variables) for helper in built.helpers]
         assert len(built.pretraining.variables) == sum(counts)
+
+
+def test_pretraining_is_the_mean_over_the_teachers(networks, batch):
+    """The hint of FitNets: the squared error of the second of three groups, after a regressor."""
+    teachers, student = networks
+    (built,) = build_method(FitNets(), teachers, student, 0, "float32")
+    objective = pretraining_objective(teachers, student, built.pretraining)
+    loss, _, _ = objective(*batch)
+    student_map = student(batch[0], training=True)["features"]["group2"][-1]
+    each = []
+    for teacher, regressor in zip(teachers, built.helpers, strict=True):
+        target = teacher(batch[0], training=False)["features"]["group2"][-1]
+        error = regressor(student_map).numpy() - target.numpy()
+        each.append((error**2).mean((1, 2, 3)))
+    np.testing.assert_allclose(loss, (each[0] + each[1]) / 2, rtol=1e-4)
 
 
 def test_each_part_of_attention_transfer_is_the_mean_over_the_teachers(networks, batch):

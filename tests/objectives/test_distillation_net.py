@@ -6,13 +6,16 @@ import pytest
 import tensorflow as tf
 
 from dfa_tf.methods.at import AT
+from dfa_tf.methods.ensemble_kd import EnsembleKD
 from dfa_tf.methods.fitnets import FitNets
 from dfa_tf.methods.kd import KD
+from dfa_tf.methods.margin import Margin
 from dfa_tf.methods.pathways import Pathways
 from dfa_tf.objectives.distillation_net import DistillationNet
 from dfa_tf.process import Process
 from dfa_tf.weightings import Adaptive, ProcessWeighting
 from tests.conftest import small_network
+from tests.methods.numerics import softmax
 
 STEPS = 4
 
@@ -37,6 +40,26 @@ def test_weight_of_the_cross_entropy_is_one_with_a_weighting(batch, weights, ce_
     loss, _, measured = _objective(_net([KD()], weights, ce_weight))(*batch)
     kd = 0.9 * measured["kd"]
     np.testing.assert_allclose(loss, expected * measured["cross_entropy"] + kd, rtol=1e-5)
+
+
+def test_weights_of_several_methods_multiply_their_losses(batch):
+    """Each loss counts alpha times its weight: .9 * 2 and .5 * 3; the cross entropy .2 * .3."""
+    methods = [KD(gamma=0.2), EnsembleKD(alpha=0.5, gamma=0.3)]
+    loss, _, measured = _objective(_net(methods, [2.0, 3.0]))(*batch)
+    kd, ensemble = measured["kd"], measured["ensemble_kd"]
+    expected = 0.06 * measured["cross_entropy"] + 1.8 * kd + 1.5 * ensemble
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_class_weights_multiply_the_cross_entropy_of_a_distillation(batch):
+    class_weights = np.array([1, 2, 4, 8], np.float32)
+    net = _net([KD()])
+    (segment,) = net.segments([STEPS], class_weights=class_weights)
+    loss, logits, measured = segment.objective(*batch)
+    labels = batch[1].numpy()
+    ce = -np.log(softmax(logits.numpy())[np.arange(8), labels])
+    expected = 0.1 * class_weights[labels] * ce + 0.9 * measured["kd"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 AT_PARTS = ["at/group1", "at/group2", "at/group3"]
@@ -69,17 +92,28 @@ def test_adaptive_importance_of_a_term_or_part_follows_its_weighted_loss(
     np.testing.assert_allclose(derivative, 1 - np.mean(weighted, 1), rtol=1e-4, atol=1e-5)
 
 
+def _ids(*models):
+    return {id(variable) for model in models for variable in model.trainable_variables}
+
+
 def test_variables_are_those_of_student_connectors_and_weighting():
-    """A FitNets regressor and the two importances are trained, the teacher is not."""
-    plain, net = _net([]), _net([FitNets(), KD()], Adaptive())
-    (method, phase), *others = net.pretrainings
-    assert (method.name, others) == ("fitnets", [])
-    trained = {id(v) for v in net.variables}
-    assert trained >= {id(v) for v in net.student.trainable_variables}
-    assert len(net.variables) > len(plain.variables) == len(plain.student.trainable_variables)
-    assert [v.shape for v in net.variables][-1] == (2,)
-    assert not trained & {id(v) for v in net.teachers[0].variables}
-    assert phase.variables
+    """Margin has a connector of three variables for each group; its loss and KD's have an importance."""
+    plain, net = _net([]), _net([Margin(), KD()], Adaptive())
+    assert {id(v) for v in plain.variables} == _ids(plain.student)
+    student, *connectors, importances = net.models
+    assert student is net.student
+    assert {id(v) for v in net.variables} == _ids(*net.models)
+    assert [len(model.trainable_variables) for model in connectors] == [3, 3, 3]
+    assert [v.shape for v in importances.trainable_variables] == [(2,)]
+
+
+def test_helpers_of_a_pretraining_are_saved_but_not_trained_with_the_student():
+    net = _net([FitNets()])
+    student, regressor = net.models
+    assert {id(v) for v in net.variables} == _ids(student)
+    ((method, phase),) = net.pretrainings
+    assert method.name == "fitnets"
+    assert _ids(regressor) < {id(v) for v in phase.variables} < _ids(student, regressor)
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import pytest
 
 from dfa_tf import models
 from dfa_tf.errors import Interrupted, UserError
-from dfa_tf.methods import KD
+from dfa_tf.methods import AB, FT, KD
 from dfa_tf.methods.losses import plain_objective
-from dfa_tf.training.fine_tuning import FineTuning
+from dfa_tf.stages import distill as distillations
+from dfa_tf.training.fine_tuning import FineTuning, split_variables
 from dfa_tf.training.fit import Problem, fit
 from dfa_tf.training.loop import Loop
 from dfa_tf.training.optimizers import SGD, Adam
@@ -106,3 +107,40 @@ def test_network_without_a_dense_classifier_is_refused(run):
     network = models.from_keras(keras.Model(inputs, x))
     with pytest.raises(UserError, match=r"head_epochs"):
         run.train_teacher(network=network, fine_tuning=FineTuning(backbone_rate=0.1))
+
+
+def _ids(variables):
+    return {id(variable) for variable in variables}
+
+
+def test_connectors_belong_to_the_head():
+    student = small_network(depth=10, seed=3)
+    connector = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    variables = [*student.trainable_variables, *connector.trainable_variables]
+    head, backbone = split_variables(student, variables)
+    expected = [*student.classifier.trainable_variables, *connector.trainable_variables]
+    assert _ids(head) == _ids(expected)
+    assert _ids(backbone) == _ids(student.trainable_variables) - _ids(expected)
+
+
+def test_pretraining_freezes_no_layer_and_keeps_the_rate(run, monkeypatch):
+    """The phase of AB trains the student; that of FT trains its paraphraser alone."""
+    found = {}
+    original = distillations.fit
+
+    def recorded(problem, *arguments, label, **more):
+        found[label] = problem.fine_tuning
+        return original(problem, *arguments, label=label, **more)
+
+    monkeypatch.setattr(distillations, "fit", recorded)
+    run.distill(
+        teacher=small_network(depth=10, width=2, seed=1),
+        methods=[AB(epochs=0.2), FT(paraphraser_epochs=0.2)],
+        epochs=0.5,
+        fine_tuning=FineTuning(head_epochs=0.2, backbone_rate=0.25),
+    )
+    assert found == {
+        "distill/ab": FineTuning(head_epochs=0.0, backbone_rate=0.25),
+        "distill/ft": FineTuning(),
+        "distill": FineTuning(head_epochs=0.2, backbone_rate=0.25),
+    }

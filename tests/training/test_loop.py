@@ -1,7 +1,9 @@
 """The loop: its results do not depend on its blocks, and nothing recorded is lost."""
 
+import itertools
 import os
 import signal
+import types
 
 import numpy as np
 import pytest
@@ -145,11 +147,17 @@ def test_infinite_weight_is_not_saved(tmp_path):
 
 
 def test_checkpoints_are_written_at_the_interval(tmp_path, monkeypatch):
-    run, saved = _Counting(tmp_path, Runtime(quiet=True, checkpoint_seconds=0.0)), []
-    monkeypatch.setattr(run.checkpoints, "save", lambda: saved.append(run.journal.step))
-    run.run(20)
-    assert len(saved) >= 3
-    assert saved == sorted(saved)
+    """Each look at the clock takes a second, and several looks are a block."""
+    seconds = itertools.count()
+    clock = types.SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr(loops, "time", clock)
+    monkeypatch.setattr(loops, "SECONDS_PER_BLOCK", 0.0)  # blocks of one step
+    run, saved = _Counting(tmp_path, Runtime(quiet=True, checkpoint_seconds=50.0)), []
+    monkeypatch.setattr(run.checkpoints, "save", lambda: saved.append(next(seconds)))
+    run.run(100)
+    *gaps, _ = np.diff(saved)  # the last save is that of the last step
+    assert len(gaps) >= 3
+    assert 50 < min(gaps) <= max(gaps) < 65
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(0.0, [1] * 8), (1e9, [1, 1, 2, 4])])

@@ -157,3 +157,15 @@ def test_adam_follows_a_schedule():
         optimizer.apply([tf.constant([1.0])])
     expected = [0.05 * (1 + np.cos(np.pi * k / 10)) for k in range(10)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
+
+
+def test_schedule_of_a_recipe_counts_its_own_epochs():
+    """Three epochs of 100 examples in batches of 10; the rate falls after epochs 1 and 2."""
+    sgd = SGD(StepDecay(1.0, 0.1, (1, 2)), momentum=0.0, nesterov=False, weight_decay=0.0)
+    recipe = Training(epochs=3, batch_size=10, optimizer=sgd)
+    optimizer = recipe.build_optimizer([tf.Variable([0.0])], 100)
+    rates = []
+    for _ in range(30):
+        rates.append(optimizer.learning_rate)
+        optimizer.apply([tf.constant([0.0])])
+    assert rates == pytest.approx([1.0] * 10 + [0.1] * 10 + [0.01] * 10)
