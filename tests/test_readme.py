@@ -19,7 +19,7 @@ def test_readme_is_short():
 
 
 def test_commands_and_configs_of_the_readme_exist():
-    commands, configs = re.findall(r"bin/\w+", README), re.findall(r"gin/[\w/]+\.gin", README)
+    commands, configs = re.findall(r"(?<!/)bin/\w+", README), re.findall(r"gin/[\w/]+\.gin", README)
     assert commands
     assert configs
     for path in (*commands, *configs):
