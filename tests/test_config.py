@@ -91,8 +91,7 @@ def test_shipped_config_runs_two_steps(path, tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
-def test_every_method_has_a_config_with_its_published_settings(name):
-    """They are the defaults of the code."""
+def test_every_method_has_a_config_with_its_defaults(name):
     config = Config(["gin/wrn.gin", f"gin/methods/{name}.gin"])
     (chosen,) = config.value("distill", "methods")
     assert chosen == methods.METHODS[name]()

@@ -63,10 +63,15 @@ def test_cpu_name_is_thread_count_and_model(machine):
     assert system.cpu_name() == "2 x Fast CPU @ 2: GHz"
 
 
-def test_cpu_name_without_a_model_is_the_platforms(machine):
-    expected = platform.processor() or platform.machine()
-    assert system.cpu_name() == expected  # no cpuinfo
-    machine("proc/cpuinfo", "processor : 0\n")
+@pytest.mark.parametrize(("processor", "expected"), [("M3", "M3"), ("", "arm64")])
+@pytest.mark.parametrize("cpuinfo", [None, "processor : 0\n"])
+def test_cpu_name_without_a_model_is_the_platforms(
+    machine, monkeypatch, cpuinfo, processor, expected
+):
+    if cpuinfo:
+        machine("proc/cpuinfo", cpuinfo)
+    monkeypatch.setattr(platform, "processor", lambda: processor)
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert system.cpu_name() == expected
 
 

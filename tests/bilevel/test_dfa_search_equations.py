@@ -18,7 +18,7 @@ def _map(*shape):
     return DRAWS.normal(0, 1, shape).astype(np.float32)
 
 
-def test_ts_loss_is_the_cross_entropy():
+def test_cross_entropy_by_hand():
     """Odds 1 : 3, true class the second: -ln(3/4); then the first: -ln(1/4) (Eqns 5, 10)."""
     logits = tf.constant([[0.0, math.log(3)], [0.0, math.log(3)]])
     np.testing.assert_allclose(

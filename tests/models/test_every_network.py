@@ -145,7 +145,9 @@ def test_folded_network_equals_the_network_at_inference(name):
 
 @every_network
 def test_mixed_precision_outputs_are_close_to_float32(name):
-    outputs = small(name).copy("mixed_bfloat16")(EXAMPLES.images, training=False)
+    network = small(name).copy("mixed_bfloat16")
+    outputs = network(EXAMPLES.images, training=False)
+    assert {v.dtype for v in network.variables} == {"float32"}
     assert outputs["logits"].dtype == tf.float32
     assert {f.dtype for features in outputs["features"].values() for f in features} == {tf.bfloat16}
     _assert_close(outputs, _outputs(name), 0.15)  # up to 50 layers

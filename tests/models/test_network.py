@@ -13,15 +13,6 @@ from dfa_tf.errors import UserError
 from tests.conftest import ROOT, made_examples, same, small_network, values
 
 
-def test_file_rebuilds_the_network(tmp_path, batch):
-    images, _ = batch
-    network = small_network(depth=16, width=2)
-    network.save(tmp_path / "model.keras")
-    again = models.load(tmp_path / "model.keras")
-    assert again.spec == network.spec
-    np.testing.assert_array_equal(again(images)["logits"], network(images)["logits"])
-
-
 @pytest.mark.slow
 def test_keras_loads_the_file_after_import_of_the_package(tmp_path):
     small_network(depth=10).save(tmp_path / "model.keras")
@@ -62,17 +53,6 @@ def test_copy_has_its_own_variables_with_equal_values():
     assert same(network.get_weights(), copy.get_weights())
     copy.trainable_variables[0].assign(copy.trainable_variables[0] * 0)
     assert not same(network.get_weights(), copy.get_weights())
-
-
-def test_mixed_precision_keeps_logits_and_variables_in_float32(batch):
-    images, _ = batch
-    network = small_network().copy("mixed_bfloat16")
-    outputs = network(images, training=False)
-    assert outputs["logits"].dtype == "float32"
-    assert {f.dtype for fs in outputs["features"].values() for f in fs} == {tf.bfloat16}
-    assert {v.dtype for v in network.variables} == {"float32"}
-    exact = small_network()(images, training=False)["logits"]
-    np.testing.assert_allclose(outputs["logits"], exact, atol=0.05 * np.abs(exact).max())
 
 
 def test_error_for_an_unknown_group_lists_the_groups():

@@ -1,6 +1,8 @@
 """One small run of all stages, shared by the tests that only look at its results."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 
@@ -81,6 +83,19 @@ class Run:
         if arguments["teacher"] is not None and "alpha" not in changes:
             arguments = {"alpha": fixed("average", arguments["teacher"])} | arguments
         return distill(**arguments)
+
+
+def stop_at(monkeypatch, target, name, count):
+    """Sends SIGTERM to this process at the `count`-th call of a function."""
+    original, calls = getattr(target, name), []
+
+    def stopping(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, stopping)
 
 
 @pytest.fixture

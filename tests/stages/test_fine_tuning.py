@@ -1,8 +1,6 @@
 """Fine-tuning: a frozen backbone, its own learning rate, and resumption."""
 
 import dataclasses
-import os
-import signal
 
 import keras
 import numpy as np
@@ -18,7 +16,7 @@ from dfa_tf.training.fit import Problem, fit
 from dfa_tf.training.loop import Loop
 from dfa_tf.training.optimizers import SGD, Adam
 from tests.conftest import same, small_network
-from tests.stages.conftest import Run
+from tests.stages.conftest import Run, stop_at
 
 
 def _changes(before, after):
@@ -84,16 +82,8 @@ def test_interrupted_fine_tuning_resumes_to_the_same_student(tmp_path, monkeypat
     arguments = {"methods": [KD()], "fine_tuning": FineTuning(0.6, 0.1)}
     runtime = dataclasses.replace(Run(tmp_path).runtime, log_every=2)
     straight = Run(tmp_path / "straight", runtime).distill(**arguments)
-    original, calls = Loop._record, []
-
-    def stopping(*args, **kwargs):
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*args, **kwargs)
-
     with monkeypatch.context() as patched:
-        patched.setattr(Loop, "_record", stopping)
+        stop_at(patched, Loop, "_record", at)
         with pytest.raises(Interrupted):
             Run(tmp_path / "killed", runtime).distill(**arguments)
     resumed = Run(tmp_path / "killed", runtime).distill(**arguments)

@@ -1,8 +1,6 @@
 """The joint search as a stage: its files, its errors, and resumption."""
 
 import json
-import os
-import signal
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from dfa_tf.stages.search import check
 from dfa_tf.stages.search_record import SearchRecord
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import CLASSES, made_examples, same, small_network
-from tests.stages.conftest import Run
+from tests.stages.conftest import Run, stop_at
 
 JOINT = SearchOptions(joint=True)
 STEPS = 7  # 84 examples in batches of 12
@@ -102,15 +100,9 @@ def test_student_of_the_path_of_a_joint_alpha_is_that_of_the_alpha_itself(joint,
 
 
 def test_interrupted_joint_search_resumes_to_the_same_alpha(joint, tmp_path, monkeypatch):
-    run, add = Run(tmp_path), SearchRecord.add
-
-    def stopping(record, groups, block):
-        if block.step >= 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        add(record, groups, block)
-
+    run = Run(tmp_path)
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(SearchRecord, "add", stopping)
+        stop_at(patched, SearchRecord, "add", 3)
         run.search(options=JOINT)
     assert not (tmp_path / "search" / "alpha.json").exists()
     assert run.search(options=JOINT) == joint.alpha
@@ -186,13 +178,7 @@ def test_interrupted_joint_search_of_two_replicas_resumes_to_the_same_alpha(
     runtime = Runtime(strategy=two_replicas, quiet=True, log_every=4, evaluate_every=1e9)
     arguments = {"options": JOINT, "runtime": runtime}
     straight = run.search(**arguments, workdir=tmp_path / "straight")
-    add = SearchRecord.add
-
-    def stopping(record, groups, block):
-        os.kill(os.getpid(), signal.SIGTERM)
-        add(record, groups, block)
-
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(SearchRecord, "add", stopping)
+        stop_at(patched, SearchRecord, "add", 1)
         run.search(**arguments)
     assert run.search(**arguments) == straight

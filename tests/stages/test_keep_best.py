@@ -12,8 +12,7 @@ from dfa_tf.training.evaluation import Evaluator
 from dfa_tf.training.keep_best import BestNetwork
 from dfa_tf.training.optimizers import SGD
 from tests.conftest import same, small_network
-from tests.stages.conftest import Run
-from tests.stages.test_stages import _stop_at
+from tests.stages.conftest import Run, stop_at
 
 STAGES = {
     "train_teacher": ("teacher/model.keras", {"network": small_network(depth=10)}),
@@ -99,7 +98,7 @@ def test_interrupted_run_keeps_the_same_student(tmp_path, monkeypatch, given_acc
     """It is interrupted at the best evaluation, or after it."""
     straight = _train(tmp_path / "straight")
     with monkeypatch.context() as patched:
-        _stop_at(patched, BestNetwork, "update", at)
+        stop_at(patched, BestNetwork, "update", at)
         with pytest.raises(Interrupted):
             _train(tmp_path / "killed")
     assert not (tmp_path / "killed/distill/student.keras").exists()
@@ -116,7 +115,7 @@ def test_interrupted_run_of_two_replicas_keeps_the_same_student(
 ):
     straight = _train(tmp_path / "straight", strategy=two_replicas)
     with monkeypatch.context() as patched:
-        _stop_at(patched, BestNetwork, "update", 3)
+        stop_at(patched, BestNetwork, "update", 3)
         with pytest.raises(Interrupted):
             _train(tmp_path / "killed", strategy=two_replicas)
     resumed = _train(tmp_path / "killed", strategy=two_replicas)

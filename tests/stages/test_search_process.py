@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -27,6 +25,7 @@ from dfa_tf.training.optimizers import SGD
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import CLASSES, made_examples, same, small_network
+from tests.stages.conftest import stop_at
 
 METHODS = (KD(), ReviewKD())  # two paths compile faster than the pathways
 QUIET = {"quiet": True, "log_every": 4}
@@ -166,9 +165,9 @@ def test_finished_search_does_not_run_again_but_draws_a_missing_picture(finished
 
 def test_other_settings_are_an_error(finished):
     workdir, _ = finished
-    with pytest.raises(UserError, match="normalization was 'biased', is 'plain'"):
+    with pytest.raises(UserError, match=r"search_process\.normalization.*'biased'.*'plain'"):
         _search(workdir, options=SearchProcessOptions("plain"))
-    with pytest.raises(UserError, match="methods was"):
+    with pytest.raises(UserError, match=r"search_process\.methods"):
         _search(workdir, methods=(KD(),))
 
 
@@ -176,19 +175,10 @@ def test_other_settings_are_an_error(finished):
 @pytest.mark.parametrize("at", [2, 3])  # blocks
 def test_interrupted_search_resumes_to_the_same_process(finished, tmp_path, monkeypatch, at):
     workdir, process = finished
-    original, calls = ProcessJournal.add, []
-
-    def stopping(journal, block, steps):
-        calls.append(block.step)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(journal, block, steps)
-
     with monkeypatch.context() as patched:
-        patched.setattr(ProcessJournal, "add", stopping)
+        stop_at(patched, ProcessJournal, "add", at)
         with pytest.raises(Interrupted):
             _search(tmp_path)
-    assert 0 < calls[-1] < process.steps
     assert not (tmp_path / "process" / "process.json").exists()
     assert _search(tmp_path) == process
     files = [folder / "process" / "process.json" for folder in (workdir, tmp_path)]
@@ -234,16 +224,8 @@ def test_two_replicas_run_and_resume_to_the_same_process(two_replicas, tmp_path,
     straight = _search(tmp_path / "straight", **changes)
     assert len(straight.paths) == 6
     assert np.isfinite(straight.alpha).all()
-    original, calls = ProcessJournal.add, []
-
-    def stopping(journal, block, steps):
-        calls.append(1)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(journal, block, steps)
-
     with monkeypatch.context() as patched:
-        patched.setattr(ProcessJournal, "add", stopping)
+        stop_at(patched, ProcessJournal, "add", 3)
         with pytest.raises(Interrupted):
             _search(tmp_path / "resumed", **changes)
     assert _search(tmp_path / "resumed", **changes) == straight

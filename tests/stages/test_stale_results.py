@@ -16,8 +16,7 @@ from dfa_tf.training.loop import Loop
 from dfa_tf.training.optimizers import SGD
 from dfa_tf.training.runtime import Runtime
 from tests.conftest import CLASSES, SHAPE, same, small_network
-from tests.stages.conftest import Run
-from tests.stages.test_stages import _stop_at
+from tests.stages.conftest import Run, stop_at
 
 PLAIN = {"teacher": None, "methods": []}
 
@@ -93,7 +92,7 @@ def test_replaced_network_file_is_named(copied, finished, stage, file):
 
 def _interrupted(run, monkeypatch, **changes):
     with monkeypatch.context() as patched:
-        _stop_at(patched, Loop, "_record", 3)
+        stop_at(patched, Loop, "_record", 3)
         with pytest.raises(Interrupted):
             run.distill(**PLAIN, **changes)
 

@@ -14,8 +14,7 @@ from dfa_tf.stages.identity import fingerprint
 from dfa_tf.training.loop import Loop
 from dfa_tf.weightings import Adaptive, ProcessWeighting
 from tests.conftest import same, small_network
-from tests.stages.conftest import Run
-from tests.stages.test_stages import _stop_at
+from tests.stages.conftest import Run, stop_at
 
 PATHS = [AT(form="code", beta=1.0), KD(alpha=1.0)]
 ADAPTIVE = {"methods": PATHS, "weights": Adaptive(), "ce_weight": 1.0}
@@ -48,7 +47,7 @@ def test_interrupted_run_with_learnt_weights_resumes_to_the_same_student(
 ):
     run = Run(tmp_path)
     with monkeypatch.context() as patched:
-        _stop_at(patched, Loop, "_record", 2)
+        stop_at(patched, Loop, "_record", 2)
         with pytest.raises(Interrupted):
             run.distill(**ADAPTIVE)
     assert same(run.distill(**ADAPTIVE).get_weights(), adapted.student.get_weights())
@@ -130,7 +129,7 @@ def test_interrupted_schedule_resumes_in_its_second_part(run, tmp_path, monkeypa
     straight = run.distill(**arguments)
     again = Run(tmp_path / "again")
     with monkeypatch.context() as patched:
-        _stop_at(patched, Loop, "_record", 5)
+        stop_at(patched, Loop, "_record", 5)
         with pytest.raises(Interrupted):
             again.distill(**arguments)
     assert same(again.distill(**arguments).get_weights(), straight.get_weights())
