@@ -36,7 +36,8 @@ def softmax(z):
 
 
 def unit(x, axis=-1):
-    return x / np.linalg.norm(x, axis=axis, keepdims=True)
+    """Returns x / |x|, and 0 for x = 0."""
+    return x / np.maximum(np.linalg.norm(x, axis=axis, keepdims=True), 1e-12)
 
 
 def flat(x):

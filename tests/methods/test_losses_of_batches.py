@@ -7,41 +7,8 @@ import tensorflow as tf
 from dfa_tf.methods.crd import crd_loss
 from dfa_tf.methods.rkd import rkd_angle, rkd_distance
 from dfa_tf.methods.sp import sp_loss
+from tests.methods import formulas
 from tests.methods.numerics import assert_equals_formula, flat, maps, unit
-
-
-def _sp(t, s):
-    g = [unit(flat(m) @ flat(m).T) for m in (t, s)]
-    return ((g[0] - g[1]) ** 2).mean(-1)
-
-
-def _huber(x, y):
-    d = np.abs(x - y)
-    return np.where(d < 1, d**2 / 2, d - 0.5)
-
-
-def _rkd_distance(t, s):
-    relative = []
-    for e in (t, s):
-        d = np.array([[np.linalg.norm(a - b) for b in e] for a in e])
-        relative.append(d / d[d > 0].mean())
-    return _huber(*relative).mean(-1)
-
-
-def _rkd_angle(t, s):
-    """By the vertex j: cosines of the angles between j to i and j to k."""
-    cosines = []
-    for e in (t, s):
-        n = len(e)
-        table = np.zeros((n, n, n))
-        for j in range(n):
-            for i in range(n):
-                for k in range(n):
-                    if j not in (i, k):
-                        table[j, i, k] = unit(e[i] - e[j]) @ unit(e[k] - e[j])
-        cosines.append(table)
-    return _huber(*cosines).mean((1, 2))
-
 
 LABELS = np.array([0, 1, 0, 2, 1])
 TAU = 0.3
@@ -64,7 +31,7 @@ def _crd(constant_z):
 
 
 def test_sp_equals_its_formula():
-    assert_equals_formula(sp_loss, _sp, maps(1, 4, 2, 2, 5), maps(2, 4, 2, 2, 3))
+    assert_equals_formula(sp_loss, formulas.sp, maps(1, 4, 2, 2, 5), maps(2, 4, 2, 2, 3))
 
 
 def test_sp_sums_to_the_papers_frobenius_norm():
@@ -75,7 +42,7 @@ def test_sp_sums_to_the_papers_frobenius_norm():
 
 
 @pytest.mark.parametrize(
-    ("loss", "formula"), [(rkd_distance, _rkd_distance), (rkd_angle, _rkd_angle)]
+    ("loss", "formula"), [(rkd_distance, formulas.rkd_distance), (rkd_angle, formulas.rkd_angle)]
 )
 def test_rkd_equals_its_formulas(loss, formula):
     assert_equals_formula(loss, formula, maps(5, 5, 6), maps(6, 5, 3))

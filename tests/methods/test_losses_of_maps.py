@@ -19,6 +19,7 @@ from dfa_tf.methods.reviewkd import hcl, reviewer
 from dfa_tf.methods.vid import vid_loss
 from dfa_tf.objectives.objective import frozen_outputs
 from tests.conftest import small_network, with_statistics
+from tests.methods import formulas
 from tests.methods.numerics import (
     assert_equals_formula,
     convolved,
@@ -26,85 +27,19 @@ from tests.methods.numerics import (
     flat,
     maps,
     normalized,
-    unit,
 )
 
-
-def _hint(t, s):
-    return ((t - s) ** 2).reshape(len(t), -1).mean(1)
-
-
-def _at_paper(t, s):
-    q = [unit(flat((m**2).mean(-1))) for m in (t, s)]
-    return np.linalg.norm(q[1] - q[0], axis=-1) / (2 * q[0].shape[1])
-
-
-def _at_code(t, s):
-    q = [unit(flat((m**2).mean(-1))) for m in (t, s)]
-    return ((q[1] - q[0]) ** 2).mean(-1)
-
-
-def _jacobian(t, s):
-    return ((unit(flat(s)) - unit(flat(t))) ** 2).mean(-1)
-
-
-def _ft(power):
-    return lambda t, s: (np.abs(unit(flat(s)) - unit(flat(t))) ** power).mean(-1)
-
-
-def _ab(t, s):
-    off = (s + 1) ** 2 * ((s > -1) & (t <= 0))
-    on = (s - 1) ** 2 * ((s <= 1) & (t > 0))
-    return flat(off + on).sum(1)
-
-
-def _above_margin(t, s):
-    return flat((s - t) ** 2 * ((s > t) | (t > 0))).sum(1)
-
-
-def _nst(t, s):
-    """Eqn 7 channel by channel, with the kernel (x . y)^2."""
-
-    def kernel(x, y):
-        return np.mean([[(a @ b) ** 2 for b in y] for a in x])
-
-    losses = []
-    for teacher, student in zip(t, s, strict=True):
-        x, y = (unit(m.reshape(-1, m.shape[-1]).T) for m in (teacher, student))
-        losses.append(kernel(x, x) + kernel(y, y) - 2 * kernel(x, y))
-    return np.array(losses)
-
-
-def _gram(t, s):
-    """Mean squared difference of the Gram matrices of the channels' normalized maps."""
-    losses = []
-    for teacher, student in zip(t, s, strict=True):
-        x, y = (unit(m.reshape(-1, m.shape[-1]).T) for m in (teacher, student))
-        losses.append(((y @ y.T - x @ x.T) ** 2).mean())
-    return np.array(losses)
-
-
-def _hcl(t, s):
-    """8x8 maps: themselves, 4x4, 2x2 and 1x1, weighing 1, 1/2, 1/4, 1/8 of 15/8."""
-    total = 0
-    for size, weight in ((8, 1), (4, 1 / 2), (2, 1 / 4), (1, 1 / 8)):
-        parts = (8 // size,) * 2
-        pooled = (t - s).reshape(len(t), size, parts[0], size, parts[1], -1).mean((2, 4))
-        total += weight * (pooled**2).reshape(len(t), -1).mean(1)
-    return total / (15 / 8)
-
-
 LOSSES = {
-    "fitnets": (hint_loss, _hint),
-    "at, paper": (lambda t, s: at_distance(t, s, "paper"), _at_paper),
-    "at, code": (lambda t, s: at_distance(t, s, "code"), _at_code),
-    "jacobian": (jacobian_loss, _jacobian),
-    "ft, L1": (lambda t, s: ft_loss(t, s, 1), _ft(1)),
-    "ft, L2": (lambda t, s: ft_loss(t, s, 2), _ft(2)),
-    "ab": (ab_loss, _ab),
-    "margin": (lambda t, s: l2_above_margin(s, t), _above_margin),
-    "nst": (nst_loss, _nst),
-    "nst, gram": (gram_loss, _gram),
+    "fitnets": (hint_loss, formulas.hint),
+    "at, paper": (lambda t, s: at_distance(t, s, "paper"), formulas.at_paper),
+    "at, code": (lambda t, s: at_distance(t, s, "code"), formulas.at_code),
+    "jacobian": (jacobian_loss, formulas.jacobian),
+    "ft, L1": (lambda t, s: ft_loss(t, s, 1), formulas.ft(1)),
+    "ft, L2": (lambda t, s: ft_loss(t, s, 2), formulas.ft(2)),
+    "ab": (ab_loss, formulas.ab),
+    "margin": (lambda t, s: l2_above_margin(s, t), formulas.above_margin),
+    "nst": (nst_loss, formulas.nst),
+    "nst, gram": (gram_loss, formulas.gram),
 }
 
 
@@ -224,7 +159,7 @@ def test_vid_of_an_exact_mean_is_half_the_logarithm_of_the_variance():
 
 
 def test_context_loss_of_reviewkd_equals_its_formula():
-    assert_equals_formula(hcl, _hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
+    assert_equals_formula(hcl, formulas.hcl, maps(11, 2, 8, 8, 2), maps(12, 2, 8, 8, 2))
     same = tf.constant(maps(13, 2, 8, 8, 2))
     np.testing.assert_allclose(hcl(same, same), 0, atol=1e-7)
 
