@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dfa_tf.benchmark import machine, report, timing
+from dfa_tf.benchmark.cases import Case
 from dfa_tf.commands import main
 from dfa_tf.data import noise_like
 
@@ -60,15 +61,19 @@ def test_row_is_consistent(benchmark):
     for row in benchmark["rows"]:
         assert 0 < row["ms"]["min"] <= row["ms"]["median"] <= row["ms"]["max"]
         assert row["batch"] == (32 if row["step"] == "search" else 16)
-        per_second = 1000 * row["batch"] / row["ms"]["median"]
-        assert row["images_per_second"] == pytest.approx(per_second, rel=0.01)
         assert (row["gflops"] is None) == (row["step"] == "input")
 
 
 @pytest.mark.slow  # compiles all steps in both precisions
-def test_report_has_the_peak_of_both_dtypes_and_the_share_of_the_input(benchmark):
+def test_report_has_the_peak_of_both_dtypes(benchmark):
     assert set(benchmark["peak"]) >= {"float32_gflops", "bfloat16_gflops"}
-    assert benchmark["input_share_of_distill"] < 1
+
+
+def test_row_by_hand():
+    """64 images and 3 GFLOP in 4 ms: 16,000 images/s and 750 GFLOP/s, half of a peak of 1,500."""
+    case = Case("kd", "float32", None, images=64, flops=3 * 10**9, run=lambda steps: 0.0)
+    row = report._row(case, timing.Milliseconds(3.0, 4.0, 9.0), None, peak=1500.0)
+    assert (row.images_per_second, row.gflops, row.fraction_of_peak) == (16_000, 750, 0.5)
 
 
 @pytest.mark.slow  # compiles all steps in both precisions
