@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dfa_tf import figures
 from dfa_tf.commands.setup import Setup
 from dfa_tf.errors import UserError
-from dfa_tf.files import output_folder, replacing
+from dfa_tf.files import output_folder, read_json, replacing
 from dfa_tf.stages.evaluate import Evaluation, evaluate
 
 
@@ -67,10 +67,21 @@ def _write_csv(path, rows):
         csv.writer(file).writerows(rows)
 
 
+def _generations(workdir):
+    """Returns the students between the teacher and the last student, below the workdir.
+
+    A longer chain, which was run before, may have left further folders.
+    """
+    student = read_json(workdir / "distill/metrics.json")
+    numbers = [path.name.rpartition("_")[2] for path in workdir.glob("generation_*")]
+    highest = max((int(number) for number in numbers if number.isdecimal()), default=1)
+    last = student.get("generation", 2) if student else highest + 1
+    return [f"generation_{k}/distill/student.keras" for k in range(2, last)]
+
+
 def _saved_models(workdir):
-    patterns = ["teacher/model.keras", "teacher_*/model.keras"]
-    patterns += ["generation_*/distill/student.keras", "distill/student.keras"]
-    patterns += ["export/saved_model", "export/*.tflite"]
+    patterns = ["teacher/model.keras", "teacher_*/model.keras", *_generations(workdir)]
+    patterns += ["distill/student.keras", "export/saved_model", "export/*.tflite"]
     existing = [path for pattern in patterns for path in sorted(workdir.glob(pattern))]
     if not existing:
         raise UserError(f"{workdir}: holds no saved model; give a path, or run distill first")
