@@ -158,7 +158,7 @@ def fit(
 
     evaluated_steps = evaluation_steps(runtime.evaluate_every * steps_per_epoch, steps)
     head_steps = problem.fine_tuning.head_steps(steps_per_epoch, steps)
-    last_epoch = [0, *epoch_ends(steps_per_epoch, steps)][-2]  # the number of steps before it
+    *_, last_epoch_start, _ = 0, *epoch_ends(steps_per_epoch, steps)
     for segment, is_frozen in _with_frozen_backbone(problem.segments(steps), head_steps):
         if journal.step >= segment.last:
             continue
@@ -170,7 +170,7 @@ def fit(
         with report_lost_workers(label, strategy):
             for block in loop.run([Phase(step, batches)], segment.last, block_ends=ends):
                 _record_weights(journal, block, problem.paths, steps)
-                _record_last_epoch(journal, block, last_epoch)
+                _record_last_epoch(journal, block, last_epoch_start)
                 if block.means:
                     scalars = {"learning_rate": optimizer.learning_rate}
                     if training.loss_scaling:
