@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from dfa_tf import figures
 from dfa_tf.commands.setup import Setup
+from dfa_tf.commands.summary import generations_before
 from dfa_tf.errors import UserError
 from dfa_tf.files import output_folder, read_json, replacing
 from dfa_tf.stages.evaluate import Evaluation, evaluate
@@ -73,10 +74,12 @@ def _generations(workdir):
     A longer chain, which was run before, may have left further folders.
     """
     student = read_json(workdir / "distill/metrics.json")
-    numbers = [path.name.rpartition("_")[2] for path in workdir.glob("generation_*")]
-    highest = max((int(number) for number in numbers if number.isdecimal()), default=1)
-    last = student.get("generation", 2) if student else highest + 1
-    return [f"generation_{k}/distill/student.keras" for k in range(2, last)]
+    if student:
+        numbers = generations_before(student)
+    else:  # the chain is not finished
+        found = [path.name.rpartition("_")[2] for path in workdir.glob("generation_*")]
+        numbers = sorted(int(number) for number in found if number.isdecimal())
+    return [f"generation_{k}/distill/student.keras" for k in numbers]
 
 
 def _saved_models(workdir):

@@ -57,6 +57,15 @@ def summary(workdir: pathlib.Path, export_report: Mapping | None = None) -> str:
     return table(rows)
 
 
+def generations_before(student: Mapping) -> range:
+    """Returns the numbers of the generations between the teacher and a student.
+
+    Args:
+        student: The content of the student's metrics.json.
+    """
+    return range(2, student.get("generation", 2))
+
+
 def networks_before(
     workdir: pathlib.Path, student: Mapping
 ) -> list[tuple[str, dict, pathlib.Path]]:
@@ -69,7 +78,7 @@ def networks_before(
     Returns:
         (name, content of metrics.json, path of the network) of each.
     """
-    chain = range(2, student.get("generation", 2))
+    chain = generations_before(student)
     count = 1 if chain else max(1, len(student.get("teachers", ())))
     places = [
         (numbered("teacher", k), workdir / numbered("teacher", k), "model.keras")
