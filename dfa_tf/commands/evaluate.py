@@ -75,7 +75,7 @@ def _generations(workdir):
     """
     student = read_json(workdir / "distill/metrics.json")
     if student:
-        numbers = generations_before(student)
+        numbers = list(generations_before(student))
     else:  # the chain is not finished
         found = [path.name.rpartition("_")[2] for path in workdir.glob("generation_*")]
         numbers = sorted(int(number) for number in found if number.isdecimal())
