@@ -38,15 +38,11 @@ from dfa_tf.stages.teacher_views import (
     logit_cache,
     replaces_logits,
 )
+from dfa_tf.training.batches import drawn_batches
 from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.evaluation import agreement
 from dfa_tf.training.fine_tuning import FineTuning
-from dfa_tf.training.fit import (
-    Problem,
-    drawn_batches,
-    epoch_ends,
-    fit,
-)
+from dfa_tf.training.fit import Problem, epoch_ends, fit
 from dfa_tf.training.keep_best import LAST, Keep, check_keep
 from dfa_tf.training.logit_cache import SETTING
 from dfa_tf.training.recipe import Training

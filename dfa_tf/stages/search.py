@@ -18,7 +18,6 @@ from dfa_tf.bilevel.dfa_search import (
 )
 from dfa_tf.bilevel.dfa_search_ablation import student_loss
 from dfa_tf.bilevel.dfa_search_second_order import second_order_steps
-from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.methods.connectors import check_same_groups
 from dfa_tf.models.network import Network
@@ -29,8 +28,9 @@ from dfa_tf.stages.identity import recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.search_record import SearchJournal, SearchRecord
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
+from dfa_tf.training.batches import drawn_batches
 from dfa_tf.training.checkpoints import Checkpoints
-from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
+from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.loop import Loop, Phase, restore
 from dfa_tf.training.optimizers import SGD, Adam, Cosine
 from dfa_tf.training.recipe import Training
@@ -214,10 +214,11 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
         steps = STEPS[net.options.order](
             net, groups, LOSSES[name], optimizers[k], training.batch_size
         )
-        phases = [
-            Phase.of(step, [_batches(splits, s, training, journal.step, strategy) for s in drawn])
-            for drawn, step in steps
-        ]
+        batches = {
+            split: drawn_batches(examples, training, "search", journal.step, strategy, split=split)
+            for split, examples in splits.items()
+        }
+        phases = [Phase.of(step, [batches[split] for split in drawn]) for drawn, step in steps]
         label, metrics = f"search {', '.join(groups)}", PROGRESS_METRICS[name]
         loop = Loop(label, runtime, checkpoints, images_per_step, f"train/{name}", metrics)
         with report_lost_workers("search", strategy):
@@ -236,18 +237,6 @@ def _search_groups(net, splits: Mapping, training, beta_optimizer, folder, runti
                     summaries.figure("alpha", draw, end)
     epochs = training.epochs * len(rounds)
     return record, SearchResult.of(journal, splits, epochs, images_per_step)
-
-
-def _batches(splits, split, training, first_step, strategy):
-    """Returns this process's parts of the batches of a split, from `first_step` on."""
-    return training_batches(
-        splits[split],
-        training.batch_size,
-        training.augmentation,
-        derived_seed(training.seed, f"search/{split}"),
-        first_step,
-        part_of_process(strategy),
-    )
 
 
 def _draw(alpha, steps_per_epoch, folder):

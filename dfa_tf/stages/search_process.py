@@ -16,7 +16,6 @@ from dfa_tf.bilevel.process_search import (
     check_searchable,
     meta_step,
 )
-from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import UserError
 from dfa_tf.methods.method import Method
 from dfa_tf.methods.pathways import Pathways
@@ -28,8 +27,9 @@ from dfa_tf.stages.folder import Record, StageFolder
 from dfa_tf.stages.identity import recorded_settings
 from dfa_tf.stages.metrics import check_artifact, write_metrics
 from dfa_tf.stages.searches import SearchResult, check_search, search_inputs
+from dfa_tf.training.batches import drawn_batches
 from dfa_tf.training.checkpoints import Checkpoints, Journal
-from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
+from dfa_tf.training.devices import is_chief, report_lost_workers
 from dfa_tf.training.loop import Block, Loop, Phase, restore
 from dfa_tf.training.optimizers import SGD, Adam
 from dfa_tf.training.recipe import Training
@@ -275,14 +275,7 @@ def _search(
         loop.say(f"resuming from step {journal.step} of {steps}")
     if journal.step < steps:
         batches = [
-            training_batches(
-                examples,
-                training.batch_size,
-                training.augmentation,
-                derived_seed(training.seed, f"{STAGE}/{split}"),
-                journal.step,
-                part_of_process(strategy),
-            )
+            drawn_batches(examples, training, STAGE, journal.step, strategy, split=split)
             for split, examples in splits.items()
         ]
         step = meta_step(net, optimizer, alpha_step, training.batch_size)

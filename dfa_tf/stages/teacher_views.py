@@ -11,7 +11,7 @@ from dfa_tf.methods.method import Method
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.targets import Targets
 from dfa_tf.stages.identity import fingerprint
-from dfa_tf.training.fit import data_seed
+from dfa_tf.training.batches import batches_seed
 from dfa_tf.training.logit_cache import SETTING, LogitCache, period_of
 from dfa_tf.training.recipe import Training
 from dfa_tf.training.runtime import Runtime
@@ -101,7 +101,7 @@ def replaces_logits(runtime: Runtime) -> bool:
 
 def _first_batch(train, training):
     """Returns a digest of the first batch, which shows how the images are read and augmented."""
-    seed = data_seed(training, LABEL)
+    seed = batches_seed(training, LABEL)
     batches = training_batches(train, training.batch_size, training.augmentation, seed)
     images, _ = next(iter(batches))
     return hashlib.sha256(images.numpy().tobytes()).hexdigest()[:12]

@@ -8,13 +8,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from dfa_tf.data.pipeline import training_batches
 from dfa_tf.methods.losses import is_correct
 from dfa_tf.methods.replicas import global_mean, mean_shares
 from dfa_tf.models.network import Network
 from dfa_tf.objectives.objective import Segment
 from dfa_tf.process import is_recorded
-from dfa_tf.seeds import derived_seed
+from dfa_tf.training.batches import drawn_batches
 from dfa_tf.training.checkpoints import Checkpoints, Journal, RunConfig
 from dfa_tf.training.devices import is_chief, part_of_process, report_lost_workers
 from dfa_tf.training.fine_tuning import FineTuning, HeadAndBackbone, split_variables
@@ -188,46 +187,11 @@ def fit(
     return returned, _result(journal, training, train, test, entries)
 
 
-def data_seed(training: Training, label: str) -> int:
-    """Returns the seed of the batches of a run. `label` is as in `fit`."""
-    return derived_seed(training.seed, f"{label}/data")
-
-
-def drawn_batches(
-    train,
-    training: Training,
-    label: str,
-    first_step: int,
-    strategy: tf.distribute.Strategy,
-    period: int = 0,
-) -> tf.data.Dataset:
-    """Returns this process's parts of the batches of a run, from `first_step` on.
-
-    Args:
-        train: The training examples.
-        training: The recipe.
-        label: As in `fit`.
-        first_step: Step of the first batch.
-        strategy: The strategy of the run.
-        period: As in `training_batches`.
-    """
-    return training_batches(
-        train,
-        training.batch_size,
-        training.augmentation,
-        data_seed(training, label),
-        first_step,
-        part_of_process(strategy),
-        period,
-    )
-
-
 def _batches(problem, train, training, label, first_step, strategy):
     cache = problem.cache
-    if cache is None:
-        return drawn_batches(train, training, label, first_step, strategy)
-    batches = drawn_batches(train, training, label, first_step, strategy, cache.period)
-    return cache.joined(batches, first_step, part_of_process(strategy))
+    period = cache.period if cache else 0
+    batches = drawn_batches(train, training, label, first_step, strategy, period=period)
+    return cache.joined(batches, first_step, part_of_process(strategy)) if cache else batches
 
 
 def _optimizer(problem, variables, training, examples):

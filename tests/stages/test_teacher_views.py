@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from dfa_tf.data.pipeline import training_batches
 from dfa_tf.errors import Interrupted, UserError
 from dfa_tf.methods.at import AT
 from dfa_tf.methods.dist import DIST
@@ -57,7 +58,7 @@ def _batches(run, steps, augmentation=None):
     training = dataclasses.replace(run.training, epochs=3)
     seed = derived_seed(training.seed, "distill/data")
     arguments = training.batch_size, augmentation or training.augmentation, seed
-    batches = fitting.training_batches(run.everything, *arguments).take(steps)
+    batches = training_batches(run.everything, *arguments).take(steps)
     return list(batches.as_numpy_iterator())
 
 
@@ -93,7 +94,7 @@ def _with_the_teacher_in_the_loop(
     problem = fitting.Problem(student, objective, [student], student.trainable_variables)
     training = dataclasses.replace(run.training, epochs=3, precision=precision)
     with monkeypatch.context() as patched:
-        patched.setattr(fitting, "training_batches", lambda *_: stored)
+        patched.setattr(fitting, "drawn_batches", lambda *_, **__: stored)
         trained, _ = fitting.fit(
             problem, run.everything, None, training,
             label="distill", folder=folder, runtime=run.runtime,
